@@ -1,0 +1,137 @@
+"""The public functions: open, save, compute, plan, merge, and every method by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from stockpot.checkpoint.model import from_arrays
+from stockpot.errors import UnsupportedError
+from stockpot.execute.local import Progress, Result
+from stockpot.execute.local import compute as _compute
+from stockpot.execute.local import execute
+from stockpot.expression import Expression, Layers, Leaf, Linear, Stack, leaves
+from stockpot.plan.build import Limits, build_plan
+from stockpot.plan.model import Plan
+from stockpot.recipe.model import Recipe
+from stockpot.recipe.parse import load_recipe
+
+__all__ = ["compute", "layers", "merge", "open", "plan", "save", "stack"]
+
+PathLike = str | os.PathLike[str]
+
+
+def open(model: PathLike | Mapping[str, npt.NDArray[Any]], *, name: str = "memory") -> Leaf:
+    """A model as a leaf of an expression; no file is read yet.
+
+    Args:
+        model: A folder, a file, a hub id with optional ``@revision``, or a map of arrays.
+        name: Label of a model given as arrays; keys random numbers, names it in errors.
+
+    >>> import numpy as np
+    >>> a, b = open({"w": np.zeros(2)}, name="a"), open({"w": np.ones(2)}, name="b")
+    >>> compute(0.5 * a + 0.5 * b)["w"]
+    array([0.5, 0.5])
+    """
+    if isinstance(model, Mapping):
+        return Leaf(name, from_arrays(name, model))
+    return Leaf(os.fspath(model))
+
+
+def layers(model: Expression, start: int, stop: int) -> Layers:
+    """Layers start ≤ i < stop of ``model``, renumbered from 0; see :func:`stack`."""
+    return Layers(model, start, stop)
+
+
+def stack(*parts: Expression) -> Stack:
+    """Models on top of each other: ``stack(layers(a, 0, 24), layers(b, 8, 32))``."""
+    return Stack(parts)
+
+
+def plan(
+    what: Expression | Recipe | PathLike,
+    out: PathLike | None = None,
+    *,
+    dtype: str | None = None,
+    seed: int | None = None,
+    memory: int = 1 << 30,
+    threads: int | None = None,
+    shard_size: int = 5_000_000_000,
+    overwrite: bool = False,
+    lenient: bool = False,
+) -> Plan:
+    """Decide how ``what`` (an expression, a recipe or a recipe's path) is computed, from headers alone.
+
+    Args:
+        out: Folder that the result would be written to.
+        dtype: Output dtype of an expression; None keeps each tensor's own. Recipes say theirs.
+        seed: Key of random numbers; None takes the recipe's, else 0.
+        memory: Budget in bytes of resident memory of the whole process.
+        threads: Worker threads; None takes one per core.
+        shard_size: Payload bytes of an output file.
+        overwrite: Whether ``out`` may exist.
+        lenient: Whether unknown keys of a recipe are notes instead of errors.
+
+    Raises:
+        StockpotError: with everything that is wrong.
+    """
+    recipe = _recipe(what, dtype, seed, lenient)
+    limits = Limits(memory, threads or os.cpu_count() or 1, shard_size)
+    return build_plan(recipe, limits, Path(out) if out is not None else None, overwrite=overwrite)
+
+
+def save(
+    expression: Expression,
+    out: PathLike,
+    *,
+    dtype: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **limits: Any,
+) -> Result:
+    """Compute ``expression`` and write it to the folder ``out``; see :func:`plan` for the arguments."""
+    made = plan(expression, out, dtype=dtype, seed=seed, overwrite=overwrite, **limits)
+    return execute(made, Path(out), overwrite=overwrite, progress=progress)
+
+
+def merge(
+    recipe: Recipe | PathLike,
+    out: PathLike,
+    *,
+    seed: int | None = None,
+    overwrite: bool = False,
+    lenient: bool = False,
+    progress: Progress | None = None,
+    **limits: Any,
+) -> Result:
+    """Carry out a recipe and write the result to the folder ``out``; see :func:`plan` for the arguments."""
+    made = plan(recipe, out, seed=seed, overwrite=overwrite, lenient=lenient, **limits)
+    return execute(made, Path(out), overwrite=overwrite, progress=progress)
+
+
+def compute(expression: Expression | Recipe, *, dtype: str | None = None, seed: int = 0, **limits: Any) -> dict[str, npt.NDArray[Any]]:
+    """Compute ``expression`` in memory: tensor name → array."""
+    return _compute(plan(expression, dtype=dtype, seed=seed, **limits))
+
+
+def _recipe(what: Expression | Recipe | PathLike, dtype: str | None, seed: int | None, lenient: bool) -> Recipe:
+    if isinstance(what, Expression):
+        return Recipe(what, dtype=dtype, donor=_donor(what), seed=seed or 0)
+    recipe = what if isinstance(what, Recipe) else load_recipe(what, lenient=lenient, seed=seed)
+    if recipe.unsupported:
+        raise UnsupportedError(*recipe.unsupported)
+    return recipe
+
+
+def _donor(expression: Expression) -> Leaf | None:
+    """The leaf with the largest positive coefficient of a sum, else the first leaf."""
+    if isinstance(expression, Linear):
+        terms = sorted(expression.terms, key=lambda t: -(t.constant or 0.0))
+        return _donor(terms[0].of)
+    found = leaves(expression)
+    return found[0] if found else None

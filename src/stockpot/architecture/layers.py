@@ -1,0 +1,70 @@
+"""Layers from tensor names alone, so that unknown models work.
+
+A name's first numeric component is its layer: ``model.layers.3.mlp.up_proj.weight`` is layer 3 of the
+stack ``model.layers``. What stands outside any stack lies before it (embeddings) or after it (final
+norm, heads), judged by the words in the name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["LayerName", "layer_counts", "parse_layer", "position", "recomputed_buffer"]
+
+_LAYER = re.compile(r"^(?P<stack>(?:[^.\d][^.]*\.)*?[^.\d][^.]*)\.(?P<index>\d+)(?=\.|$)(?P<rest>.*)$")
+_BEFORE = re.compile(r"embed|wte|wpe|tok_|patch|word_embeddings|shared\.weight|pos_|cls_token|conv1")
+_RECOMPUTED = re.compile(r"(rotary_emb\.inv_freq|attn\.masked_bias|position_ids|attention\.(masked_)?bias|attn\.bias)$")
+
+
+@dataclass(frozen=True)
+class LayerName:
+    """A tensor name split at its layer number: ``stack``.``index````rest``."""
+
+    stack: str
+    index: int
+    rest: str
+
+    def at(self, index: int) -> str:
+        """The same tensor's name in layer ``index``."""
+        return f"{self.stack}.{index}{self.rest}"
+
+
+def parse_layer(name: str) -> LayerName | None:
+    """Split ``name`` at its layer number; ``None`` when it stands outside any stack.
+
+    >>> parse_layer("model.layers.3.mlp.experts.5.w1")
+    LayerName(stack='model.layers', index=3, rest='.mlp.experts.5.w1')
+    >>> parse_layer("lm_head.weight") is None
+    True
+    """
+    match = _LAYER.match(name)
+    if match is None:
+        return None
+    return LayerName(match["stack"], int(match["index"]), match["rest"])
+
+
+def layer_counts(names: Iterable[str]) -> Mapping[str, int]:
+    """Stack → number of layers (highest index + 1), in order of first appearance."""
+    counts: dict[str, int] = {}
+    for name in names:
+        layer = parse_layer(name)
+        if layer is not None:
+            counts[layer.stack] = max(counts.get(layer.stack, 0), layer.index + 1)
+    return counts
+
+
+def position(name: str) -> Literal["before", "after"]:
+    """Whether a tensor outside the stacks lies before the first layer or after the last.
+
+    >>> position("model.embed_tokens.weight"), position("lm_head.weight")
+    ('before', 'after')
+    """
+    return "before" if _BEFORE.search(name) else "after"
+
+
+def recomputed_buffer(name: str) -> bool:
+    """Whether ``name`` is a buffer that the model code recomputes, which some checkpoints leave out."""
+    return _RECOMPUTED.search(name) is not None

@@ -1,0 +1,98 @@
+"""An opened checkpoint: named tensors with their places in files, and the config beside them.
+
+Opening reads headers only. Whatever the storage was (folder, single file, hub cache, legacy pickle,
+arrays in memory), what comes out is the same frozen value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stockpot.checkpoint.dtypes import DTYPES, DType
+from stockpot.errors import CheckpointError, Problem
+
+__all__ = ["Checkpoint", "TensorRef", "from_arrays"]
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """Where one tensor's bytes lie: a byte range of a file, or an array in memory.
+
+    Args:
+        name: The tensor's name in its checkpoint.
+        dtype: Its dtype.
+        shape: Its shape; ``()`` is a scalar.
+        file: Path of the file that holds it (``None``: in ``array``).
+        offset: First byte in that file.
+        array: The raw bytes, as a flat uint8 array, of an in-memory tensor.
+    """
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    file: str | None = None
+    offset: int = 0
+    array: npt.NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def elements(self) -> int:
+        """Number of elements; 1 for a scalar, 0 for an empty tensor."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its payload."""
+        return self.dtype.nbytes(self.elements)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Named tensors and what lies beside them.
+
+    Args:
+        label: How the user wrote it; keys random numbers, names it in errors.
+        tensors: Name → place, in the order of the files.
+        folder: Folder of config, tokenizer and other small files; ``None`` without one.
+        config: Parsed ``config.json``, empty without one.
+        files: The safetensors (or legacy) files that hold the tensors.
+        identity: Small facts that tell this input apart in a receipt (path, revision, sizes).
+    """
+
+    label: str
+    tensors: Mapping[str, TensorRef]
+    folder: Path | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(t.nbytes for t in self.tensors.values())
+
+
+def from_arrays(label: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Checkpoint:
+    """A checkpoint of arrays in memory (NumPy or ml_dtypes dtypes); the bytes are shared, not copied.
+
+    Raises:
+        CheckpointError: for a dtype that safetensors does not have.
+    """
+    by_numpy = {d.numpy: d for d in DTYPES.values() if d.numpy is not None}
+    tensors = {}
+    for name, array in arrays.items():
+        dtype = by_numpy.get(np.asarray(array).dtype)
+        if dtype is None:
+            message = f"dtype {np.asarray(array).dtype} has no place in a checkpoint"
+            raise CheckpointError(Problem(message, tensor=name))
+        data = np.ascontiguousarray(array)
+        flat = data.reshape(-1).view(np.uint8)
+        tensors[name] = TensorRef(name, dtype, np.asarray(array).shape, array=flat)
+    return Checkpoint(label, tensors, identity={"memory": True})

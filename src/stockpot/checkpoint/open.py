@@ -1,0 +1,246 @@
+"""Opening a checkpoint: from what a user wrote to named tensors, from headers alone.
+
+A reference is tried as a path (relative to the recipe's folder, then to the working directory), then
+as a hub id. A path may be a folder in the layout of transformers or diffusers, one safetensors file,
+or a PyTorch pickle.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stockpot.checkpoint.folder import Weights, adapter_error, choose_weights, is_adapter, natural
+from stockpot.checkpoint.header import looks_like_header, read_header
+from stockpot.checkpoint.jsons import read_index, read_json
+from stockpot.checkpoint.model import Checkpoint, TensorRef
+from stockpot.checkpoint.places import cannot_read, commit_of, existing_path, hub_id, member
+from stockpot.errors import CheckpointError, Problem, UnsupportedError
+
+__all__ = ["open_checkpoint"]
+
+_FOREIGN_LEADS = {b"GGUF": "GGUF", b"\x89HDF": "Keras HDF5", b"ggml": "GGML", b"lmgg": "GGML"}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file of weights, its header read."""
+
+    path: Path
+    tensors: tuple[TensorRef, ...]
+    facts: Mapping[str, Any]
+    skipped: tuple[str, ...] = ()
+
+
+def open_checkpoint(
+    reference: str,
+    *,
+    folder: str | None = None,
+    line: int | None = None,
+    offline: bool | None = None,
+) -> Checkpoint:
+    """Open what ``reference`` names; no payload is read.
+
+    Args:
+        reference: A folder, a file, or a hub id ``org/name`` or ``org/name@revision``.
+        folder: Folder that relative paths are relative to (that of the recipe), before the working
+            directory.
+        line: Recipe line, for errors.
+        offline: Whether to use the hub's cache only; None asks the environment (HF_HUB_OFFLINE).
+
+    Raises:
+        CheckpointError: with every problem found: files missing, truncated, damaged or not readable,
+            duplicate names, files outside the folder, no weights, no such hub repository.
+        UnsupportedError: for adapters and formats that Stockpot does not read.
+    """
+    try:
+        return _open(reference, folder, offline)
+    except (CheckpointError, UnsupportedError) as error:
+        problems = (replace(p, line=line) if p.line is None else p for p in error.problems)
+        raise type(error)(*problems) from error.__cause__
+
+
+def _open(reference: str, folder: str | None, offline: bool | None) -> Checkpoint:
+    path = existing_path(reference, folder)
+    if path is None:
+        path = _fetched(reference, offline)
+    return _open_folder(reference, path) if path.is_dir() else _open_file(reference, path)
+
+
+def _fetched(reference: str, offline: bool | None) -> Path:
+    """The hub's repository of that name, in its cache."""
+    wanted = hub_id(reference)
+    if wanted is None:
+        fix = "check the path; relative paths start at the recipe's folder"
+        raise CheckpointError(Problem(f"no such file or folder: {reference!r}", fix=fix))
+    from stockpot.checkpoint.hub import fetch  # slow to import, and seldom needed
+
+    return fetch(wanted, offline)
+
+
+def _open_file(label: str, path: Path) -> Checkpoint:
+    if is_adapter(path.name):
+        raise adapter_error(str(path))
+    file = _read_file(path)
+    beside = path.parent
+    has_config = (beside / "config.json").is_file()
+    config = read_json(beside / "config.json") if has_config else {}
+    return _checkpoint(label, path, [file], beside if has_config else None, config)
+
+
+def _open_folder(label: str, folder: Path) -> Checkpoint:
+    names = list(_names(folder))
+    weights = choose_weights(names, str(folder))
+    config = read_json(folder / "config.json") if "config.json" in names else {}
+    if weights.index is not None:
+        files = _read_indexed(folder, weights)
+    else:
+        files = _each([partial(_read_file, folder / name) for name in weights.files])
+    return _checkpoint(label, folder, files, folder, config)
+
+
+def _checkpoint(
+    label: str, path: Path, files: list[_File], folder: Path | None, config: Mapping[str, Any]
+) -> Checkpoint:
+    tensors = _union(files)
+    identity: dict[str, Any] = {
+        "reference": label,
+        "path": str(path),
+        "revision": commit_of(path),
+        "files": [file.facts for file in files],
+    }
+    skipped = [name for file in files for name in file.skipped]
+    if skipped:
+        identity["skipped"] = skipped
+    return Checkpoint(label, tensors, folder, config, tuple(file.path for file in files), identity)
+
+
+def _union(files: list[_File]) -> dict[str, TensorRef]:
+    """All tensors of all files, each name once."""
+    tensors: dict[str, TensorRef] = {}
+    problems = []
+    for file in files:
+        twice = [ref for ref in file.tensors if ref.name in tensors]
+        if twice:
+            other = Path(tensors[twice[0].name].file or "").name
+            message = f"in two files of one checkpoint, here and in {other}{_more(len(twice))}"
+            fix = "name the one file that is wanted, or remove what does not belong"
+            problems.append(Problem(message, tensor=twice[0].name, file=str(file.path), fix=fix))
+        tensors.update((ref.name, ref) for ref in file.tensors)
+    if problems:
+        raise CheckpointError(*problems)
+    return tensors
+
+
+def _more(count: int) -> str:
+    """How many tensors share a problem that names one of them."""
+    return "" if count == 1 else f" ({count - 1} more tensors likewise)"
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Names of the folder's files and, with their folder's name, of those one level below."""
+    try:
+        for entry in sorted(folder.iterdir()):
+            if not entry.is_dir():
+                yield entry.name
+            elif not entry.name.startswith("."):
+                yield from (f"{entry.name}/{below.name}" for below in sorted(_below(entry)))
+    except OSError as error:
+        raise cannot_read(folder, error) from error
+
+
+def _below(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []  # only used to suggest folders
+
+
+def _read_indexed(folder: Path, weights: Weights) -> list[_File]:
+    """The shards that the index names, each holding what the index says it holds."""
+    assert weights.index is not None
+    index = folder / weights.index
+    listed: dict[str, list[str]] = {}
+    for tensor, name in read_index(index).items():
+        listed.setdefault(name, []).append(tensor)
+    if not listed:
+        raise CheckpointError(
+            Problem("the index names no tensor", file=str(index), fix="download it again")
+        )
+    cached = commit_of(folder) is not None
+
+    def read(name: str) -> _File:
+        path = member(folder, name)
+        if not os.path.exists(path):
+            fix = (
+                "the hub's cache is incomplete: run once with network access"
+                if cached
+                else "download it again"
+            )
+            raise CheckpointError(
+                Problem(f"missing: the index {index.name} names it", file=str(path), fix=fix)
+            )
+        file = _read_file(path)
+        held = {ref.name for ref in file.tensors}
+        lacking = [tensor for tensor in listed[name] if tensor not in held]
+        if lacking:
+            message = f"the index {index.name} puts it here, but it is not{_more(len(lacking))}"
+            fix = "index and shards are of different versions: download both again"
+            raise CheckpointError(Problem(message, tensor=lacking[0], file=str(path), fix=fix))
+        return file
+
+    return _each([partial(read, name) for name in sorted(listed, key=natural)])
+
+
+def _each(steps: list[Callable[[], T]]) -> list[T]:
+    """Every step's result, or one error with the problems of all of them."""
+    results = []
+    problems: list[Problem] = []
+    for step in steps:
+        try:
+            results.append(step())
+        except CheckpointError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise CheckpointError(*problems)
+    return results
+
+
+def _read_file(path: Path) -> _File:
+    """Read one file of weights; what it is shows in its first bytes, not in its name."""
+    try:
+        with path.open("rb") as file:
+            lead = file.read(16)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    if path.suffix == ".safetensors" or looks_like_header(lead):
+        header = read_header(path)
+        refs = tuple(
+            TensorRef(e.name, e.dtype, e.shape, str(path), e.begin) for e in header.entries
+        )
+        return _File(path, refs, _facts(path, header.file_bytes, header.xxh3))
+    foreign = _FOREIGN_LEADS.get(lead[:4])
+    if foreign is not None:
+        fix = "use the safetensors version of this model"
+        raise UnsupportedError(
+            Problem(f"{foreign} files are not supported", file=str(path), fix=fix)
+        )
+    from stockpot.checkpoint.legacy import is_legacy, read_legacy  # seldom needed
+
+    if not is_legacy(lead):
+        fix = "name a .safetensors file, a PyTorch checkpoint, or a folder that holds them"
+        raise CheckpointError(
+            Problem("not a checkpoint that Stockpot knows", file=str(path), fix=fix)
+        )
+    legacy = read_legacy(path)
+    return _File(path, legacy.tensors, _facts(path, legacy.file_bytes, legacy.xxh3), legacy.skipped)
+
+
+def _facts(path: Path, size: int, xxh3: str) -> Mapping[str, Any]:
+    return {"name": path.name, "bytes": size, "header_xxh3": xxh3}

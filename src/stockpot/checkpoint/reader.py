@@ -1,0 +1,172 @@
+"""Reading payload bytes: many threads, few file descriptors, no copies that are not needed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from types import TracebackType
+
+from stockpot.checkpoint.model import TensorRef
+from stockpot.errors import ExecutionError, Problem
+
+__all__ = ["PayloadReader"]
+
+
+@dataclass
+class _Open:
+    """An open file and the number of reads under way on it; closed only when there are none."""
+
+    descriptor: int
+    users: int = 0
+
+
+class PayloadReader:
+    """Reads byte ranges of tensors from files and from memory.
+
+    All methods may be called from any thread. The least recently used files are closed when more
+    than ``max_files`` are open, never while a read on them is under way.
+
+    >>> import numpy as np
+    >>> from stockpot.checkpoint.model import from_arrays
+    >>> ref = from_arrays("here", {"w": np.arange(4, dtype=np.uint8)}).tensors["w"]
+    >>> with PayloadReader() as reader:
+    ...     reader.read(ref, 1, memoryview(room := bytearray(2)))
+    >>> room
+    bytearray(b'\\x01\\x02')
+    """
+
+    def __init__(self, max_files: int = 128) -> None:
+        self._max_files = max(1, max_files)
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._lock = Lock()
+
+    def read(self, ref: TensorRef, start_byte: int, view: memoryview) -> None:
+        """Fill ``view`` with the bytes of ``ref`` from its byte ``start_byte`` on.
+
+        Raises:
+            ExecutionError: when the file vanished, shrank or cannot be read; it names tensor and file.
+            ValueError: when the range lies outside the tensor (a bug of the caller).
+        """
+        target = view if view.format == "B" and view.ndim == 1 else view.cast("B")
+        if start_byte < 0 or start_byte + target.nbytes > ref.nbytes:
+            raise ValueError(f"{ref.name}: bytes {start_byte}+{target.nbytes} of {ref.nbytes}")
+        if target.nbytes == 0:
+            return
+        if ref.file is None:
+            _copy(ref, start_byte, target)
+            return
+        with self._using(ref, ref.file) as descriptor:
+            _fill(ref, descriptor, ref.offset + start_byte, target)
+
+    def prefetch(self, ref: TensorRef, start_byte: int = 0, length: int | None = None) -> None:
+        """Tell the system that these bytes are wanted soon; a no-op where it cannot be told.
+
+        Raises:
+            ExecutionError: when the file cannot be opened.
+        """
+        if ref.file is None or ref.nbytes == 0 or not hasattr(os, "posix_fadvise"):
+            return
+        wanted = ref.nbytes - start_byte if length is None else length
+        with self._using(ref, ref.file) as descriptor:
+            try:
+                os.posix_fadvise(
+                    descriptor, ref.offset + start_byte, wanted, os.POSIX_FADV_WILLNEED
+                )
+            except OSError:
+                return  # advice only: some file systems do not take it
+
+    def close(self) -> None:
+        """Close every file. The reader can be used again; it then opens what it needs."""
+        with self._lock:
+            for path in [path for path, entry in self._open.items() if entry.users == 0]:
+                os.close(self._open.pop(path).descriptor)
+
+    def __enter__(self) -> PayloadReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _using(self, ref: TensorRef, path: str) -> Iterator[int]:
+        with self._lock:
+            entry = self._open.get(path)
+            if entry is None:
+                self._evict(self._max_files - 1)
+                entry = self._open[path] = _Open(_opened(ref, path))
+            self._open.move_to_end(path)
+            entry.users += 1
+        try:
+            yield entry.descriptor
+        finally:
+            with self._lock:
+                entry.users -= 1
+                self._evict(self._max_files)
+
+    def _evict(self, keep: int) -> None:
+        surplus = len(self._open) - keep
+        if surplus <= 0:
+            return
+        idle = [path for path, entry in self._open.items() if entry.users == 0]
+        for path in idle[:surplus]:
+            os.close(self._open.pop(path).descriptor)
+
+
+def _copy(ref: TensorRef, start: int, target: memoryview) -> None:
+    if ref.array is None:
+        raise ValueError(f"{ref.name}: neither a file nor an array")
+    target[:] = ref.array.data[start : start + target.nbytes]
+
+
+def _opened(ref: TensorRef, path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise _failed(ref, "cannot be opened", error) from error
+
+
+def _fill(ref: TensorRef, descriptor: int, offset: int, target: memoryview) -> None:
+    """Read until ``target`` is full: one call may return less than was asked for."""
+    done = 0
+    while done < target.nbytes:
+        try:
+            count = _read_at(descriptor, target[done:], offset + done)
+        except OSError as error:
+            raise _failed(ref, "cannot be read", error) from error
+        if count == 0:
+            fix = "nothing may change the inputs during a merge: restore the file and run again"
+            raise ExecutionError(
+                Problem(
+                    "the file shrank while it was read", tensor=ref.name, file=ref.file, fix=fix
+                )
+            )
+        done += count
+
+
+def _read_at(descriptor: int, target: memoryview, offset: int) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [target], offset)
+    data = os.pread(descriptor, target.nbytes, offset)
+    target[: len(data)] = data
+    return len(data)
+
+
+def _failed(ref: TensorRef, what: str, error: OSError) -> ExecutionError:
+    fixes = {
+        errno.EIO: "the disk reports an error: check it, copy the file elsewhere and run again",
+        errno.ENOENT: "the file was there when the merge was planned: restore it and run again",
+        errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    }
+    message = f"the file {what}: {error.strerror or error}"
+    fix = fixes.get(error.errno or 0)
+    return ExecutionError(Problem(message, tensor=ref.name, file=ref.file, fix=fix))

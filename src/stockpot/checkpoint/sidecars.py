@@ -1,0 +1,192 @@
+"""What lies beside the tensors of a merged model: its config, corrected, and the donor's small files."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from stockpot.checkpoint.dtypes import DType
+from stockpot.checkpoint.folder import WEIGHT_SUFFIXES
+from stockpot.checkpoint.model import Checkpoint
+from stockpot.checkpoint.places import cannot_read, member
+
+__all__ = ["MAX_SIDECAR_BYTES", "Sidecar", "plan_sidecars"]
+
+Sidecar = tuple[str, bytes | Path]
+"""Name in the output folder (with ``/`` for subfolders), and its content or the file to copy."""
+
+MAX_SIDECAR_BYTES = 100_000_000
+"""A larger file is no setting; the largest tokenizers have some 40 MB."""
+
+_LEFT_OUT = (
+    ".*", "README*", "readme*", "*.index.json", "*.index.*.json", "adapter_*", "trainer_state.json",
+    "training_args.*", "events.out.tfevents*", "*_results.json", "mergekit_config.yml", "*.pkl", "*.pickle",
+    "*.zip", "*.tar", "*.gz", "*.lock", "*.log", "wandb", "*.distcp", "*.png", "*.jpg", "*.jpeg", "*.gif",
+    "*.mp4", "stockpot*",
+)  # fmt: skip
+"""Files that describe the donor or its training, not the model that is written."""
+
+_LEFT_OUT_FOLDERS = (
+    ".*", "__pycache__", "checkpoint-*", "global_step*", "runs", "logs", "wandb", "original", "onnx",
+    "openvino", "coreml", "gguf", "flax", "metal",
+)  # fmt: skip
+
+_NOT_CONFIGS = ("quantization_config", "compression_config")
+
+
+def plan_sidecars(
+    donor: Checkpoint,
+    *,
+    dtype: DType | None = None,
+    tied: bool | None = None,
+    layers: Mapping[str, Any] | None = None,
+) -> tuple[Sidecar, ...]:
+    """What to write beside the merged tensors, config.json first.
+
+    All small files of the donor's folder are copied: tokenizer, chat template, generation and
+    processor configs, the model's own Python code (never run), licence. Its README, its training's
+    leftovers, weights, indexes and folders that hold weights are not; the modules of a
+    sentence-transformers model are copied whole.
+
+    Args:
+        donor: The checkpoint whose config and files the output gets.
+        dtype: Dtype of the written tensors; None leaves the config's.
+        tied: Whether embedding and head share one tensor; None leaves the config's.
+        layers: Config keys that stacking layers changed, with their new values, such as
+            ``{"num_hidden_layers": 48}``; ``text_config.num_hidden_layers`` names a nested one.
+
+    Raises:
+        CheckpointError: for a file that cannot be read, or a link that leads out of the folder.
+    """
+    planned: list[Sidecar] = []
+    config = _corrected(donor.config, dtype, tied, layers or {})
+    if config != donor.config or (donor.config and donor.folder is None):
+        planned.append(
+            ("config.json", (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+        )
+    elif donor.config and donor.folder is not None:
+        planned.append(("config.json", donor.folder / "config.json"))
+    if donor.folder is not None:
+        try:
+            planned.extend(_copies(donor.folder, {str(file) for file in donor.files}))
+        except OSError as error:
+            raise cannot_read(donor.folder, error) from error
+    return tuple(planned)
+
+
+def _copies(folder: Path, weights: set[str]) -> Iterator[Sidecar]:
+    """The donor's small files but for its config."""
+    for name in _small_files(folder):
+        path = member(folder, name)
+        if name != "config.json" and str(path) not in weights:
+            yield name, path
+
+
+def _corrected(
+    config: Mapping[str, Any], dtype: DType | None, tied: bool | None, layers: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The donor's config, true of what is written."""
+    new = deepcopy(dict(config))
+    if not new:
+        return new
+    parts = list(_configs(new))
+    for part in parts:
+        part.pop("_name_or_path", None)
+        if dtype is not None:
+            part.update({key: dtype.torch_name for key in ("torch_dtype", "dtype") if key in part})
+        if tied is not None and "tie_word_embeddings" in part:
+            part["tie_word_embeddings"] = tied
+    if dtype is not None and "model_type" in new and not {"torch_dtype", "dtype"} & new.keys():
+        new["torch_dtype"] = dtype.torch_name
+    if (
+        tied is not None
+        and "model_type" in new
+        and not any("tie_word_embeddings" in part for part in parts)
+    ):
+        new["tie_word_embeddings"] = tied
+    for key, value in layers.items():
+        _set(new, parts, key, value)
+    return new
+
+
+def _configs(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """``config`` and the configs nested in it: text_config, vision_config, encoder and the like."""
+    yield config
+    for key, value in config.items():
+        nested = isinstance(value, dict) and (key.endswith("_config") or "model_type" in value)
+        if nested and key not in _NOT_CONFIGS:
+            yield from _configs(value)
+
+
+def _set(config: dict[str, Any], parts: list[dict[str, Any]], key: str, value: Any) -> None:
+    """Set ``key`` where it stands: at the path it names, at the top, else in the nested config that has it."""
+    *path, last = key.split(".")
+    target: Any = config
+    for step in path:
+        target = target.get(step, {}) if isinstance(target, dict) else {}
+    if path:
+        target[last] = value
+        return
+    holders = [part for part in parts if key in part]
+    (config if key in config or len(holders) != 1 else holders[0])[key] = value
+
+
+def _small_files(folder: Path) -> Iterator[str]:
+    """Names of the files to copy, with ``/``, in order."""
+    modules = _modules(folder)
+    for entry in sorted(folder.iterdir()):
+        if not entry.is_dir():
+            if _wanted(entry):
+                yield entry.name
+        elif entry.name in modules:
+            yield from (f"{entry.name}/{below.name}" for below in sorted(entry.iterdir()) if _light(below))
+        elif not _matches(entry.name, _LEFT_OUT_FOLDERS) and not entry.is_symlink():
+            yield from _subfolder(entry, entry.name)
+
+
+def _subfolder(folder: Path, name: str) -> Iterator[str]:
+    """The small files of a folder and those below, unless it holds weights."""
+    entries = sorted(folder.iterdir())
+    if any(entry.name.endswith(WEIGHT_SUFFIXES) for entry in entries):
+        return
+    for entry in entries:
+        if not entry.is_dir():
+            if _wanted(entry):
+                yield f"{name}/{entry.name}"
+        elif not _matches(entry.name, _LEFT_OUT_FOLDERS) and not entry.is_symlink():
+            yield from _subfolder(entry, f"{name}/{entry.name}")
+
+
+def _modules(folder: Path) -> frozenset[str]:
+    """Folders of the modules of a sentence-transformers model; the first, the transformer, has none."""
+    path = folder / "modules.json"
+    if not path.is_file() or path.stat().st_size > MAX_SIDECAR_BYTES:
+        return frozenset()
+    try:
+        modules = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return frozenset()
+    if not isinstance(modules, list):
+        return frozenset()
+    paths = (module.get("path") for module in modules if isinstance(module, dict))
+    return frozenset(path for path in paths if isinstance(path, str) and path)
+
+
+def _wanted(path: Path) -> bool:
+    return (
+        not path.name.endswith(WEIGHT_SUFFIXES)
+        and not _matches(path.name, _LEFT_OUT)
+        and _light(path)
+    )
+
+
+def _light(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size <= MAX_SIDECAR_BYTES
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,0 +1,183 @@
+"""The output's layout, fixed before any payload byte is written.
+
+Headers are known from names, dtypes and shapes alone. So they are written first, and then every
+tensor's bytes can be written at their final place, in any order and from any thread or machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from stockpot.checkpoint.dtypes import DType
+from stockpot.checkpoint.header import MAX_HEADER_BYTES, HeaderEntry, encode_header
+from stockpot.errors import CheckpointError, ExecutionError, Problem
+
+__all__ = ["ShardLayout", "create_files", "index_bytes", "layout"]
+
+_METADATA = {"format": "pt"}
+"""What transformers expects of a file: which framework's layout its tensors have."""
+
+Named = tuple[str, DType, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class ShardLayout:
+    """One output file.
+
+    Args:
+        file: Its name.
+        header: Its first bytes, up to the payload.
+        size: Its size in bytes, header included.
+        offsets: Tensor name → its first byte, counted from the file's start, in order.
+    """
+
+    file: str
+    header: bytes
+    size: int
+    offsets: Mapping[str, int]
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all its tensors."""
+        return self.size - len(self.header)
+
+
+def layout(
+    tensors: Sequence[Named], shard_size: int, stem: str = "model"
+) -> tuple[ShardLayout, ...]:
+    """Share ``tensors`` out to files of at most ``shard_size`` payload bytes, in the order given.
+
+    A larger tensor gets a file of its own. Within a file, tensors of wider dtypes come first (the
+    order is otherwise kept), so that each begins at a multiple of its element's size; safetensors
+    itself lays files out so, and some readers need it.
+
+    Args:
+        tensors: Name, dtype and shape of each.
+        shard_size: Bytes, at least 1.
+        stem: First part of the file names.
+
+    >>> from stockpot.checkpoint.dtypes import DTYPES
+    >>> [s.file for s in layout([("a", DTYPES["F32"], (4,)), ("b", DTYPES["F32"], (4,))], 16)]
+    ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors']
+
+    Raises:
+        CheckpointError: when two tensors have one name, or a name cannot be written.
+    """
+    if shard_size < 1:
+        raise CheckpointError(
+            Problem(f"shards of {shard_size} bytes", fix="give a size of at least one byte")
+        )
+    _check_names(tensors)
+    shards = list(_share(tensors, shard_size)) or [[]]
+    count = len(shards)
+    files = (
+        f"{stem}-{number:05d}-of-{count:05d}.safetensors" if count > 1 else f"{stem}.safetensors"
+        for number in range(1, count + 1)
+    )
+    return tuple(_shard(file, shard) for file, shard in zip(files, shards, strict=True))
+
+
+def index_bytes(layouts: Sequence[ShardLayout]) -> bytes | None:
+    """The index that says which file holds which tensor; None for a single file, which needs none."""
+    if len(layouts) < 2:
+        return None
+    total = sum(shard.payload_bytes for shard in layouts)
+    weights = {name: shard.file for shard in layouts for name in shard.offsets}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))}
+    return (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def create_files(folder: Path, layouts: Sequence[ShardLayout], stem: str = "model") -> None:
+    """Create every file in ``folder`` with its header and final size, and the index of several files.
+
+    Nothing is filled with zeros: the payload is a hole until it is written. Files that exist keep
+    their payload, so a merge that was broken off can be resumed.
+
+    Raises:
+        ExecutionError: when a file cannot be written; it names the file.
+    """
+    for shard in layouts:
+        path = folder / shard.file
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            try:
+                _write_all(descriptor, shard.header)
+                os.ftruncate(descriptor, shard.size)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+    index = index_bytes(layouts)
+    if index is not None:
+        path = folder / f"{stem}.safetensors.index.json"
+        try:
+            path.write_bytes(index)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+
+def _check_names(tensors: Sequence[Named]) -> None:
+    seen: set[str] = set()
+    problems = []
+    for name, _, _ in tensors:
+        if name in seen:
+            problems.append(Problem("two output tensors have this name", tensor=name))
+        elif name == "__metadata__":
+            problems.append(
+                Problem("the format keeps this name for itself", tensor=name, fix="rename it")
+            )
+        seen.add(name)
+    if problems:
+        raise CheckpointError(*problems)
+
+
+def _share(tensors: Sequence[Named], shard_size: int) -> Iterator[list[Named]]:
+    shard: list[Named] = []
+    used = 0
+    for tensor in tensors:
+        size = _nbytes(tensor)
+        if shard and used + size > shard_size:
+            yield shard
+            shard, used = [], 0
+        shard.append(tensor)
+        used += size
+    if shard:
+        yield shard
+
+
+def _nbytes(tensor: Named) -> int:
+    return tensor[1].nbytes(prod(tensor[2]))
+
+
+def _shard(file: str, tensors: Sequence[Named]) -> ShardLayout:
+    entries = []
+    position = 0
+    for name, dtype, shape in sorted(tensors, key=lambda t: -t[1].bits):
+        end = position + dtype.nbytes(prod(shape))
+        entries.append(HeaderEntry(name, dtype, tuple(shape), position, end))
+        position = end
+    header = encode_header(entries, _METADATA)
+    if len(header) - 8 > MAX_HEADER_BYTES:
+        message = f"a header of {len(header)} bytes exceeds the format's {MAX_HEADER_BYTES}"
+        raise CheckpointError(Problem(message, file=file, fix="write smaller shards"))
+    offsets = {entry.name: len(header) + entry.begin for entry in entries}
+    return ShardLayout(file, header, len(header) + position, offsets)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    done = 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done:], done)
+
+
+def _unwritable(path: Path, error: OSError) -> ExecutionError:
+    message = f"cannot be written: {error.strerror or error}"
+    return ExecutionError(
+        Problem(message, file=str(path), fix="check the folder's permissions and free space")
+    )

@@ -1,0 +1,62 @@
+"""Train the network by stochastic gradient descent with momentum and a cosine schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stockpot.demo.data import FloatArray, Shift, Split
+from stockpot.demo.network import Parameters, loss_and_gradient
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How one run trains.
+
+    ``rate`` is the peak learning rate, which falls to zero along half a cosine; ``shift`` is
+    drawn anew for every image in every epoch.
+    """
+
+    epochs: int
+    rate: float
+    seed: int
+    batch: int = 32
+    momentum: float = 0.9
+    smoothing: float = 0.0
+    shift: Shift | None = None
+
+
+def train(start: Parameters, split: Split, schedule: Schedule) -> Parameters:
+    """Return the weights reached from ``start``; the same arguments give the same bits."""
+    rng = np.random.default_rng(schedule.seed)
+    theta = {name: value.copy() for name, value in start.items()}
+    speed = {name: np.zeros_like(value) for name, value in start.items()}
+    steps_an_epoch = -(-len(split.labels) // schedule.batch)
+    total = schedule.epochs * steps_an_epoch
+    for step in range(total):
+        if step % steps_an_epoch == 0:
+            seen = split if schedule.shift is None else split.changed(schedule.shift, rng)
+            order = rng.permutation(len(seen.labels))
+        first = step % steps_an_epoch * schedule.batch
+        rows = order[first : first + schedule.batch]
+        _, gradient = loss_and_gradient(
+            theta, seen.images[rows], seen.labels[rows], schedule.smoothing
+        )
+        rate = schedule.rate * (1 + np.cos(np.pi * step / total)) / 2
+        _move(theta, speed, gradient, rate, schedule.momentum)
+    return theta
+
+
+def _move(
+    theta: dict[str, FloatArray],
+    speed: dict[str, FloatArray],
+    gradient: Parameters,
+    rate: float,
+    momentum: float,
+) -> None:
+    """Update ``theta`` and ``speed`` in place: v = momentum v + g; theta = theta - rate v."""
+    for name, g in gradient.items():
+        speed[name] *= np.float32(momentum)
+        speed[name] += g
+        theta[name] -= np.float32(rate) * speed[name]

@@ -1,0 +1,110 @@
+"""Every exception that Stockpot raises on purpose.
+
+::
+
+    StockpotError
+    ├── RecipeError        the recipe's text is wrong (exit code 3)
+    ├── ExpressionError    spaces, arity or parameters do not fit (exit code 3)
+    ├── CheckpointError    a file is missing, broken or not what it says (exit code 4)
+    ├── PlanError          inputs do not fit each other, or the output cannot be written (exit code 5)
+    ├── ExecutionError     the merge failed while running, e.g. a NaN weight, a full disk (exit code 6)
+    └── UnsupportedError   understood, but not available in this version (exit code 7)
+
+An error carries one or more :class:`Problem`; each names what is known (tensor, file, recipe line) and
+the fix. Nothing else is ever raised for bad input; anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = [
+    "CheckpointError",
+    "ExecutionError",
+    "ExpressionError",
+    "PlanError",
+    "Problem",
+    "RecipeError",
+    "StockpotError",
+    "UnsupportedError",
+]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, with everything known about where it is and how to mend it."""
+
+    message: str
+    tensor: str | None = None
+    file: str | None = None
+    line: int | None = None
+    fix: str | None = None
+
+    def __str__(self) -> str:
+        places = []
+        if self.tensor is not None:
+            places.append(f"tensor {self.tensor}")
+        if self.file is not None:
+            places.append(f"file {self.file}")
+        if self.line is not None:
+            places.append(f"recipe line {self.line}")
+        text = self.message
+        if places:
+            text += f" [{', '.join(places)}]"
+        if self.fix is not None:
+            text += f"\n  fix: {self.fix}"
+        return text
+
+
+class StockpotError(Exception):
+    """Root of the tree. ``problems`` holds everything that was found, in order."""
+
+    exit_code = 1
+
+    def __init__(self, *problems: Problem | str) -> None:
+        self.problems: tuple[Problem, ...] = tuple(
+            p if isinstance(p, Problem) else Problem(p) for p in problems
+        )
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+    @classmethod
+    def of(cls, problems: Iterable[Problem]) -> StockpotError:
+        """One error that holds all ``problems``."""
+        return cls(*problems)
+
+
+class RecipeError(StockpotError):
+    """The recipe's text is wrong."""
+
+    exit_code = 3
+
+
+class ExpressionError(StockpotError):
+    """Spaces, arity or parameters of an expression do not fit."""
+
+    exit_code = 3
+
+
+class CheckpointError(StockpotError):
+    """A checkpoint is missing, broken or not what it says it is."""
+
+    exit_code = 4
+
+
+class PlanError(StockpotError):
+    """The inputs do not fit each other, or the output cannot be written."""
+
+    exit_code = 5
+
+
+class ExecutionError(StockpotError):
+    """The merge failed while it was running."""
+
+    exit_code = 6
+
+
+class UnsupportedError(StockpotError):
+    """Understood, but not available in this version."""
+
+    exit_code = 7

@@ -1,0 +1,90 @@
+"""How a tensor is cut into blocks, and the buffers that a worker computes a block in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import lcm, prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stockpot.kernels.convert import ROW
+from stockpot.methods.declare import Elementwise, axis_of
+from stockpot.methods.registry import METHODS
+from stockpot.plan.model import Compute, Operand
+
+__all__ = ["BLOCK", "Grid", "Workspace", "grid_of", "row_length"]
+
+BLOCK = 1 << 18
+"""Elements of a block. It is the unit of every sum over a tensor, so results do not depend on memory
+or threads; half a MiB of bf16 per input keeps the working set in the caches."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A tensor's blocks: ``size`` elements each, the last one shorter."""
+
+    elements: int
+    size: int
+
+    @property
+    def count(self) -> int:
+        """Number of blocks."""
+        return -(-self.elements // self.size)
+
+    def block(self, index: int) -> tuple[int, int]:
+        """(first element, number of elements) of a block."""
+        start = index * self.size
+        return start, min(self.size, self.elements - start)
+
+
+def grid_of(source: Operand, shape: tuple[int, ...]) -> Grid:
+    """The blocks in which ``source`` is computed: whole rows where a method works along rows or columns."""
+    elements = prod(shape)
+    units = [ROW, *_units(source)]
+    if len(units) == 1:
+        return Grid(elements, BLOCK)
+    unit = lcm(*units) if _draws(source) else lcm(*units[1:])
+    return Grid(elements, max(1, BLOCK // unit) * unit)
+
+
+def row_length(shape: tuple[int, ...], axis: str) -> int:
+    """Elements between the starts of two rows: along the last dimension, or all but the first."""
+    if not shape:
+        return 1
+    return max(1, shape[-1] if axis == "row" else prod(shape[1:]))
+
+
+def _units(source: Operand) -> list[int]:
+    if not isinstance(source, Compute):
+        return []
+    found = [unit for child in source.operands for unit in _units(child)]
+    axis = axis_of(METHODS.get(source.method), source.resolved)
+    if axis != "tensor":
+        found.append(row_length(source.shape, axis))
+    return found
+
+
+def _draws(source: Operand) -> bool:
+    if not isinstance(source, Compute):
+        return False
+    method = METHODS.get(source.method)
+    own = method is not None and isinstance(method.family, Elementwise)
+    return own or any(_draws(child) for child in source.operands)
+
+
+class Workspace:
+    """A worker's buffers, by role; each grows to the largest size that was asked for and is reused."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[Any, ...], npt.NDArray[Any]] = {}
+
+    def take(self, role: tuple[Any, ...], shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """An uninitialised array of ``shape``; valid until the same role is asked for again."""
+        needed = prod(shape)
+        flat = self._buffers.get(role)
+        if flat is None or flat.size < needed or flat.dtype != dtype:
+            flat = np.empty(max(1, needed), dtype)
+            self._buffers[role] = flat
+        return flat[:needed].reshape(shape)

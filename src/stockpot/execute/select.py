@@ -1,0 +1,137 @@
+"""The exact k-th largest magnitude of a tensor that is never in memory.
+
+A sample brackets the k-th value. One pass counts the entries above, at and inside the bracket and
+keeps the few inside, which settles it; if the sample misled, the bracket moves and the pass repeats.
+The outcome does not depend on the sample, only the number of passes does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Cut", "Selection"]
+
+LARGEST = 0x7FFFFFFF
+"""Key of the largest pattern; finite magnitudes have smaller keys."""
+
+CAPACITY = 1 << 21
+"""Keys inside the bracket that are kept per model (8 MiB); beyond it the bracket is narrowed instead."""
+
+_GUESSES = 4
+"""Passes that trust samples; later ones halve the bracket, which ends after 31 more at the most."""
+
+Keys = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Keep every key above ``threshold`` and, of those equal to it, the first ``ties``.
+
+    ``ties_until[i]`` counts the ties in the blocks before block i.
+    """
+
+    threshold: int
+    ties: int
+    ties_until: npt.NDArray[np.int64]
+
+    def kept_ties(self, block: int, elements: int) -> int:
+        """How many ties block number ``block`` keeps; ``elements`` when it keeps all of them."""
+        return elements if self.ties >= self.ties_until[block + 1] else max(self.ties - int(self.ties_until[block]), 0)
+
+
+@dataclass
+class Selection:
+    """The search for the ``keep``-th largest of ``elements`` keys in ``blocks`` blocks."""
+
+    keep: int
+    elements: int
+    blocks: int
+    low: int = 0
+    high: int = LARGEST
+    passes: int = 0
+    cut: Cut | None = None
+    _floor: int = 0
+    _ceiling: int = LARGEST
+    _counts: npt.NDArray[np.int64] = field(init=False)
+    _inside: list[Keys] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reset()
+        if self.keep >= self.elements:
+            self.cut = Cut(0, 0, np.zeros(self.blocks + 1, np.int64))
+        elif self.keep <= 0:
+            self.cut = Cut(LARGEST, 0, np.arange(self.blocks + 1))
+
+    def guess(self, sample: Keys) -> None:
+        """Bracket the answer by a sample of the keys, widely enough to miss it about once in 10^5 tensors."""
+        if len(sample) < self.elements:
+            self._bracket(np.sort(sample), 1.0 - self.keep / self.elements)
+
+    @property
+    def quota(self) -> int:
+        """Keys inside the bracket that one block may hand in."""
+        return max(1, CAPACITY // self.blocks)
+
+    def add(self, block: int, counts: npt.NDArray[np.int64], inside: Keys) -> None:
+        """Take a block's counts (above, at high, inside, at low) and its keys inside the bracket.
+
+        Blocks may come in any order and from any thread.
+        """
+        self._counts[block] = counts
+        self._inside[block] = inside[: self.quota].copy()
+
+    def settle(self) -> None:
+        """After all blocks: either ``cut`` is known, or the bracket is a better one."""
+        self.passes += 1
+        above, at_high, inside, at_low = (int(c) for c in self._counts.sum(axis=0))
+        if self.keep <= above:
+            self._move(self.high + 1, self._ceiling)
+        elif self.keep <= above + at_high:
+            self._finish(self.high, above, self._counts[:, 1])
+        elif self.keep <= above + at_high + inside:
+            self._inside_bracket(self.keep - above - at_high, inside, above + at_high)
+        elif self.keep <= above + at_high + inside + at_low:
+            self._finish(self.low, above + at_high + inside, self._counts[:, 3])
+        else:
+            self._move(self._floor, self.low - 1)
+
+    def _inside_bracket(self, rank: int, inside: int, above: int) -> None:
+        """The answer is the ``rank``-th largest of the keys strictly inside."""
+        collected = np.concatenate(self._inside)
+        if len(collected) < inside:
+            self._move(self.low + 1, self.high - 1)
+            if self.passes < _GUESSES:
+                self._bracket(np.sort(collected), 1.0 - rank / inside)
+            else:
+                self.low = (self._floor + self._ceiling + 1) // 2
+            return
+        place = len(collected) - rank
+        threshold = int(np.partition(collected, place)[place])
+        larger = int(np.count_nonzero(collected > threshold))
+        ties = np.array([np.count_nonzero(keys == threshold) for keys in self._inside], np.int64)
+        self._finish(threshold, above + larger, ties)
+
+    def _bracket(self, ordered: Keys, quantile: float) -> None:
+        """Bracket ``quantile`` by order statistics four and a half standard deviations to each side."""
+        count = len(ordered)
+        spread = 4.5 * np.sqrt(max(quantile * (1.0 - quantile), 1.0 / count) / count) * count + 2.0
+        first, last = int(quantile * count - spread), int(quantile * count + spread)
+        self.low = max(int(ordered[first]), self._floor) if first >= 0 else self._floor
+        self.high = min(int(ordered[last]), self._ceiling) if last < count else self._ceiling
+
+    def _move(self, floor: int, ceiling: int) -> None:
+        """The answer is known to lie in [floor, ceiling]; look at all of that next."""
+        self._floor, self._ceiling = floor, ceiling
+        self.low, self.high = floor, ceiling
+        self._reset()
+
+    def _finish(self, threshold: int, above: int, ties: npt.NDArray[np.int64]) -> None:
+        self.cut = Cut(threshold, self.keep - above, np.concatenate([[0], np.cumsum(ties)]))
+        self._inside = []
+
+    def _reset(self) -> None:
+        self._counts = np.zeros((self.blocks, 4), np.int64)
+        self._inside = [np.empty(0, np.uint32)] * self.blocks

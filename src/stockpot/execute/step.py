@@ -1,0 +1,141 @@
+"""One step of a plan as phases: the passes of its method, then a last one that writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from stockpot.checkpoint.reader import PayloadReader
+from stockpot.execute.blocks import BLOCK, Grid, Workspace, grid_of
+from stockpot.execute.diagnose import explain, tolerable
+from stockpot.execute.evaluate import NotFinite, Phase, evaluator_of
+from stockpot.plan.model import Compute, Read, Step, reads
+
+__all__ = ["Sink", "step_phases"]
+
+Sink = Callable[[Step, int, npt.NDArray[np.uint8]], None]
+"""Takes (step, first byte within the tensor, bytes)."""
+
+
+def step_phases(
+    step: Step,
+    reader: PayloadReader,
+    sink: Sink,
+    finished: Callable[[Step, str], None],
+    moved: Callable[[int], None],
+) -> Iterator[Phase]:
+    """The passes of ``step``.
+
+    Args:
+        sink: Where result bytes go; called once per block, from any thread.
+        finished: Called with the hash of the result once it is complete.
+        moved: Called with numbers of bytes as they are read or written, for progress.
+    """
+    for read in reads(step.source):
+        reader.prefetch(read.ref)
+    source = step.source
+    if isinstance(source, Compute):
+        yield from _computed(step, source, reader, sink, finished, moved)
+    else:
+        yield _copied(step, source, reader, sink, finished, moved)
+
+
+def _counted(phase: Phase, moved: Callable[[int], None], step: Step, reader: PayloadReader) -> Phase:
+    """``phase`` with progress, and with non-finite inputs explained."""
+    share = sum(r.ref.nbytes for r in reads(step.source)) // max(1, phase.count)
+
+    def run(block: int, space: Workspace) -> None:
+        phase.run(block, space)
+        moved(share)
+
+    def finish() -> None:
+        try:
+            phase.finish()
+        except NotFinite as error:
+            raise explain(step, reader) from error
+
+    return Phase(phase.name, phase.count, run, finish)
+
+
+def _computed(
+    step: Step,
+    source: Compute,
+    reader: PayloadReader,
+    sink: Sink,
+    finished: Callable[[Step, str], None],
+    moved: Callable[[int], None],
+) -> Iterator[Phase]:
+    grid = grid_of(source, step.shape)
+    evaluator = evaluator_of(source, grid, reader)
+    for phase in evaluator.phases() if step.elements else ():
+        yield _counted(phase, moved, step, reader)
+    width = step.dtype.itemsize
+    digest = _Digest()
+
+    def write(block: int, space: Workspace) -> None:
+        start, n = grid.block(block)
+        out = space.take(("out",), (n * width,), np.uint8)
+        bad = evaluator.compute(start, n, space, out, step.dtype.kernel)
+        if bad and not tolerable(source, out, step.dtype, start, n, reader):
+            raise explain(step, reader, start, n)
+        sink(step, start * width, out)
+        digest.add(block, out)
+
+    def finish() -> None:
+        finished(step, digest.hexdigest())
+
+    yield _counted(Phase("write", grid.count, write, finish), moved, step, reader)
+
+
+def _copied(
+    step: Step,
+    source: Read,
+    reader: PayloadReader,
+    sink: Sink,
+    finished: Callable[[Step, str], None],
+    moved: Callable[[int], None],
+) -> Phase:
+    grid = Grid(step.nbytes, BLOCK * max(1, step.dtype.itemsize))
+    digest = _Digest()
+
+    def run(block: int, space: Workspace) -> None:
+        start, n = grid.block(block)
+        out = space.take(("out",), (n,), np.uint8)
+        reader.read(source.ref, start, memoryview(out))
+        sink(step, start, out)
+        digest.add(block, out)
+
+    def finish() -> None:
+        finished(step, digest.hexdigest())
+
+    return _counted(Phase("copy", grid.count, run, finish), moved, step, reader)
+
+
+class _Digest:
+    """xxh3-128 of a tensor's bytes, whose blocks may arrive a little out of order."""
+
+    def __init__(self) -> None:
+        self._hash = xxhash.xxh3_128()
+        self._waiting: dict[int, bytes] = {}
+        self._next = 0
+        self._lock = Lock()
+
+    def add(self, block: int, data: npt.NDArray[np.uint8]) -> None:
+        """Take the bytes of block number ``block``; kept only until those before it have come."""
+        with self._lock:
+            if block != self._next:
+                self._waiting[block] = data.tobytes()
+                return
+            self._hash.update(data)
+            self._next += 1
+            while self._next in self._waiting:
+                self._hash.update(self._waiting.pop(self._next))
+                self._next += 1
+
+    def hexdigest(self) -> str:
+        """The hash, once every block has come."""
+        return self._hash.hexdigest()

@@ -1,0 +1,405 @@
+"""The expression tree: what to compute, before any file is read.
+
+Leaves are checkpoints; nodes are linear algebra, merging methods and rearrangements of layers. Each
+node has a space, Weights or Delta, and every clash of spaces, arity or parameters is raised while the
+tree is built:
+
+======================  =======================================
+Weights − Weights       Delta
+Weights + Delta         Weights
+number × Delta          Delta
+Σ cᵢ Weightsᵢ           Weights if Σ cᵢ = 1, Delta if Σ cᵢ = 0
+method(…)               as the method declares
+======================  =======================================
+
+``0.5 * a + 0.5 * b`` is an affine mix. ``0.5 * a`` alone is a partial mix: it becomes Weights when the
+coefficients reach 1, and using it before is an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from stockpot.checkpoint.model import Checkpoint
+from stockpot.errors import ExpressionError, Problem
+from stockpot.methods.declare import REQUIRED, Base, Method, Parameter, Space
+from stockpot.settings import Setting, as_setting
+
+__all__ = ["Apply", "Cast", "Expression", "Layers", "Leaf", "Linear", "Stack", "Term", "apply", "leaves"]
+
+_SUM_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Expression:
+    """A node of the tree. Build leaves with :func:`stockpot.open`, nodes with operators and methods."""
+
+    @property
+    def space(self) -> Space:
+        """Weights or Delta.
+
+        Raises:
+            ExpressionError: for a partial mix, which is neither yet.
+        """
+        raise NotImplementedError
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        """The nodes this one is computed from."""
+        raise NotImplementedError
+
+    def __add__(self, other: Expression) -> Linear:
+        return Linear((*_terms(self), *_terms(other)))
+
+    def __sub__(self, other: Expression) -> Linear:
+        return Linear((*_terms(self), *_terms(other, -1.0)))
+
+    def __mul__(self, factor: float) -> Linear:
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not math.isfinite(factor):
+            raise ExpressionError(Problem(f"cannot multiply a model by {factor!r}", fix="use a finite number"))
+        return Linear(_terms(self, float(factor)))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Linear:
+        return self * (1.0 / divisor)
+
+    def __neg__(self) -> Linear:
+        return self * -1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf(Expression):
+    """A checkpoint by reference (path or hub id), or one already in memory.
+
+    Args:
+        reference: Path, or hub id with optional ``@revision``, as the user wrote it.
+        checkpoint: The opened checkpoint when it is in memory already.
+        folder: Folder that relative paths are relative to (that of the recipe).
+        line: Recipe line, for errors.
+    """
+
+    reference: str
+    checkpoint: Checkpoint | None = None
+    folder: str | None = None
+    line: int | None = None
+
+    @property
+    def space(self) -> Space:
+        return Space.WEIGHTS
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return ()
+
+    @property
+    def key(self) -> tuple[str, str | None, int]:
+        """Equal for two leaves that mean the same checkpoint."""
+        return (self.reference, self.folder, id(self.checkpoint) if self.checkpoint is not None else 0)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of a :class:`Linear`: ``coefficient`` may be a setting (gradient, filters)."""
+
+    coefficient: Setting
+    of: Expression
+
+    @property
+    def constant(self) -> float | None:
+        """The coefficient when it is the same for every tensor, else None."""
+        values = self.coefficient.values()
+        return float(values[0]) if len(values) == 1 and self.coefficient.cases[0].filter is None else None
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Expression):
+    """Σ coefficient × expression."""
+
+    terms: tuple[Term, ...]
+
+    @property
+    def mass(self) -> float | None:
+        """Sum of the coefficients of Weights terms; None when one varies from tensor to tensor."""
+        total = 0.0
+        for term in self.terms:
+            if term.of.space is Space.WEIGHTS:
+                if term.constant is None:
+                    return None
+                total += term.constant
+        return total
+
+    @property
+    def _mixes_deltas_only(self) -> bool:
+        return all(t.of.space is Space.DELTA for t in self.terms)
+
+    @property
+    def space(self) -> Space:
+        if self._mixes_deltas_only:
+            return Space.DELTA
+        mass = self.mass
+        if mass is None or abs(mass - 1.0) <= _SUM_TOLERANCE:
+            return Space.WEIGHTS
+        if abs(mass) <= _SUM_TOLERANCE:
+            return Space.DELTA
+        raise ExpressionError(
+            Problem(
+                f"a partial mix: the coefficients of its models sum to {mass:g}, not to 1 (Weights) or 0 (Delta)",
+                fix="add the missing share of another model, or subtract a base first",
+            )
+        )
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return tuple(t.of for t in self.terms)
+
+
+@dataclass(frozen=True, eq=False)
+class Apply(Expression):
+    """A method applied to inputs that are all Weights or all Delta.
+
+    Args:
+        method: Its declaration.
+        inputs: The models, in order.
+        one: Parameter name → settings by precedence, for parameters of the whole method.
+        each: One such map per input, for parameters that each model has.
+        variant: A variant that the method declares, or None.
+        compat: Whether mergekit's numerics are asked for.
+        line: Recipe line, for errors.
+    """
+
+    method: Method
+    inputs: tuple[Expression, ...]
+    one: Mapping[str, tuple[Setting, ...]] = field(default_factory=dict)
+    each: tuple[Mapping[str, tuple[Setting, ...]], ...] = ()
+    variant: str | None = None
+    compat: bool = False
+    line: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = [*_arity(self), *_spaces(self), *_parameters(self)]
+        if problems:
+            raise ExpressionError(*problems)
+
+    @property
+    def space(self) -> Space:
+        if self.method.on == "either":
+            return self.inputs[0].space
+        return Space.DELTA if self.method.on == "delta" else Space.WEIGHTS
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return self.inputs
+
+
+@dataclass(frozen=True, eq=False)
+class Layers(Expression):
+    """Layers ``start`` ≤ i < ``stop`` of a model, renumbered from 0; the other tensors are kept."""
+
+    of: Expression
+    start: int
+    stop: int
+    line: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise ExpressionError(
+                Problem(f"empty layer range [{self.start}, {self.stop})", line=self.line, fix="write [first, last + 1]")
+            )
+
+    @property
+    def space(self) -> Space:
+        return self.of.space
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.of,)
+
+
+@dataclass(frozen=True, eq=False)
+class Stack(Expression):
+    """Models on top of each other: layers of all parts in turn.
+
+    What stands before the layers (embeddings) comes from the first part, what stands after them
+    (final norm, head) from the last.
+    """
+
+    parts: tuple[Expression, ...]
+    line: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.parts or any(p.space is not Space.WEIGHTS for p in self.parts):
+            raise ExpressionError(Problem("only Weights can be stacked", line=self.line))
+
+    @property
+    def space(self) -> Space:
+        return Space.WEIGHTS
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return self.parts
+
+
+@dataclass(frozen=True, eq=False)
+class Cast(Expression):
+    """``of``, rounded to ``dtype`` (a name such as ``bfloat16``) before it is used further."""
+
+    of: Expression
+    dtype: str
+
+    @property
+    def space(self) -> Space:
+        return self.of.space
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.of,)
+
+
+def leaves(expression: Expression) -> tuple[Leaf, ...]:
+    """Every leaf once, in the order in which they appear."""
+    found: dict[tuple[str, str | None, int], Leaf] = {}
+
+    def walk(node: Expression) -> None:
+        if isinstance(node, Leaf):
+            found.setdefault(node.key, node)
+        for child in node.children:
+            walk(child)
+
+    walk(expression)
+    return tuple(found.values())
+
+
+def apply(
+    method: Method,
+    inputs: Sequence[Expression],
+    parameters: Mapping[str, Any],
+    *,
+    variant: str | None = None,
+    compat: bool = False,
+) -> Apply:
+    """``method`` on ``inputs`` with Python values; per-model parameters take one value or a list of them.
+
+    Raises:
+        ExpressionError: for an unknown parameter, a wrong number of values or of inputs.
+    """
+    known = {p.python_name: p for p in method.parameters}
+    one: dict[str, tuple[Setting, ...]] = {}
+    each: list[dict[str, tuple[Setting, ...]]] = [{} for _ in inputs]
+    for keyword, value in parameters.items():
+        parameter = known.get(keyword)
+        if parameter is None:
+            names = ", ".join(known) or "none"
+            raise ExpressionError(Problem(f"{method.name} has no parameter {keyword!r}", fix=f"it takes: {names}"))
+        if not parameter.per_model or isinstance(value, int | float):
+            one[parameter.name] = (as_setting(value),)
+            continue
+        if not isinstance(value, list | tuple) or len(value) != len(inputs):
+            message = f"{method.name}: {keyword} needs one value, or one for each of {len(inputs)} models"
+            raise ExpressionError(Problem(message))
+        for own, item in zip(each, value, strict=True):
+            own[parameter.name] = (as_setting(item),)
+    return Apply(method, tuple(inputs), one, tuple(each), variant, compat)
+
+
+def _terms(expression: Expression, factor: float = 1.0) -> tuple[Term, ...]:
+    if not isinstance(expression, Expression):
+        raise ExpressionError(Problem(f"{expression!r} is not a model", fix="open it first: stockpot.open(...)"))
+    if isinstance(expression, Linear):
+        return tuple(Term(_times(t.coefficient, factor), t.of) for t in expression.terms)
+    return (Term(as_setting(factor), expression),)
+
+
+def _times(setting: Setting, factor: float) -> Setting:
+    if factor == 1.0:
+        return setting
+    def scale(value: Any) -> Any:
+        return tuple(v * factor for v in value) if isinstance(value, tuple) else value * factor
+
+    return replace(setting, cases=tuple(replace(c, value=scale(c.value)) for c in setting.cases))
+
+
+def _arity(node: Apply) -> list[Problem]:
+    method, count = node.method, len(node.inputs)
+    most = method.at_most
+    if count >= method.at_least and (most is None or count <= most):
+        return []
+    if most == method.at_least:
+        wanted = f"exactly {most}"
+    elif most is None:
+        wanted = f"at least {method.at_least}"
+    else:
+        wanted = f"{method.at_least} to {most}"
+    beside = " beside the base" if method.base in (Base.REQUIRED, Base.OPTIONAL) else ""
+    return [Problem(f"{method.name} takes {wanted} models{beside}, not {count}", line=node.line)]
+
+
+def _spaces(node: Apply) -> list[Problem]:
+    if not node.inputs:
+        return []
+    wanted = {"weights": Space.WEIGHTS, "delta": Space.DELTA, "either": node.inputs[0].space}[node.method.on]
+    found = [
+        Problem(
+            f"{node.method.name} takes {wanted.value}, but model {i + 1} is {child.space.value}",
+            line=node.line,
+            fix="subtract the base (model - base)" if wanted is Space.DELTA else "pass models, not differences",
+        )
+        for i, child in enumerate(node.inputs)
+        if child.space is not wanted
+    ]
+    return found
+
+
+def _parameters(node: Apply) -> list[Problem]:
+    problems: list[Problem] = []
+    variants = node.method.variants or {}
+    if node.variant is not None and node.variant not in variants:
+        known = ", ".join(variants) or "none"
+        problems.append(
+            Problem(f"{node.method.name} has no variant {node.variant!r}", line=node.line, fix=f"known: {known}")
+        )
+    for parameter in node.method.parameters:
+        written = list(node.one.get(parameter.name, ()))
+        for own in node.each:
+            written.extend(own.get(parameter.name, ()))
+        for setting in written:
+            problems.extend(_range(node.method, parameter, setting))
+        if parameter.default is REQUIRED and not _given(node, parameter):
+            where = "for every model" if parameter.per_model else "in its parameters"
+            problems.append(
+                Problem(
+                    f"{node.method.name} needs {parameter.name} {where}", line=node.line, fix=parameter.doc
+                )
+            )
+    return problems
+
+
+def _given(node: Apply, parameter: Parameter) -> bool:
+    if node.one.get(parameter.name):
+        return True
+    return parameter.per_model and all(own.get(parameter.name) for own in node.each) and bool(node.each)
+
+
+def _range(method: Method, parameter: Parameter, setting: Setting) -> list[Problem]:
+    if parameter.kind == "ignored":
+        return []
+    for value in setting.values():
+        if isinstance(value, str) or not math.isfinite(float(value)):
+            return [Problem(f"{method.name}: {parameter.name} is {value!r}, not a finite number", line=setting.line)]
+        number = float(value)
+        low, high = parameter.low, parameter.high
+        too_low = low is not None and (number < low or (parameter.open_low and number == low))
+        if too_low or (high is not None and number > high):
+            left = "(" if parameter.open_low else "["
+            bounds = f"{left}{'-∞' if low is None else f'{low:g}'}, {'∞' if high is None else f'{high:g}'}]"
+            return [
+                Problem(
+                    f"{method.name}: {parameter.name} = {number:g} is outside {bounds}",
+                    line=setting.line,
+                    fix=parameter.doc,
+                )
+            ]
+    return []

@@ -1,0 +1,136 @@
+"""Linear combinations of blocks, with one set of coefficients or one for each row or column.
+
+All take the same first arguments: ``raw`` of shape (inputs [+ base], bytes), one dtype code per row of
+it, and ``base``: the row that holds the base, or -1. With a base, inputs stand for differences to it,
+and ``anchored`` adds the base to the result. ``scratch`` has four float64 rows. Sums run in float64, in the order of the inputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stockpot.kernels.compile import inline, kernel
+from stockpot.kernels.convert import ROW, accumulate, narrow, widen
+
+__all__ = ["combine_columns", "combine_rows", "combine_tensor"]
+
+
+@inline
+def finish(acc: Any, b: Any, n: int, anchored: bool, scale: float, divisor: float) -> None:
+    """acc = scale × (acc / divisor), plus the base when ``anchored``."""
+    if divisor != 1.0:
+        for i in range(n):
+            acc[i] /= divisor
+    if scale != 1.0:
+        for i in range(n):
+            acc[i] *= scale
+    if anchored:
+        for i in range(n):
+            acc[i] += b[i]
+
+
+@inline
+def load_base(raw: Any, codes: Any, start: int, n: int, base: int, zeros: Any, b: Any) -> None:
+    """b[:n] = the base, or zeros without one."""
+    if base >= 0:
+        widen(raw[base], codes[base], start, n, zeros, b)
+
+
+@inline
+def _combine_piece(
+    raw: Any, codes: Any, start: int, n: int, base: int, anchored: bool, scale: float, divisor: float, factors: Any, scratch: Any
+) -> None:
+    """scratch[0][:n] = the combination of elements start … start + n; n is at most ROW."""
+    acc, b, zeros = scratch[0], scratch[1], scratch[2]
+    load_base(raw, codes, start, n, base, zeros, b)
+    acc[:n] = 0.0
+    for k in range(factors.shape[0]):
+        accumulate(raw[k], codes[k], start, n, b, factors[k], acc)
+    finish(acc, b, n, anchored, scale, divisor)
+
+
+@kernel
+def combine_tensor(
+    raw: Any,
+    codes: Any,
+    n: int,
+    base: int,
+    anchored: bool,
+    scale: float,
+    divisor: float,
+    factors: Any,
+    out: Any,
+    out_code: int,
+    scratch: Any,
+) -> bool:
+    """Combine n elements with ``factors`` of shape (inputs,); True when a result is not finite."""
+    bad = False
+    scratch[1:3] = 0.0
+    for start in range(0, n, ROW):
+        m = min(ROW, n - start)
+        _combine_piece(raw, codes, start, m, base, anchored, scale, divisor, factors, scratch)
+        bad |= narrow(scratch[0], m, out, out_code, start)
+    return bad
+
+
+@kernel
+def combine_rows(
+    raw: Any,
+    codes: Any,
+    rows: int,
+    length: int,
+    base: int,
+    anchored: bool,
+    scale: float,
+    divisor: float,
+    factors: Any,
+    out: Any,
+    out_code: int,
+    scratch: Any,
+) -> bool:
+    """As :func:`combine_tensor` for ``rows`` rows of ``length``; factors has shape (rows, inputs)."""
+    bad = False
+    scratch[1:3] = 0.0
+    for r in range(rows):
+        for offset in range(0, length, ROW):
+            m = min(ROW, length - offset)
+            start = r * length + offset
+            _combine_piece(raw, codes, start, m, base, anchored, scale, divisor, factors[r], scratch)
+            bad |= narrow(scratch[0], m, out, out_code, start)
+    return bad
+
+
+@kernel
+def combine_columns(
+    raw: Any,
+    codes: Any,
+    rows: int,
+    length: int,
+    base: int,
+    anchored: bool,
+    scale: float,
+    divisor: float,
+    factors: Any,
+    out: Any,
+    out_code: int,
+    scratch: Any,
+) -> bool:
+    """As :func:`combine_rows` with factors of shape (inputs, length): one for each column."""
+    bad = False
+    acc, b, zeros, x = scratch[0], scratch[1], scratch[2], scratch[3]
+    scratch[1:3] = 0.0
+    for r in range(rows):
+        for offset in range(0, length, ROW):
+            m = min(ROW, length - offset)
+            start = r * length + offset
+            load_base(raw, codes, start, m, base, zeros, b)
+            acc[:m] = 0.0
+            for k in range(factors.shape[0]):
+                widen(raw[k], codes[k], start, m, b, x)
+                for i in range(m):
+                    acc[i] += factors[k, offset + i] * x[i]
+            finish(acc, b, m, anchored, scale, divisor)
+            bad |= narrow(acc, m, out, out_code, start)
+    return bad

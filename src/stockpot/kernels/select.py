@@ -1,0 +1,114 @@
+"""Counting magnitudes against a bracket: the streaming half of an exact k-th value.
+
+A magnitude's key is the bit pattern of |d| as float32, an unsigned integer that orders as |d| does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stockpot.kernels.combine import load_base
+from stockpot.kernels.compile import inline, kernel
+from stockpot.kernels.convert import ROW, widen
+
+__all__ = ["bracket_block", "keys_block"]
+
+
+@inline
+def magnitude_keys(x: Any, n: int, keys: Any) -> None:
+    """keys[:n] = key of each x."""
+    for i in range(n):
+        keys[i] = np.float32(abs(x[i])).view(np.uint32)
+
+
+@inline
+def _tally(keys: Any, n: int, low: int, high: int, counts: Any) -> None:
+    above, at_high, at_low = np.uint32(0), np.uint32(0), np.uint32(0)
+    for i in range(n):
+        key = keys[i]
+        above = np.uint32(above + np.uint32(key > high))
+        at_high = np.uint32(at_high + np.uint32(key == high))
+        at_low = np.uint32(at_low + np.uint32(key == low))
+    counts[0] += above
+    counts[1] += at_high
+    counts[3] += at_low
+
+
+_GROUP = 16
+
+
+@inline
+def _collect(keys: Any, n: int, low: int, high: int, found: Any, place: int) -> int:
+    """Append keys strictly inside the bracket; returns the new length.
+
+    Groups without one are skipped. The others are stored without a branch, each key over the last
+    one that did not count, so that one slot beyond the result is written.
+    """
+    least = np.uint32(low + np.uint32(1))
+    width = np.uint32(high - least)
+    end = np.uint64(place)  # unsigned: a signed index would be tested for wrapping around
+    whole = n - n % _GROUP
+    for group in range(0, whole, _GROUP):
+        some = np.uint32(0)
+        for i in range(_GROUP):
+            some = np.uint32(some | np.uint32(np.uint32(keys[group + i] - least) < width))
+        if some != np.uint32(0):
+            for i in range(_GROUP):
+                found[end] = keys[group + i]
+                end = np.uint64(end + np.uint64(np.uint32(keys[group + i] - least) < width))
+    for i in range(whole, n):
+        found[end] = keys[i]
+        end = np.uint64(end + np.uint64(np.uint32(keys[i] - least) < width))
+    return np.int64(end)
+
+
+@kernel
+def keys_block(raw: Any, codes: Any, n: int, base: int, k: int, keys: Any, scratch: Any) -> None:
+    """keys[:n] = the keys of input k (less the base); ``scratch`` has three float64 rows."""
+    x, b, zeros = scratch[0], scratch[1], scratch[2]
+    scratch[1:3] = 0.0
+    for start in range(0, n, ROW):
+        m = min(ROW, n - start)
+        load_base(raw, codes, start, m, base, zeros, b)
+        widen(raw[k], codes[k], start, m, b, x)
+        magnitude_keys(x, m, keys[start : start + m])
+
+
+@kernel
+def bracket_block(
+    raw: Any,
+    codes: Any,
+    n: int,
+    base: int,
+    low: Any,
+    high: Any,
+    counts: Any,
+    found: Any,
+    scratch: Any,
+    keys: Any,
+) -> None:
+    """Count n elements of each input against its bracket [low, high].
+
+    counts[k] = how many keys are above high, equal to high, strictly inside, equal to low (0 when low
+    = high: they count as equal to high). The keys strictly inside go to found[k], which holds n + 1.
+    An input whose low is above its high is passed over. ``keys`` is uint32 (ROW,).
+    """
+    x, b, zeros = scratch[0], scratch[1], scratch[2]
+    scratch[1:3] = 0.0
+    counts[:] = 0
+    for start in range(0, n, ROW):
+        m = min(ROW, n - start)
+        load_base(raw, codes, start, m, base, zeros, b)
+        for k in range(low.shape[0]):
+            if low[k] > high[k]:
+                continue
+            widen(raw[k], codes[k], start, m, b, x)
+            magnitude_keys(x, m, keys)
+            _tally(keys, m, low[k], high[k], counts[k])
+            if high[k] > low[k] + np.uint32(1):
+                counts[k, 2] = _collect(keys, m, low[k], high[k], found[k], counts[k, 2])
+    for k in range(low.shape[0]):
+        if low[k] == high[k]:
+            counts[k, 3] = 0

@@ -1,0 +1,1 @@
+"""Methods that act on each element: sparsify, elect a sign, combine."""

@@ -1,0 +1,68 @@
+"""DARE: drop entries of task vectors at random and rescale the rest."""
+
+from __future__ import annotations
+
+from stockpot.methods.declare import Base, Citation, Elementwise, Law, Method, Parameter, Resolved
+from stockpot.methods.elementwise.atoms import Atom, Combine, Drop, Elect, MatchL1, Scale
+
+__all__ = ["DARE_LINEAR", "DARE_TIES"]
+
+_YU_2024 = Citation(
+    "Yu et al.",
+    "Language models are super Mario: absorbing abilities from homologous models as a free lunch",
+    2024,
+    "arXiv:2311.03099",
+    "equation 1 to 3",
+)
+
+_PARAMETERS = (
+    Parameter("weight", "factor of each task vector", default=1.0, per_model=True),
+    Parameter("density", "probability that an entry is kept", default=1.0, per_model=True, low=0.0, high=1.0),
+    Parameter("rescale", "divide what is kept by density, which keeps the expectation", default=True, kind="bool"),
+    Parameter("normalize", "divide by the sum of the weights", default=False, kind="bool"),
+    Parameter("int8_mask", "accepted from other tools; memory is bounded anyway", default=False, kind="ignored"),
+)
+
+
+def _sparse(p: Resolved) -> tuple[Atom, ...]:
+    """Under compat the scale matches the L1 norm, as mergekit does since 0.1."""
+    if p.compat and p["rescale"]:
+        return (Drop(p["density"], rescale=False), MatchL1(), Scale(p["weight"]))
+    return (Drop(p["density"], rescale=bool(p["rescale"])), Scale(p["weight"]))
+
+
+def _dare_linear(p: Resolved) -> tuple[Atom, ...]:
+    mean = Combine("all", p["weight"]) if p["normalize"] else Combine("none")
+    return (*_sparse(p), mean)
+
+
+def _dare_ties(p: Resolved) -> tuple[Atom, ...]:
+    mean = Combine("weights", p["weight"]) if p["normalize"] else Combine("none")
+    return (*_sparse(p), Elect(), mean)
+
+
+DARE_LINEAR = Method(
+    name="dare_linear",
+    summary="Drops entries of task vectors at random, rescales the rest, adds them to the base.",
+    formula="base + lambda * sum_i w_i m_i (x_i - base) / density_i,  m_i ~ Bernoulli(density_i)",
+    cites=_YU_2024,
+    family=Elementwise(_dare_linear),
+    base=Base.REQUIRED,
+    on="delta",
+    parameters=_PARAMETERS,
+    laws=frozenset({Law.ORDER_FREE, Law.ZERO_DELTA}),
+    scaled=True,
+)
+
+DARE_TIES = Method(
+    name="dare_ties",
+    summary="Drops entries at random, rescales, elects a sign per entry and adds the entries that agree.",
+    formula="base + lambda * sum{ w_i m_i (x_i - base) / density_i : sign agrees },  m_i ~ Bernoulli(density_i)",
+    cites=_YU_2024,
+    family=Elementwise(_dare_ties),
+    base=Base.REQUIRED,
+    on="delta",
+    parameters=_PARAMETERS,
+    laws=frozenset({Law.ORDER_FREE, Law.ZERO_DELTA}),
+    scaled=True,
+)

@@ -1,0 +1,54 @@
+"""The registry: every method by name. One line per method."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from stockpot.errors import ExpressionError, Problem
+from stockpot.methods.declare import Method
+from stockpot.methods.elementwise.dare import DARE_LINEAR, DARE_TIES
+from stockpot.methods.elementwise.ties import TIES
+from stockpot.methods.span.linear import LINEAR, TASK_ARITHMETIC, WISE_FT
+from stockpot.methods.span.model_stock import MODEL_STOCK
+from stockpot.methods.span.spherical import NUSLERP, SLERP
+from stockpot.methods.structural.passthrough import PASSTHROUGH
+
+__all__ = ["METHODS", "method_named"]
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        method.name: method
+        for method in (
+            LINEAR,
+            TASK_ARITHMETIC,
+            WISE_FT,
+            SLERP,
+            NUSLERP,
+            MODEL_STOCK,
+            TIES,
+            DARE_LINEAR,
+            DARE_TIES,
+            PASSTHROUGH,
+        )
+    }
+)
+"""Every method under its own name."""
+
+_ALIASES = {alias: method for method in METHODS.values() for alias in method.aliases}
+
+
+def method_named(name: str, line: int | None = None) -> Method:
+    """The method called ``name``, by its name or an alias.
+
+    Raises:
+        ExpressionError: for an unknown name, with the nearest known one.
+    """
+    found = METHODS.get(name) or _ALIASES.get(name)
+    if found is not None:
+        return found
+    known = [*METHODS, *_ALIASES]
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    fix = f"did you mean {near[0]}?" if near else f"known methods: {', '.join(sorted(known))}"
+    raise ExpressionError(Problem(f"unknown method {name!r}", line=line, fix=fix))

@@ -1,0 +1,1 @@
+"""Methods whose output is a linear combination of their inputs, coefficients from the Gram matrix."""

@@ -1,0 +1,1 @@
+"""Methods that move tensors instead of computing them."""

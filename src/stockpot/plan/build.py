@@ -1,0 +1,268 @@
+"""Expression → Plan, from headers alone. Every problem is found before anything is raised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stockpot.architecture.layers import layer_counts
+from stockpot.architecture.tied import is_head, ties_embeddings
+from stockpot.checkpoint.dtypes import DType, dtype_named
+from stockpot.checkpoint.model import Checkpoint
+from stockpot.checkpoint.open import open_checkpoint
+from stockpot.checkpoint.sidecars import plan_sidecars
+from stockpot.checkpoint.writer import ShardLayout, layout
+from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError
+from stockpot.expression import Expression, Leaf, leaves
+from stockpot.methods.declare import Elementwise, Space, Span
+from stockpot.methods.elementwise.atoms import MatchL1, Trim
+from stockpot.methods.registry import METHODS
+from stockpot.plan.cost import estimate
+from stockpot.plan.model import Compute, Operand, Plan, Read, Step
+from stockpot.plan.views import Context, Meta, View, build_view
+from stockpot.recipe.model import Recipe
+
+__all__ = ["Limits", "build_plan"]
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a merge may use.
+
+    Args:
+        memory: Bytes of resident memory of the whole process.
+        threads: Worker threads.
+        shard_size: Payload bytes of an output file.
+    """
+
+    memory: int = GIB
+    threads: int = 2
+    shard_size: int = 5_000_000_000
+
+
+def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overwrite: bool = False) -> Plan:
+    """The plan of a recipe.
+
+    Args:
+        out: Folder that the result will be written to; None plans without an output.
+        overwrite: Whether ``out`` may exist.
+
+    Raises:
+        StockpotError: with everything that is wrong: inputs, shapes, parameters, output.
+    """
+    checkpoints, problems = _open_all(recipe.expression)
+    if problems:
+        raise CheckpointError(*problems)
+    context = Context(checkpoints, recipe.seed)
+    if recipe.expression.space is not Space.WEIGHTS:
+        context.problem(
+            "the expression is a difference of models, not a model",
+            fix="add it to a base: base + 0.8 * (a - base)",
+        )
+    view = build_view(recipe.expression, context)
+    steps = _steps(view, context, recipe)
+    shards = layout([(s.name, s.dtype, s.shape) for s in steps], limits.shard_size)
+    steps = _placed(steps, shards)
+    cost = estimate(steps, shards, limits, out)
+    if out is not None:
+        _check_output(context, checkpoints, cost.written, cost.disk_free, out, overwrite)
+    if cost.memory > limits.memory:
+        context.problem(
+            f"needs {cost.memory / GIB:.2f} GiB of memory, the budget is {limits.memory / GIB:.2f} GiB",
+            fix=f"give --memory {-(-cost.memory // (1 << 20))}MiB or more",
+        )
+    if context.problems:
+        raise PlanError(*context.problems)
+    return Plan(
+        steps=tuple(steps),
+        shards=shards,
+        sidecars=_sidecars(recipe, view, steps, checkpoints),
+        sources={c.label: c for c in checkpoints.values()},
+        cost=cost,
+        notes=(*recipe.notes, *context.notes, *_mixed_dtypes(checkpoints, recipe)),
+        seed=recipe.seed,
+        recipe_text=recipe.text,
+        resolved=recipe.resolved,
+    )
+
+
+def _open_all(expression: Expression) -> tuple[dict[tuple[str, str | None, int], Checkpoint], list[Problem]]:
+    found: dict[tuple[str, str | None, int], Checkpoint] = {}
+    problems: list[Problem] = []
+    for leaf in leaves(expression):
+        try:
+            found[leaf.key] = _opened(leaf)
+        except StockpotError as error:
+            problems.extend(error.problems)
+    return found, problems
+
+
+def _opened(leaf: Leaf) -> Checkpoint:
+    if leaf.checkpoint is not None:
+        return leaf.checkpoint
+    opened = open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
+    if opened.config.get("quantization_config"):
+        raise CheckpointError(
+            Problem(
+                f"{leaf.reference} is quantised and cannot be merged",
+                line=leaf.line,
+                fix="use the model in bfloat16, float16 or float32",
+            )
+        )
+    return opened
+
+
+def _steps(view: View, context: Context, recipe: Recipe) -> list[Step]:
+    wanted = dtype_named(recipe.dtype) if recipe.dtype is not None else None
+    if wanted is not None and not wanted.is_float:
+        context.problem(f"dtype {wanted.torch_name} is not a floating-point dtype", fix="dtype: bfloat16")
+        wanted = None
+    steps = []
+    for name, meta in view.names.items():
+        steps.append(_step(name, meta, view.lower(name), wanted, context))
+    if not steps:
+        context.problem("the models hold no tensors")
+    return steps
+
+
+def _step(name: str, meta: Meta, source: Operand, wanted: DType | None, context: Context) -> Step:
+    dtype = wanted if wanted is not None and meta.dtype.is_float else meta.dtype
+    source = _simplified(source)
+    if isinstance(source, Read):
+        if source.dtype != dtype and source.dtype.is_float:
+            source = Compute("", (source,), meta.shape, factors=(1.0,))
+        else:
+            dtype = source.dtype
+    _check_factors(source, name, context)
+    return Step(name, dtype, meta.shape, source, passes=_passes(source))
+
+
+def _simplified(source: Operand) -> Operand:
+    """A single tensor with coefficient 1 is that tensor: it can be copied."""
+    if isinstance(source, Read) or source.base is not None or len(source.inputs) != 1 or source.dtype is not None:
+        return source
+    if source.scale != 1.0:
+        return source
+    method = METHODS.get(source.method)
+    if method is None:
+        return source.inputs[0] if source.factors == (1.0,) else source
+    if isinstance(method.family, Span) and not method.family.gram and source.resolved is not None:
+        try:
+            factor = float(method.family.coefficients(None, source.resolved)[0])
+            return source.inputs[0] if factor == method.family.divisor(source.resolved) else source
+        except ValueError:
+            return source
+    return source
+
+
+def _check_factors(source: Operand, name: str, context: Context) -> None:
+    """Coefficients that do not depend on the weights are computed now, so that their errors come now."""
+    if isinstance(source, Read):
+        return
+    for child in source.operands:
+        _check_factors(child, name, context)
+    method = METHODS.get(source.method)
+    if method is None or source.resolved is None or not isinstance(method.family, Span) or method.family.gram:
+        return
+    try:
+        method.family.coefficients(None, source.resolved)
+        method.family.divisor(source.resolved)
+    except ValueError as error:
+        context.problem(f"{method.name}: {error}", tensor=name, line=source.line)
+
+
+def _passes(source: Operand) -> int:
+    """How often the inputs are read: once to write, and once for each statistic."""
+    if isinstance(source, Read):
+        return 1
+    inner = max((_passes(child) for child in source.operands), default=1)
+    method = METHODS.get(source.method)
+    if method is None or source.resolved is None:
+        return inner
+    if isinstance(method.family, Span):
+        return inner + int(method.family.gram)
+    assert isinstance(method.family, Elementwise)
+    atoms = method.family.build(source.resolved)
+    trims = any(isinstance(a, Trim) and any(0.0 < d < 1.0 for d in a.density) for a in atoms)
+    return inner + int(trims) + int(any(isinstance(a, MatchL1) for a in atoms))
+
+
+def _placed(steps: Sequence[Step], shards: Sequence[ShardLayout]) -> list[Step]:
+    places = {name: (shard.file, offset) for shard in shards for name, offset in shard.offsets.items()}
+    return [replace(s, file=places[s.name][0], offset=places[s.name][1]) for s in steps]
+
+
+def _check_output(
+    context: Context,
+    checkpoints: Mapping[Any, Checkpoint],
+    needed: int,
+    free: int | None,
+    out: Path,
+    overwrite: bool,
+) -> None:
+    if out.exists() and not overwrite:
+        context.problem("the output exists", file=str(out), fix="choose another folder, or give --overwrite")
+    if out.exists() and not out.is_dir():
+        context.problem("the output is a file, not a folder", file=str(out), fix="choose another name")
+    resolved = out.resolve()
+    for checkpoint in checkpoints.values():
+        if any(resolved == f.resolve() or resolved in f.resolve().parents for f in checkpoint.files):
+            context.problem(
+                f"the output is (or holds) the input {checkpoint.label}", file=str(out), fix="choose another folder"
+            )
+    if free is not None and needed > free:
+        context.problem(
+            f"the disk has {free / GIB:.2f} GiB free, the output needs {needed / GIB:.2f} GiB",
+            file=str(out),
+            fix="free some space, or write to another disk",
+        )
+
+
+def _sidecars(
+    recipe: Recipe, view: View, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]
+) -> tuple[tuple[str, bytes | Path], ...]:
+    if recipe.donor is None or recipe.donor.key not in checkpoints:
+        return ()
+    donor = checkpoints[recipe.donor.key]
+    if donor.folder is None:
+        return ()
+    names = [s.name for s in steps]
+    floats = [s.dtype for s in steps if s.dtype.is_float]
+    dtype = max(set(floats), key=floats.count) if floats else None
+    return tuple(
+        plan_sidecars(donor, dtype=dtype, tied=_tied(donor, names), layers=_layer_counts(donor, names))
+    )
+
+
+def _tied(donor: Checkpoint, names: Sequence[str]) -> bool | None:
+    """What tie_word_embeddings must become: False when a head came in that the donor ties; else None."""
+    added = any(is_head(n) and n not in donor.tensors for n in names)
+    return False if added and ties_embeddings(donor.config) else None
+
+
+def _layer_counts(donor: Checkpoint, names: Sequence[str]) -> Mapping[str, int] | None:
+    """Config keys that count layers, when stacking changed their number."""
+    before, after = layer_counts(donor.tensors), layer_counts(names)
+    changed = {before[s]: after[s] for s in before if s in after and before[s] != after[s]}
+    keys = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+    found = {k: changed[donor.config[k]] for k in keys if donor.config.get(k) in changed}
+    return found or None
+
+
+def _mixed_dtypes(checkpoints: Mapping[Any, Checkpoint], recipe: Recipe) -> list[Problem]:
+    if recipe.dtype is not None:
+        return []
+    codes = {
+        c.label: next((t.dtype.torch_name for t in c.tensors.values() if t.dtype.is_float), None)
+        for c in checkpoints.values()
+    }
+    if len(set(codes.values())) < 2:
+        return []
+    listed = ", ".join(f"{label}: {code}" for label, code in codes.items())
+    return [Problem(f"the models differ in dtype ({listed}); the output has that of the base or first model",
+                    fix="say dtype: or out_dtype: in the recipe")]
+

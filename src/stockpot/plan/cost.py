@@ -1,0 +1,83 @@
+"""What a merge will take: bytes, passes, memory, disk, time. Estimated from the plan, honestly rounded up."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stockpot.checkpoint.writer import ShardLayout
+from stockpot.plan.model import Compute, Cost, Operand, Read, Step
+
+if TYPE_CHECKING:
+    from stockpot.plan.build import Limits
+
+__all__ = ["estimate", "free_bytes"]
+
+BASELINE = 190 << 20
+"""Resident bytes of the process itself: Python, NumPy, the compiled kernels (measured)."""
+
+RATE = 4e9
+"""Bytes per second read or written from and to the page cache that the time estimate assumes."""
+
+_BLOCK = 1 << 18
+_COLLECTED = 8 << 20
+
+
+def estimate(steps: Sequence[Step], shards: Sequence[ShardLayout], limits: Limits, out: Path | None) -> Cost:
+    """The cost of ``steps``; as many threads as fit the budget, at least one."""
+    read = sum(s.input_bytes for s in steps)
+    written = sum(shard.size for shard in shards)
+    worker = max((_worker_bytes(s) for s in steps), default=0)
+    shared = max((_shared_bytes(s) for s in steps), default=0)
+    room = limits.memory - BASELINE - shared
+    threads = max(1, min(limits.threads, room // worker if worker else limits.threads))
+    return Cost(
+        read=read,
+        written=written,
+        passes=max((s.passes for s in steps), default=0),
+        memory=BASELINE + shared * 2 + worker * threads,
+        threads=threads,
+        disk_free=free_bytes(out) if out is not None else None,
+        seconds=(read + written) / RATE,
+        assumed_rate=RATE,
+    )
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes on the disk of ``folder``, or of its nearest existing parent."""
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _worker_bytes(step: Step) -> int:
+    """A worker's buffers: a block of every input, of every intermediate, of the output, and scratch."""
+    return _block_bytes(step.source, step.shape) + _block_elements(step.shape) * 8 + (1 << 20)
+
+
+def _block_elements(shape: tuple[int, ...]) -> int:
+    row = shape[-1] if shape else 1
+    return min(max(1, prod(shape)), max(_BLOCK, row))
+
+
+def _block_bytes(source: Operand, shape: tuple[int, ...]) -> int:
+    if isinstance(source, Read):
+        return 0
+    widths = [c.dtype.itemsize if isinstance(c, Read) else 8 for c in source.operands]
+    own = max(widths, default=8) * len(widths) * _block_elements(shape)
+    keys = 4 * len(source.inputs) * _block_elements(shape)
+    return own + keys + sum(_block_bytes(c, shape) for c in source.operands if isinstance(c, Compute))
+
+
+def _shared_bytes(step: Step) -> int:
+    """What is kept per tensor while it is worked on: collected keys, coefficients of rows."""
+    source = step.source
+    if isinstance(source, Read):
+        return 0
+    if step.passes == 1:
+        return 0
+    return len(source.inputs) * min(_COLLECTED, step.elements * 4)

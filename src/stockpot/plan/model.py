@@ -1,0 +1,165 @@
+"""The plan as plain data: operands, steps, and the whole. Made from headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from stockpot.checkpoint.dtypes import DType
+from stockpot.checkpoint.model import Checkpoint, TensorRef
+from stockpot.checkpoint.writer import ShardLayout
+from stockpot.errors import Problem
+from stockpot.methods.declare import Resolved
+
+__all__ = ["Compute", "Cost", "Operand", "Plan", "Read", "Step", "reads"]
+
+
+@dataclass(frozen=True)
+class Read:
+    """A tensor of an input checkpoint, as it is stored."""
+
+    ref: TensorRef
+    model: str
+
+    @property
+    def dtype(self) -> DType:
+        """Dtype of its values."""
+        return self.ref.dtype
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A method applied to one tensor of each input.
+
+    Args:
+        method: Name in the registry; ``""`` is a plain linear combination by ``factors``.
+        inputs: One operand per model, all of one shape.
+        shape: That shape.
+        base: With a base, inputs stand for their differences to it.
+        anchored: Whether the base is added to the result.
+        scale: Factor of the result, before the base is added.
+        factors: Coefficients of a plain linear combination.
+        resolved: Parameters of a method.
+        labels: One name per input, which keys its random numbers.
+        key: Tensor name and seed, likewise.
+        dtype: Rounded to this dtype before it is used further; None keeps float64.
+        line: Recipe line of the method.
+    """
+
+    method: str
+    inputs: tuple[Operand, ...]
+    shape: tuple[int, ...]
+    base: Operand | None = None
+    anchored: bool = False
+    scale: float = 1.0
+    factors: tuple[float, ...] = ()
+    resolved: Resolved | None = None
+    labels: tuple[str, ...] = ()
+    key: tuple[str, int] = ("", 0)
+    dtype: DType | None = None
+    line: int | None = None
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """Inputs, then the base."""
+        return self.inputs if self.base is None else (*self.inputs, self.base)
+
+
+Operand = Read | Compute
+
+
+def reads(operand: Operand) -> Iterator[Read]:
+    """Every stored tensor below ``operand``."""
+    if isinstance(operand, Read):
+        yield operand
+        return
+    for child in operand.operands:
+        yield from reads(child)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One output tensor: small, serialisable and independent of all others.
+
+    Args:
+        name: Name in the output.
+        dtype, shape: Of the output.
+        source: What to compute; a :class:`Read` is copied byte for byte.
+        file, offset: Where its bytes go: name within the output folder, first byte.
+        passes: How often its inputs are read.
+    """
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    source: Operand
+    file: str = ""
+    offset: int = 0
+    passes: int = 1
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the output tensor."""
+        return self.dtype.nbytes(self.elements)
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes read, all passes counted."""
+        return self.passes * sum(r.ref.nbytes for r in reads(self.source))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a merge will take.
+
+    Args:
+        read: Bytes read, all passes counted.
+        written: Bytes written.
+        passes: Most passes that any tensor needs.
+        memory: Peak resident bytes expected, with ``threads`` workers.
+        threads: Workers that fit the budget.
+        disk_free: Free bytes where the output goes; None when nothing is written.
+        seconds: Rough time from a warm page cache, at ``assumed_rate`` bytes per second.
+    """
+
+    read: int
+    written: int
+    passes: int
+    memory: int
+    threads: int
+    disk_free: int | None
+    seconds: float
+    assumed_rate: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will happen, decided; nothing has been read but headers.
+
+    Args:
+        steps: One per output tensor, in the order of the output.
+        shards: Layout of the output's files.
+        sidecars: Small files that go beside them: name → bytes, or the file to copy.
+        sources: The opened checkpoints by label.
+        cost: What it takes.
+        notes: What a user may want to know.
+        seed: Key of all random numbers.
+    """
+
+    steps: tuple[Step, ...]
+    shards: tuple[ShardLayout, ...]
+    sidecars: tuple[tuple[str, bytes | Path], ...]
+    sources: Mapping[str, Checkpoint]
+    cost: Cost
+    notes: tuple[Problem, ...] = ()
+    seed: int = 0
+    recipe_text: str = ""
+    resolved: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,217 @@
+"""Records → expression: documents, nested merges, slices and models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+from stockpot.errors import ExpressionError
+from stockpot.expression import Cast, Expression, Layers, Leaf, Stack
+from stockpot.methods.declare import Base
+from stockpot.methods.registry import method_named
+from stockpot.recipe.combine import Group, Input, Mode, combine
+from stockpot.recipe.findings import Findings
+from stockpot.recipe.known import PENDING
+from stockpot.recipe.library import Library
+from stockpot.recipe.records import Merge, Model, Reference, Slice, Source
+from stockpot.recipe.usage import report_parameters
+
+__all__ = ["Lowering"]
+
+MAX_CHAIN = 50
+"""Most documents that may build on one another."""
+
+
+class Lowering:
+    """Builds expressions; each document, repeated merge and leaf is built once."""
+
+    def __init__(self, library: Library, findings: Findings, folder: str | None) -> None:
+        self._library = library
+        self._findings = findings
+        self._folder = folder
+        self._leaves: dict[Hashable, Leaf] = {}
+        self._done: dict[Hashable, Expression] = {}
+        self._open: list[Merge] = []
+        self._used: set[int] = set()
+        self.seeds: list[tuple[int, int]] = []
+
+    def result(self) -> Expression:
+        """The expression of the result; every document is built, used or not, to check it."""
+        compat = bool(self._library.result.compat)
+        for merge in self._library.merges:
+            self._document(merge, compat)
+        self._report_unused()
+        return self._build(self._library.result, Mode(compat))
+
+    def _report_unused(self) -> None:
+        for merge in self._library.merges:
+            if merge is not self._library.result and id(merge) not in self._used:
+                self._findings.note(
+                    f"document {merge.names[0]!r} is not used" if merge.names else "unused",
+                    merge.line,
+                )
+
+    def donor(self) -> Leaf | None:
+        """Leaf of the result's base, else first model, looked for inside merges."""
+        merge: Model | None = self._library.result
+        for _ in range(MAX_CHAIN):
+            if not isinstance(merge, Merge):
+                break
+            merge = self._target(merge.models[0]) if merge.models else None
+        return self._leaf(merge) if isinstance(merge, Reference) else None
+
+    def _target(self, model: Model) -> Model:
+        """``model``, or the document that it names."""
+        found = self._library.find(model) if isinstance(model, Reference) else None
+        return found or model
+
+    def _document(self, merge: Merge, compat: bool) -> Expression:
+        """A document as a model: rounded to its dtype, as if it had been written and read again."""
+        if any(m is merge for m in self._open):
+            names = " → ".join((m.names or ("the result",))[0] for m in (*self._open, merge))
+            self._findings.problem(f"documents use each other in a circle: {names}", merge.line)
+            return _stand_in()
+        if len(self._open) >= MAX_CHAIN:
+            self._findings.problem(
+                f"more than {MAX_CHAIN} documents build on one another", merge.line
+            )
+            return _stand_in()
+        self._open.append(merge)
+        built = self._rounded(merge, Mode(compat))
+        self._open.pop()
+        return built
+
+    def _rounded(self, merge: Merge, mode: Mode) -> Expression:
+        built = self._build(merge, mode)
+        key = (built, merge.dtype)
+        if merge.dtype is None:
+            return built
+        if key not in self._done:
+            self._done[key] = Cast(built, merge.dtype)
+        return self._done[key]
+
+    def _build(self, merge: Merge, mode: Mode) -> Expression:
+        """The expression of ``merge``, not rounded."""
+        mode = mode.within(merge)
+        key = (merge.key, mode)
+        if key not in self._done:
+            self._done[key] = self._merge(merge, mode)
+        return self._done[key]
+
+    def _merge(self, merge: Merge, mode: Mode) -> Expression:
+        if merge.seed is not None:
+            self.seeds.append((merge.seed, merge.line))
+        groups = [self._group(merge, piece, mode) for piece in merge.slices]
+        if merge.method is None or not groups or not all(group.inputs for group in groups):
+            return _stand_in()
+        report_parameters(merge, groups, self._findings)
+        parts = [self._piece(group) for group in groups]
+        return self._attempt(lambda: Stack(tuple(parts), merge.line)) if merge.sliced else parts[0]
+
+    def _piece(self, group: Group) -> Expression:
+        name = group.merge.method or ""
+        if name in PENDING:
+            if PENDING[name].base is Base.REQUIRED and group.base is None:
+                self._findings.problem(
+                    f"{name} needs a base", group.merge.method_line, "base_model: path or hub id"
+                )
+            return _stand_in()
+        method = method_named(name)
+        return self._attempt(lambda: combine(method, group, self._findings))
+
+    def _attempt(self, build: Callable[[], Expression]) -> Expression:
+        try:
+            return build()
+        except ExpressionError as error:
+            self._findings.adopt(error.problems)
+            return _stand_in()
+
+    def _group(self, merge: Merge, piece: Slice, mode: Mode) -> Group:
+        base = piece.base or merge.base
+        whole = None if base is None else self._model(base, mode)
+        inputs = tuple(self._input(source, mode) for source in piece.sources)
+        _report_lengths(piece, self._findings)
+        _report_twice(inputs, self._findings)
+        return Group(
+            merge=merge,
+            piece=piece,
+            inputs=inputs,
+            base=base,
+            base_key=None if base is None else self._key(base),
+            base_whole=whole,
+            mode=mode,
+        )
+
+    def _input(self, source: Source, mode: Mode) -> Input:
+        model = self._model(source.model, mode)
+        span = source.layer_range
+        if span is not None:
+            key = (model, span)
+            if key not in self._done:
+                self._done[key] = Layers(model, span[0], span[1], source.line)
+            model = self._done[key]
+        return Input(source, self._key(source.model), model)
+
+    def _key(self, model: Model) -> Hashable:
+        return self._target(model).key
+
+    def _model(self, model: Model, mode: Mode) -> Expression:
+        target = self._target(model)
+        if isinstance(model, Reference) and isinstance(target, Merge):
+            self._used.add(id(target))
+            if str(model) not in target.names:
+                name = target.names[0]
+                self._findings.note(
+                    f"{model} is taken to be the document {name!r} of this recipe", model.line
+                )
+            return self._document(target, bool(self._library.result.compat))
+        if isinstance(target, Merge):
+            return self._rounded(target, mode)
+        return self._leaf(target)
+
+    def _leaf(self, reference: Reference) -> Leaf:
+        if reference.lora is not None:
+            self._findings.not_yet(
+                f"LoRA adapters are not yet supported: {reference}",
+                reference.line,
+                "merge the adapter into its model first; a path that has a + is written {path: …}",
+            )
+        if reference.key not in self._leaves:
+            text = (
+                reference.path
+                if reference.revision is None
+                else f"{reference.path}@{reference.revision}"
+            )
+            self._leaves[reference.key] = Leaf(text, None, self._folder, reference.line)
+        return self._leaves[reference.key]
+
+
+def _stand_in() -> Expression:
+    """In place of an expression that cannot be built, so that the rest is still checked."""
+    return Leaf("(not built)")
+
+
+def _report_lengths(piece: Slice, findings: Findings) -> None:
+    """Sources of one slice have the same number of layers."""
+    spans = [
+        (s.layer_range[1] - s.layer_range[0], s) for s in piece.sources if s.layer_range is not None
+    ]
+    for length, source in spans[1:]:
+        if length != spans[0][0]:
+            message = f"sources of one slice have {spans[0][0]} and {length} layers"
+            findings.problem(message, source.line, "give each source the same number of layers")
+
+
+def _report_twice(inputs: tuple[Input, ...], findings: Findings) -> None:
+    """No model stands twice in one merge, unless with other layers."""
+    first: dict[Hashable, Input] = {}
+    for item in inputs:
+        seen = first.setdefault((item.key, item.source.layer_range), item)
+        if seen is not item:
+            name = (
+                item.source.model if isinstance(item.source.model, Reference) else "the same merge"
+            )
+            findings.problem(
+                f"{name} is given twice in one merge (first on line {seen.source.line})",
+                item.source.line,
+                "give it one entry, with the sum of the weights",
+            )

@@ -1,0 +1,150 @@
+"""Reads recipes: YAML text → :class:`~stockpot.recipe.model.Recipe`; no model is opened."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from stockpot.errors import Problem, RecipeError
+from stockpot.recipe.findings import Findings, in_order
+from stockpot.recipe.keys import PLACES
+from stockpot.recipe.library import Library
+from stockpot.recipe.lower import Lowering
+from stockpot.recipe.model import Recipe
+from stockpot.recipe.read import read_merge
+from stockpot.recipe.records import Merge
+from stockpot.recipe.resolve import resolved
+from stockpot.recipe.shapes import check_section
+from stockpot.recipe.tokenizers import report_tokenizer
+from stockpot.recipe.yaml_nodes import Mapping, Node, Scalar, compose
+
+__all__ = ["load_recipe", "parse_recipe"]
+
+_UNNAMED = "<recipe>"
+_EXPERT_KEYS = ("experts", "gate_mode", "experts_per_token", "shared_experts")
+_EXAMPLE = "a recipe has at least merge_method: linear and models: [{model: A}, {model: B}]"
+
+
+def load_recipe(
+    path: str | os.PathLike[str], *, lenient: bool = False, seed: int | None = None
+) -> Recipe:
+    """The recipe in the file ``path``; relative models are relative to its folder.
+
+    Args:
+        path: The file, UTF-8.
+        lenient: Unknown keys and parameters become notes.
+        seed: In place of the recipe's own.
+
+    Raises:
+        RecipeError: when the file cannot be read, or with everything that is wrong in it.
+        UnsupportedError: when it needs features that this version lacks, each by name.
+    """
+    file = Path(path)
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise RecipeError(
+            Problem(f"cannot read the recipe: {error.strerror}", file=str(file))
+        ) from None
+    except ValueError:
+        fix = "save it as UTF-8 text"
+        raise RecipeError(
+            Problem("the recipe is not a UTF-8 text file", file=str(file), fix=fix)
+        ) from None
+    return parse_recipe(text, folder=str(file.parent), name=str(file), lenient=lenient, seed=seed)
+
+
+def parse_recipe(
+    text: str,
+    *,
+    folder: str | None = None,
+    name: str = _UNNAMED,
+    lenient: bool = False,
+    seed: int | None = None,
+) -> Recipe:
+    """The recipe in ``text``: the document without a name, else the last one.
+
+    Args:
+        text: One or several YAML documents.
+        folder: Folder that relative models are relative to.
+        name: How errors call the recipe.
+        lenient: Unknown keys and parameters become notes.
+        seed: In place of the recipe's own.
+
+    Raises:
+        RecipeError: with everything that is wrong in it.
+        UnsupportedError: when it needs features that this version lacks, each by name.
+
+    >>> recipe = parse_recipe("{merge_method: linear, models: [{model: a}], dtype: bf16}")
+    >>> recipe.dtype, recipe.donor.reference
+    ('bfloat16', 'a')
+    """
+    findings = Findings(None if name == _UNNAMED else name, lenient)
+    try:
+        return _parse(text, folder, findings, seed)
+    except RecursionError:
+        raise RecipeError(Problem("merges are nested too deeply", file=findings.file)) from None
+
+
+def _parse(text: str, folder: str | None, findings: Findings, seed: int | None) -> Recipe:
+    library = _library(text, findings)
+    if library is None:
+        findings.raise_if_any()
+        raise RecipeError(Problem("the recipe is empty", file=findings.file, fix=_EXAMPLE))
+    lowering = Lowering(library, findings, folder)
+    expression = lowering.result()
+    key = _seed(lowering.seeds, seed, findings)
+    findings.raise_if_any()
+    return Recipe(
+        expression=expression,
+        dtype=library.result.dtype,
+        donor=lowering.donor(),
+        seed=key,
+        compat=bool(library.result.compat),
+        text=text,
+        notes=tuple(in_order(findings.notes)),
+        unsupported=tuple(in_order(findings.unsupported)),
+        resolved=resolved(library, key),
+    )
+
+
+def _library(text: str, findings: Findings) -> Library | None:
+    """All documents, checked and read; None when none of them is a merge."""
+    try:
+        documents, problems = compose(text)
+    except RecipeError as error:
+        findings.adopt(error.problems)
+        return None
+    for problem in problems:
+        findings.problem(problem.message, problem.line, problem.fix)
+    merges = [merge for node in documents if (merge := _document(node, findings)) is not None]
+    return Library.of(merges, findings) if merges else None
+
+
+def _document(node: Node, findings: Findings) -> Merge | None:
+    if isinstance(node, Scalar) and node.tag == "null":
+        return None
+    if not isinstance(node, Mapping):
+        findings.problem("a recipe is a mapping (key: value)", node.line, _EXAMPLE)
+        return None
+    keys = {entry.key for entry in node.entries}
+    if "merge_method" not in keys and keys & set(_EXPERT_KEYS):
+        check_section(node, PLACES["experts"], findings)
+        findings.not_yet("mixtures of experts (experts:) are not yet supported", node.line)
+        return None
+    check_section(node, PLACES["recipe"], findings)
+    report_tokenizer(node, findings)
+    return read_merge(node, findings)
+
+
+def _seed(written: list[tuple[int, int]], given: int | None, findings: Findings) -> int:
+    """The one seed of the recipe."""
+    for seed, line in written:
+        if seed != written[0][0]:
+            message = f"seed {seed} here, but {written[0][0]} on line {written[0][1]}"
+            findings.problem(message, line, "a recipe has one seed, which holds for all its merges")
+    if given is not None and not 0 <= given < 2**64:
+        findings.problem(f"seed {given} is not in [0, 2^64)", None)
+    if given is not None:
+        return given
+    return written[0][0] if written else 0

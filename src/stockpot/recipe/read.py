@@ -1,0 +1,207 @@
+"""YAML nodes → records; silent where the shape is wrong, which :mod:`.shapes` has reported."""
+
+from __future__ import annotations
+
+from stockpot.checkpoint.dtypes import dtype_named
+from stockpot.errors import CheckpointError
+from stockpot.recipe.findings import Findings
+from stockpot.recipe.known import PENDING, method_names
+from stockpot.recipe.parameters import settings_of
+from stockpot.recipe.records import Merge, Model, Reference, Settings, Slice, Source
+from stockpot.recipe.scalars import integer_of, plain
+from stockpot.recipe.shapes import is_merge
+from stockpot.recipe.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence
+
+__all__ = ["read_merge"]
+
+_INPUTS = ("models", "slices", "modules")
+_EXTRA = ("tokenizer_source", "tokenizer", "chat_template")
+
+
+def read_merge(node: Mapping, findings: Findings) -> Merge:
+    """The merge that ``node`` writes; reports what is missing or given twice among its inputs."""
+    module, holder = _module(node, findings)
+    method = _text(node, "merge_method")
+    entry = node.get("merge_method")
+    sliced = _items(holder, "slices")
+    _one_input(node, holder, findings)
+    return Merge(
+        method=method if method in method_names() or method in PENDING else None,
+        method_line=entry.line if entry is not None else node.line,
+        base=_model(node.get("base_model"), findings),
+        slices=_slices(holder, findings),
+        sliced=bool(sliced),
+        module=module,
+        parameters=_parameters(node),
+        dtype=_dtype(node, "out_dtype") or _dtype(node, "dtype"),
+        dtypes={k: v for k in ("dtype", "out_dtype") if (v := _dtype(node, k)) is not None},
+        variant=_text(node, "variant"),
+        compat=_compat(node),
+        seed=_seed(node),
+        names=tuple(n for k in ("name", "out_path") if (n := _text(node, k))),
+        origin=id(node),
+        extra={k: plain(e.value) for k in _EXTRA if (e := node.get(k)) is not None},
+        line=node.line,
+    )
+
+
+def _module(node: Mapping, findings: Findings) -> tuple[tuple[str, Settings] | None, Mapping]:
+    """Name and parameters of the one module, and the mapping that holds models or slices."""
+    entry = node.get("modules")
+    if entry is None or not isinstance(entry.value, Mapping) or not entry.value.entries:
+        return None, node
+    modules = entry.value.entries
+    if len(modules) > 1:
+        names = ", ".join(m.key for m in modules)
+        fix = "one module is read as if it stood at the top level"
+        findings.not_yet(f"several modules are not yet supported: {names}", entry.line, fix)
+    first = modules[0]
+    if not isinstance(first.value, Mapping):
+        return None, Mapping((), entry.line)
+    return (first.key, _parameters(first.value)), first.value
+
+
+def _one_input(node: Mapping, holder: Mapping, findings: Findings) -> None:
+    """Exactly one of models, slices and modules; in a module, one of models and slices."""
+    given = [key for key in _INPUTS if node.get(key) is not None]
+    line = node.line
+    if not given:
+        fix = "models: a list of entries with model: and, perhaps, parameters:"
+        findings.problem("there is nothing to merge: no models, slices or modules", line, fix)
+    elif len(given) > 1:
+        second = node.get(given[1])
+        where = second.line if second is not None else line
+        findings.problem(
+            f"{' and '.join(given)} are given, of which one is wanted", where, "keep one"
+        )
+    elif holder is not node and bool(holder.get("models")) == bool(holder.get("slices")):
+        findings.problem("a module has either models or slices", holder.line, "keep one")
+
+
+def _slices(holder: Mapping, findings: Findings) -> tuple[Slice, ...]:
+    pieces = _items(holder, "slices")
+    if not pieces:
+        models = _sources(holder, "models", findings)
+        return (Slice(models, None, {}, holder.line),) if models else ()
+    return tuple(
+        Slice(
+            _sources(p, "sources", findings),
+            _model(p.get("base_model"), findings),
+            _parameters(p),
+            p.line,
+        )
+        for p in pieces
+    )
+
+
+def _sources(holder: Mapping, key: str, findings: Findings) -> tuple[Source, ...]:
+    found = []
+    for item in _items(holder, key):
+        model = _model(item.get("model"), findings, item)
+        if model is not None:
+            found.append(Source(model, _layer_range(item), _parameters(item), item.line))
+    return tuple(found)
+
+
+def _items(holder: Mapping, key: str) -> tuple[Mapping, ...]:
+    entry = holder.get(key)
+    if entry is None or not isinstance(entry.value, Sequence):
+        return ()
+    return tuple(item for item in entry.value.items if isinstance(item, Mapping))
+
+
+def _model(entry: Entry | None, findings: Findings, beside: Mapping | None = None) -> Model | None:
+    """The model that ``entry`` names; ``beside`` may add ``revision`` and ``lora``."""
+    if entry is None:
+        return None
+    node = entry.value
+    if isinstance(node, Mapping) and is_merge(node):
+        return read_merge(node, findings)
+    reference = _reference(node, entry.line)
+    if reference is None or beside is None:
+        return reference
+    revision, lora = _text(beside, "revision"), _adapter(beside)
+    return Reference(
+        reference.path, revision or reference.revision, lora or reference.lora, entry.line
+    )
+
+
+def _reference(node: Node, line: int) -> Reference | None:
+    if isinstance(node, Scalar):
+        if not node.text.strip():
+            return None
+        base, _, lora = node.text.strip().partition("+")
+        return _at(base, line, lora or None)
+    if not isinstance(node, Mapping):
+        return None
+    path = _text(node, "path")
+    if path:
+        return Reference(path, _text(node, "revision"), None, line)
+    inner = node.get("model")
+    if inner is None:
+        return None
+    if isinstance(inner.value, Scalar):
+        return (
+            _at(inner.value.text.strip(), line, _adapter(node))
+            if inner.value.text.strip()
+            else None
+        )
+    found = _reference(inner.value, line)
+    return None if found is None else Reference(found.path, found.revision, _adapter(node), line)
+
+
+def _at(text: str, line: int, lora: str | None) -> Reference:
+    """``path@revision``; an @ at the very start, or a second one, belongs to the path."""
+    path, _, revision = text.rpartition("@")
+    return (
+        Reference(path, revision, lora, line)
+        if path and revision
+        else Reference(text, None, lora, line)
+    )
+
+
+def _adapter(node: Mapping) -> str | None:
+    entry = node.get("lora")
+    if entry is None:
+        return None
+    found = _reference(entry.value, entry.line)
+    return None if found is None else str(found)
+
+
+def _parameters(node: Mapping) -> Settings:
+    entry = node.get("parameters")
+    return settings_of(None if entry is None else entry.value)
+
+
+def _layer_range(node: Mapping) -> tuple[int, int] | None:
+    entry = node.get("layer_range")
+    if entry is None or not isinstance(entry.value, Sequence) or len(entry.value.items) != 2:
+        return None
+    first, last = (integer_of(item) for item in entry.value.items)
+    return (first, last) if first is not None and last is not None and 0 <= first < last else None
+
+
+def _text(node: Mapping, key: str) -> str | None:
+    entry = node.get(key)
+    return entry.value.text if entry is not None and isinstance(entry.value, Scalar) else None
+
+
+def _dtype(node: Mapping, key: str) -> str | None:
+    text = _text(node, key)
+    if text is None:
+        return None
+    try:
+        found = dtype_named(text)
+    except CheckpointError:
+        return None
+    return found.torch_name if found.is_float else None
+
+
+def _compat(node: Mapping) -> bool | None:
+    text = _text(node, "compat")
+    return None if text is None else text == "mergekit"
+
+
+def _seed(node: Mapping) -> int | None:
+    entry = node.get("seed")
+    return None if entry is None else integer_of(entry.value)
