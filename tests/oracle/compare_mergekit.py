@@ -32,40 +32,25 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from recipes import CORE, FAMILIES, MORE, Recipe
+from tensors import (
+    PRECISIONS,
+    Distance,
+    Precision,
+    distance,
+    read_folder,
+    stored_dtypes,
+    tied_copies,
+)
 
 HERE = Path(__file__).resolve().parent
 MODELS = ("base", "a", "b", "c")
 WORDS = 3  # leading columns of the table that hold words
 WIDE = 100.0  # from here a number of the table is printed with three digits
-
-Tensors = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Precision:
-    """A way to store the models and to compute: the lines it adds to a recipe, the output dtype.
-
-    `bits` counts the significand with its leading one; `smallest` is the least positive number.
-    """
-
-    name: str
-    models: str
-    lines: str
-    bits: int
-    smallest: float
-
-
-PRECISIONS = (
-    Precision("float32", "f32", "dtype: float32\n", 24, 2.0**-149),
-    Precision("bfloat16", "bf16", "dtype: bfloat16\n", 8, 2.0**-133),
-    Precision("bf16-in-f32", "bf16", "dtype: float32\nout_dtype: bfloat16\n", 8, 2.0**-133),
-)
 
 
 @dataclass(frozen=True)
@@ -93,17 +78,6 @@ class Case:
         return self.folder / "stockpot"
 
 
-@dataclass(frozen=True)
-class Distance:
-    """How far two sets of tensors lie apart; `units` and `ulp` as in the module's docstring."""
-
-    differing: float
-    ulp: float
-    units: float
-    beyond: int
-    worst: str
-
-
 @dataclass
 class Row:
     """One line of the table. `refused` names the tool that refused the recipe, `error` says why."""
@@ -117,86 +91,11 @@ class Row:
     names_only_mergekit: list[str] = field(default_factory=list)
     names_only_stockpot: list[str] = field(default_factory=list)
     tied_copies: list[str] = field(default_factory=list)
+    other_dtypes: list[str] = field(default_factory=list)
     stockpot_mergekit: Distance | None = None
     mergekit_exact: Distance | None = None
     stockpot_exact: Distance | None = None
     verdict: str = ""
-
-
-# ------------------------------------------------------------------------------- reading tensors
-
-
-def read_folder(folder: Path) -> Tensors:
-    """All tensors of a checkpoint folder, widened to float64 (all of them are floats here)."""
-    tensors: Tensors = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        tensors |= dict(read_safetensors(path))
-    return tensors
-
-
-def read_safetensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and float64 values of one file: 8 bytes of length, a JSON header, the data."""
-    data = path.read_bytes()
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        first, last = entry["data_offsets"]
-        raw = data[start + first : start + last]
-        yield name, widen(raw, entry["dtype"]).reshape(entry["shape"])
-
-
-def widen(raw: bytes, dtype: str) -> np.ndarray:
-    """The numbers stored in `raw` as float64. BF16 is the upper half of a float32."""
-    if dtype == "BF16":
-        bits = np.frombuffer(raw, "<u2").astype("<u4") << 16
-        return bits.view("<f4").astype(np.float64)
-    return np.frombuffer(raw, {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype]).astype(np.float64)
-
-
-# -------------------------------------------------------------------------------------- distance
-
-
-def spacing(size: np.ndarray, precision: Precision) -> np.ndarray:
-    """The gap between neighbouring numbers of the output dtype at magnitude `size`."""
-    _, exponent = np.frexp(size)
-    return np.asarray(np.maximum(np.ldexp(1.0, exponent - precision.bits), precision.smallest))
-
-
-def distance(left: Tensors, right: Tensors, scale: Tensors, precision: Precision) -> Distance:
-    """The largest distance over the names that both sides have; `scale` gives the mean squares."""
-    elements = differing = beyond = 0
-    ulp = units = 0.0
-    worst = ""
-    for name in sorted(left.keys() & right.keys() & scale.keys()):
-        a, b = left[name], right[name]
-        if a.shape != b.shape:
-            return Distance(1.0, np.inf, np.inf, a.size, f"{name}: {a.shape} against {b.shape}")
-        gap = np.abs(a - b)
-        gap[np.isnan(a) & np.isnan(b)] = 0.0
-        gap[np.isnan(gap)] = np.inf
-        size = np.nan_to_num(np.maximum(np.abs(a), np.abs(b)), posinf=1.0)
-        floor = np.sqrt(np.mean(np.square(np.nan_to_num(scale[name])))) if a.size else 0.0
-        in_units = gap / spacing(np.maximum(size, floor), precision)
-        elements += a.size
-        differing += int(np.count_nonzero(gap))
-        beyond += int(np.count_nonzero(in_units > 1.0))
-        ulp = max(ulp, float(np.max(gap / spacing(size, precision), initial=0.0)))
-        largest = float(np.max(in_units, initial=0.0))
-        if largest > units:
-            units, worst = largest, name
-    return Distance(differing / max(elements, 1), ulp, units, beyond, worst)
-
-
-def tied_copies(extra: Iterable[str], tensors: Tensors) -> list[str]:
-    """Those of the names `extra` whose tensor is the copy of another one of the same result."""
-    copies = []
-    for name in extra:
-        others = (value for key, value in tensors.items() if key != name)
-        if any(np.array_equal(tensors[name], other, equal_nan=True) for other in others):
-            copies.append(name)
-    return copies
 
 
 # ------------------------------------------------------------------------------------- the tools
@@ -338,6 +237,10 @@ def compare(case: Case, row: Row, *, with_stockpot: bool) -> None:
     row.tied_copies = tied_copies(sorted(theirs.keys() - ours.keys()), theirs)
     row.names_only_mergekit = sorted(theirs.keys() - ours.keys() - set(row.tied_copies))
     row.names_only_stockpot = sorted(ours.keys() - theirs.keys())
+    dtypes = stored_dtypes(case.stockpot_out)
+    for name, dtype in stored_dtypes(case.mergekit_out).items():
+        if dtypes.get(name, dtype) != dtype:
+            row.other_dtypes.append(f"{name}: {dtypes[name]} against {dtype}")
     row.stockpot_mergekit = distance(ours, theirs, theirs, case.precision)
     row.stockpot_exact = distance(ours, exact, theirs, case.precision)
 
@@ -353,8 +256,10 @@ def judge(row: Row, *, excuse: bool) -> str:
     between = row.stockpot_mergekit
     if between is None or row.stockpot_exact is None:
         return "mergekit ran"
-    if row.names_only_mergekit or row.names_only_stockpot or np.isinf(between.units):
-        return "FAIL (names, shapes or non-finite values)"
+    if row.names_only_mergekit or row.names_only_stockpot:
+        return "FAIL (names)"
+    if row.other_dtypes or np.isinf(between.units):
+        return "FAIL (dtypes, shapes or non-finite values)"
     if between.units <= 1.0:
         return "ok"
     if row.precision != "float32":

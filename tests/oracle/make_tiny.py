@@ -2,7 +2,7 @@
 
 Runs under the Python of the mergekit environment (it needs torch and transformers), writes
 ``OUT/<family>/<set>/<model>`` for the models ``base``, ``a``, ``b`` and ``c``, where ``a``, ``b``
-and ``c`` are ``base`` plus small normal noise. Three sets hold one network each:
+and ``c`` are ``base`` plus small normal noise. The sets hold the same network as
 
 * ``f32``: float32;
 * ``bf16``: the same values rounded to bfloat16;

@@ -31,6 +31,9 @@ _SMALL = (
 )  # fmt: skip
 """Names of what makes weights a usable model; ``1_Pooling`` and the like belong to sentence-transformers."""
 
+_TIMEOUT = 30.0
+"""Seconds to wait for the hub's first answer."""
+
 _WEB_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
 
 
@@ -82,7 +85,9 @@ def _library() -> Any:
 
 
 def _online(hub: Any, wanted: HubId) -> Path:
-    names = hub.HfApi().list_repo_files(wanted.name, revision=wanted.revision)
+    # One request that fails at once; list_repo_files tries again for half a minute without network.
+    info = hub.HfApi().model_info(wanted.name, revision=wanted.revision, timeout=_TIMEOUT)
+    names = [file.rfilename for file in info.siblings or ()]
     weights = choose_weights(names, f"hub repository {_shown(wanted)}")
     first = [*small_files(names), *weights.files]
     if weights.index is None:

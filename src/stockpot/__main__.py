@@ -1,0 +1,7 @@
+"""``python -m stockpot`` is ``stockpot``."""
+
+import sys
+
+from stockpot.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,62 @@
+"""``stockpot inspect MODEL``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from stockpot.cli.options import human, print_json, progress_bar
+
+__all__ = ["command"]
+
+
+@click.command("inspect")
+@click.argument("model")
+@click.option("--hash", "hashed", is_flag=True, help="Hash every tensor, which reads the whole model.")
+@click.option("--tensors", is_flag=True, help="List every tensor.")
+@click.option("--json", "as_json", is_flag=True, help="Print for machines.")
+def command(model: str, hashed: bool, tensors: bool, as_json: bool) -> None:
+    """Show what MODEL (a folder, a file or a hub id) holds; from headers alone without --hash."""
+    from stockpot.checkpoint.open import open_checkpoint
+    from stockpot.execute.verify import hash_tensors, model_hash
+
+    checkpoint = open_checkpoint(model)
+    hashes: dict[str, str] = {}
+    if hashed:
+        with progress_bar("hashing", quiet=as_json) as progress:
+            hashes = hash_tensors(checkpoint, progress=progress)
+    data = _summary(checkpoint)
+    if hashed:
+        data["hash"] = model_hash(hashes)
+    rows = [
+        {"name": r.name, "dtype": r.dtype.code, "shape": list(r.shape), "bytes": r.nbytes, "hash": hashes.get(r.name)}
+        for r in checkpoint.tensors.values()
+    ]
+    if as_json:
+        print_json({**data, "tensors": rows})
+        return
+    for key, value in data.items():
+        click.echo(f"{key:<12}{value}")
+    for row in rows if tensors or hashed else ():
+        click.echo(f"{row['name']}  {row['dtype']}{row['shape']}  {human(row['bytes'])}  {row['hash'] or ''}".rstrip())
+
+
+def _summary(checkpoint: Any) -> dict[str, Any]:
+    from collections import Counter
+
+    from stockpot.architecture.layers import layer_counts
+
+    refs = list(checkpoint.tensors.values())
+    dtypes = Counter(r.dtype.code for r in refs)
+    stacks = layer_counts(checkpoint.tensors)
+    return {
+        "model": checkpoint.label,
+        "type": checkpoint.config.get("model_type", "unknown"),
+        "parameters": f"{sum(r.elements for r in refs):,}",
+        "tensors": len(refs),
+        "size": human(checkpoint.nbytes),
+        "dtypes": ", ".join(f"{code} ({count})" for code, count in dtypes.most_common()),
+        "layers": ", ".join(f"{stack} ({count})" for stack, count in stacks.items()) or "none",
+        "files": ", ".join(f.name for f in checkpoint.files),
+    }

@@ -1,0 +1,57 @@
+"""``stockpot merge RECIPE OUT``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stockpot.cli.options import human, limit_options, print_json, progress_bar, show_notes
+
+__all__ = ["command"]
+
+
+@click.command("merge")
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@limit_options
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result for machines.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def command(
+    recipe: Path, out: Path, overwrite: bool, dry_run: bool, as_json: bool, quiet: bool, **limits: Any
+) -> None:
+    """Carry out RECIPE and write the merged model to the folder OUT.
+
+    OUT appears only when it is complete; until then the work lies in OUT.partial.
+    """
+    from stockpot.api import plan as make_plan
+    from stockpot.cli.plan import show_plan
+    from stockpot.execute.local import execute
+
+    started = time.perf_counter()
+    plan = make_plan(recipe, out, overwrite=overwrite, **limits)
+    if dry_run:
+        show_plan(plan, as_json)
+        return
+    if not quiet:
+        show_notes(plan.notes)
+        _announce_compilation()
+    with progress_bar("merging", quiet=quiet or as_json) as progress:
+        result = execute(plan, out, overwrite=overwrite, progress=progress)
+    seconds = time.perf_counter() - started
+    if as_json:
+        print_json({"out": str(result.folder), "seconds": round(seconds, 3), "written": plan.cost.written})
+    elif not quiet:
+        rate = (plan.cost.read + plan.cost.written) / seconds
+        click.echo(f"{out}: {len(plan.steps)} tensors, {human(plan.cost.written)} in {seconds:.1f} s ({human(rate)}/s)")
+
+
+def _announce_compilation() -> None:
+    from stockpot.kernels.compile import cache_folder
+
+    if not any(cache_folder().iterdir()):
+        click.echo(f"compiling kernels for this processor, once; kept in {cache_folder()}", err=True)

@@ -1,0 +1,100 @@
+"""Options and output that several verbs share."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from stockpot.errors import Problem
+
+__all__ = ["SIZE", "human", "limit_options", "print_json", "progress_bar", "show_notes"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+class _Size(click.ParamType[int]):
+    """A number of bytes: ``256MiB``, ``5GB``, ``1000000``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]i?)?b?\s*", str(value).lower())
+        if match is None:
+            self.fail(f"{value!r} is not a size; write 256MiB, 5GB or a number of bytes", param, ctx)
+        size = int(float(match[1]) * _UNITS[match[2] or ""])
+        if size < 1:
+            self.fail(f"{value!r} is not a positive size", param, ctx)
+        return size
+
+
+SIZE = _Size()
+
+
+def limit_options(function: F) -> F:
+    """--memory, --threads, --shard-size, --seed and --lenient."""
+    options = [
+        click.option("--memory", type=SIZE, default="1GiB", show_default=True, help="Budget of resident memory."),
+        click.option("--threads", type=click.IntRange(1), default=None, help="Worker threads [default: all cores]."),
+        click.option("--shard-size", type=SIZE, default="5GB", show_default=True, help="Largest output file."),
+        click.option("--seed", type=int, default=None, help="Key of random numbers, over the recipe's own."),
+        click.option("--lenient", is_flag=True, help="Unknown recipe keys are notes, not errors."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def human(nbytes: float) -> str:
+    """Bytes for people: ``2.20 GB``.
+
+    >>> human(2_200_096_768)
+    '2.20 GB'
+    """
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= size:
+            return f"{nbytes / size:.2f} {unit}"
+    return f"{nbytes:.0f} B"
+
+
+def print_json(data: Any) -> None:
+    """One JSON document on standard output."""
+    import json
+
+    click.echo(json.dumps(data, indent=1, ensure_ascii=False))
+
+
+def show_notes(notes: tuple[Problem, ...]) -> None:
+    """Notes on standard error."""
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+
+
+@contextmanager
+def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar with bytes per second and time left on standard error; none when that is not a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

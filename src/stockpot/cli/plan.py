@@ -1,0 +1,102 @@
+"""``stockpot plan RECIPE [OUT]``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stockpot.cli.options import human, limit_options, print_json, show_notes
+
+if TYPE_CHECKING:
+    from stockpot.plan.model import Plan
+
+__all__ = ["command", "show_plan"]
+
+
+@click.command("plan")
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path), required=False)
+@limit_options
+@click.option("--overwrite", is_flag=True, help="Plan as if OUT may be replaced.")
+@click.option("--tensors", is_flag=True, help="List every tensor with its inputs and parameters.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole plan for machines.")
+def command(recipe: Path, out: Path | None, overwrite: bool, tensors: bool, as_json: bool, **limits: Any) -> None:
+    """Show what merging RECIPE would read, write, need and take, and everything that is wrong.
+
+    Only headers are read. With OUT, its disk and permissions are checked too.
+    """
+    from stockpot.api import plan as make_plan
+
+    show_plan(make_plan(recipe, out, overwrite=overwrite, **limits), as_json, tensors)
+
+
+def show_plan(plan: Plan, as_json: bool, tensors: bool = False) -> None:
+    """Print a plan as text or JSON."""
+    if as_json:
+        print_json(_as_data(plan))
+        return
+    cost = plan.cost
+    rows = [
+        ("inputs", ", ".join(f"{label} ({human(s.nbytes)})" for label, s in plan.sources.items())),
+        ("output", f"{len(plan.steps)} tensors, {human(cost.written)} in {len(plan.shards)} file(s)"),
+        ("beside it", ", ".join(name for name, _ in plan.sidecars) or "nothing"),
+        ("read", f"{human(cost.read)}, in at most {cost.passes} pass(es) over a tensor"),
+        ("memory", f"about {human(cost.memory)} with {cost.threads} thread(s)"),
+        ("disk", f"{human(cost.written)} needed" + (f", {human(cost.disk_free)} free" if cost.disk_free else "")),
+        ("time", f"about {cost.seconds + 1:.0f} s at {human(cost.assumed_rate)}/s, more where the disk is slower"),
+    ]
+    for name, text in rows:
+        click.echo(f"{name:<10}{text}")
+    if tensors:
+        for step in _tensor_rows(plan):
+            click.echo(f"{step['name']}  {step['dtype']}{step['shape']}  passes {step['passes']}  {step['how']}")
+    show_notes(plan.notes)
+
+
+def _as_data(plan: Plan) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "cost": asdict(plan.cost),
+        "inputs": {label: dict(source.identity) for label, source in plan.sources.items()},
+        "files": [{"file": s.file, "bytes": s.size} for s in plan.shards],
+        "sidecars": [name for name, _ in plan.sidecars],
+        "notes": [str(note) for note in plan.notes],
+        "seed": plan.seed,
+        "tensors": _tensor_rows(plan),
+    }
+
+
+def _tensor_rows(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": step.name,
+            "dtype": step.dtype.code,
+            "shape": list(step.shape),
+            "file": step.file,
+            "offset": step.offset,
+            "passes": step.passes,
+            "how": _how(step.source),
+        }
+        for step in plan.steps
+    ]
+
+
+def _how(source: Any) -> Any:
+    from stockpot.plan.model import Read
+
+    if isinstance(source, Read):
+        ref = source.ref
+        return {"copy": source.model, "file": ref.file, "range": [ref.offset, ref.offset + ref.nbytes]}
+    found: dict[str, Any] = {"method": source.method or "sum", "inputs": [_how(child) for child in source.inputs]}
+    if source.base is not None:
+        found["base"] = _how(source.base)
+    if source.scale != 1.0:
+        found["lambda"] = source.scale
+    if source.resolved is not None:
+        found["parameters"] = {**source.resolved.one, **source.resolved.each}
+    elif source.factors:
+        found["factors"] = source.factors
+    return found
