@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stockpot.api import compute, layers, merge, open, plan, save, stack  # noqa: A004
+    from stockpot.api import compute, layers, merge, open, plan, save, stack
     from stockpot.errors import (
         CheckpointError,
         ExecutionError,
@@ -72,7 +72,8 @@ __all__ = [  # noqa: PLE0604
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    for names, module in ((_API, "api"), (_ERRORS, "errors"), (_FUNCTIONS, "functions"), (("Expression",), "expression")):
+    homes = ((_API, "api"), (_ERRORS, "errors"), (_FUNCTIONS, "functions"), (("Expression",), "expression"))
+    for names, module in homes:
         if name in names:
             return getattr(import_module(f"stockpot.{module}"), name)
     raise AttributeError(f"module 'stockpot' has no attribute {name!r}")

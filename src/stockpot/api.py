@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from stockpot.checkpoint.model import from_arrays
 from stockpot.errors import UnsupportedError
-from stockpot.execute.local import Progress, Result
+from stockpot.execute.local import Progress, Result, execute
 from stockpot.execute.local import compute as _compute
-from stockpot.execute.local import execute
 from stockpot.expression import Expression, Layers, Leaf, Linear, Stack, leaves
 from stockpot.plan.build import Limits, build_plan
 from stockpot.plan.model import Plan
@@ -114,7 +113,9 @@ def merge(
     return execute(made, Path(out), overwrite=overwrite, progress=progress)
 
 
-def compute(expression: Expression | Recipe, *, dtype: str | None = None, seed: int = 0, **limits: Any) -> dict[str, npt.NDArray[Any]]:
+def compute(
+    expression: Expression | Recipe, *, dtype: str | None = None, seed: int = 0, **limits: Any
+) -> dict[str, npt.NDArray[Any]]:
     """Compute ``expression`` in memory: tensor name → array."""
     return _compute(plan(expression, dtype=dtype, seed=seed, **limits))
 

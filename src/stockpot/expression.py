@@ -316,6 +316,7 @@ def _terms(expression: Expression, factor: float = 1.0) -> tuple[Term, ...]:
 def _times(setting: Setting, factor: float) -> Setting:
     if factor == 1.0:
         return setting
+
     def scale(value: Any) -> Any:
         return tuple(v * factor for v in value) if isinstance(value, tuple) else value * factor
 
@@ -341,7 +342,7 @@ def _spaces(node: Apply) -> list[Problem]:
     if not node.inputs:
         return []
     wanted = {"weights": Space.WEIGHTS, "delta": Space.DELTA, "either": node.inputs[0].space}[node.method.on]
-    found = [
+    return [
         Problem(
             f"{node.method.name} takes {wanted.value}, but model {i + 1} is {child.space.value}",
             line=node.line,
@@ -350,7 +351,6 @@ def _spaces(node: Apply) -> list[Problem]:
         for i, child in enumerate(node.inputs)
         if child.space is not wanted
     ]
-    return found
 
 
 def _parameters(node: Apply) -> list[Problem]:
@@ -370,9 +370,7 @@ def _parameters(node: Apply) -> list[Problem]:
         if parameter.default is REQUIRED and not _given(node, parameter):
             where = "for every model" if parameter.per_model else "in its parameters"
             problems.append(
-                Problem(
-                    f"{node.method.name} needs {parameter.name} {where}", line=node.line, fix=parameter.doc
-                )
+                Problem(f"{node.method.name} needs {parameter.name} {where}", line=node.line, fix=parameter.doc)
             )
     return problems
 

@@ -28,13 +28,17 @@ SaveTensors = Callable[[Path, Arrays], Path]
 
 
 def _save(path: Path, arrays: Arrays) -> Path:
-    """Write a safetensors file by the format's description, independently of the code under test."""
+    """Write a safetensors file by the format's description, not by the code under test."""
     header: dict[str, Any] = {}
     payload = b""
     for name, array in arrays.items():
         data = np.ascontiguousarray(array).tobytes()
         offsets = [len(payload), len(payload) + len(data)]
-        header[name] = {"dtype": CODES[array.dtype], "shape": list(array.shape), "data_offsets": offsets}
+        header[name] = {
+            "dtype": CODES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": offsets,
+        }
         payload += data
     text = json.dumps(header).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,5 +79,7 @@ def shared() -> Path:
     beside = Path(__file__).resolve().parents[3] / "shared"
     folder = Path(os.environ.get("STOCKPOT_SHARED", beside))
     if not folder.is_dir():
-        pytest.skip("no folder of real files: set STOCKPOT_SHARED, or put it beside the checkout as shared")
+        pytest.skip(
+            "no folder of real files: set STOCKPOT_SHARED, or put it beside the checkout as shared"
+        )
     return folder

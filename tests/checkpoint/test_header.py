@@ -113,7 +113,10 @@ def test_hash_covers_length_and_json(tmp_path: Path, save: Callable[..., Path]) 
         (file_of({"a": {**entry(0, 1, [1]), "shape": [1.0]}}, b"x"), "impossible shape"),
         (file_of({"a": entry(0, 1, [2**62, 2**62])}, b"x"), "impossible shape"),
         (file_of({"a": entry(1, 0, [1])}, b"x"), "impossible data_offsets"),
-        (file_of({"a": {**entry(0, 1, [1]), "data_offsets": [0]}}, b"x"), "impossible data_offsets"),
+        (
+            file_of({"a": {**entry(0, 1, [1]), "data_offsets": [0]}}, b"x"),
+            "impossible data_offsets",
+        ),
         (file_of({"a": entry(0, 4, [4])}, b"xyz"), "truncated"),
         (file_of({"a": entry(0, 2**61, [2**61])}, b"x"), "truncated"),
         (file_of({"a": entry(0, 3, [4])}, b"xyz"), "do not hold"),
@@ -159,7 +162,7 @@ def test_pipe_does_not_hang(tmp_path: Path) -> None:
 
 
 def test_claimed_length_is_not_allocated(tmp_path: Path) -> None:
-    """A header that claims to be huge costs no memory, and messages about huge values stay short."""
+    """A header that claims to be huge costs no memory; messages about huge values stay short."""
     path = tmp_path / "x.safetensors"
     path.write_bytes(file_of({}, length=MAX_HEADER_BYTES - 1))
     tracemalloc.start()
@@ -174,7 +177,9 @@ def test_claimed_length_is_not_allocated(tmp_path: Path) -> None:
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 OFFSETS = st.lists(st.integers(-1, 12), max_size=3) | VALUES
@@ -185,7 +190,9 @@ ENTRIES = st.fixed_dictionaries(
         "data_offsets": OFFSETS,
     }
 )
-HEADERS = st.dictionaries(st.text(max_size=6) | st.just("__metadata__"), ENTRIES | VALUES, max_size=4)
+HEADERS = st.dictionaries(
+    st.text(max_size=6) | st.just("__metadata__"), ENTRIES | VALUES, max_size=4
+)
 
 
 @settings(max_examples=300, deadline=None)

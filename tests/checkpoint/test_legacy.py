@@ -1,7 +1,8 @@
-"""PyTorch's pickles, against PyTorch itself: same names, shapes and bytes, and no code ever runs."""
+"""PyTorch's pickles, against PyTorch itself: same names, shapes and bytes."""
 
 from __future__ import annotations
 
+import json
 import warnings
 import zipfile
 from argparse import Namespace
@@ -98,9 +99,15 @@ def test_newer_dtypes(saved: Saved) -> None:
 
 @BOTH
 def test_views_and_tied_weights(saved: Saved, zipped: bool) -> None:
-    """Tensors that share a storage lie at the same bytes; views into one start where they should."""
+    """Tensors that share a storage lie at the same bytes; views start where they should."""
     whole = torch.arange(24, dtype=torch.float32).reshape(6, 4)
-    state = {"whole": whole, "tied": whole, "rows": whole[2:4], "column": whole[:, :1][3:4], "first": whole[0]}
+    state = {
+        "whole": whole,
+        "tied": whole,
+        "rows": whole[2:4],
+        "column": whole[:, :1][3:4],
+        "first": whole[0],
+    }
     found = same(saved(state, zipped), state)
     assert found.tensors["whole"].offset == found.tensors["tied"].offset
     assert found.tensors["rows"].offset == found.tensors["whole"].offset + 32
@@ -169,12 +176,18 @@ def test_ambiguous_files(saved: Saved, value: dict[str, Any]) -> None:
     """Where more than one thing can be the model, nothing is guessed."""
 
     def with_tensors(node: Any) -> Any:
-        return {k: with_tensors(v) for k, v in node.items()} if isinstance(node, dict) else torch.ones(2)
+        return (
+            {k: with_tensors(v) for k, v in node.items()}
+            if isinstance(node, dict)
+            else torch.ones(2)
+        )
 
     assert "can be the model" in problem_of(saved(with_tensors(value))).message
 
 
-@pytest.mark.parametrize("value", [{}, {"a": 1}, [torch.zeros(2)] * 2, torch.ones(2), {1: {2: {}}}, None])
+@pytest.mark.parametrize(
+    "value", [{}, {"a": 1}, [torch.zeros(2)] * 2, torch.ones(2), {1: {2: {}}}, None]
+)
 def test_files_without_named_tensors(saved: Saved, value: Any) -> None:
     """What holds no named tensors is told as such."""
     assert "no named tensors" in problem_of(saved(value)).message
@@ -215,7 +228,9 @@ def test_truncated_files(saved: Saved, zipped: bool) -> None:
         assert problem_of(path)
 
 
-def repack(path: Path, change: Callable[[str, bytes], bytes], compress: int = zipfile.ZIP_STORED) -> None:
+def repack(
+    path: Path, change: Callable[[str, bytes], bytes], compress: int = zipfile.ZIP_STORED
+) -> None:
     """Write the zip file anew with changed members."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -273,20 +288,21 @@ def test_torchscript(tmp_path: Path) -> None:
 
 
 def test_sharded_folder(saved: Saved, tmp_path: Path) -> None:
-    """A folder of pytorch_model shards with their index, beside optimizer state that is no model."""
+    """A folder of pytorch_model shards with their index, beside an optimizer's state."""
     saved({"a": torch.ones(2)}, name="pytorch_model-00001-of-00002.bin")
     saved({"b": torch.zeros(3)}, name="pytorch_model-00002-of-00002.bin")
     saved({"state": {}}, name="optimizer.pt")
-    index = (
-        '{"weight_map": {"b": "pytorch_model-00002-of-00002.bin", "a": "pytorch_model-00001-of-00002.bin"}}'
-    )
+    first, second = (f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2))
+    index = json.dumps({"weight_map": {"b": second, "a": first}})
     (tmp_path / "pytorch_model.bin.index.json").write_text(index)
     found = open_checkpoint(str(tmp_path))
     assert list(found.tensors) == ["a", "b"]
-    assert found.identity["files"][0]["bytes"] == (tmp_path / "pytorch_model-00001-of-00002.bin").stat().st_size
+    assert found.identity["files"][0]["bytes"] == (tmp_path / first).stat().st_size
 
 
-def test_safetensors_come_before_pickles(saved: Saved, tmp_path: Path, save: Callable[..., Path]) -> None:
+def test_safetensors_come_before_pickles(
+    saved: Saved, tmp_path: Path, save: Callable[..., Path]
+) -> None:
     """A folder with both kinds is read from safetensors."""
     saved({"old": torch.ones(2)}, name="pytorch_model.bin")
     save(tmp_path / "weights.safetensors", {"new": np.ones(2, np.float32)})

@@ -51,7 +51,9 @@ def test_sharded_folder(model: Path) -> None:
     assert found.label == str(model)
     assert found.folder == model
     assert found.config["torch_dtype"] == "float32"
-    assert [f.name for f in found.files] == [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+    assert [f.name for f in found.files] == [
+        f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)
+    ]
     assert found.identity == {
         "reference": str(model),
         "path": str(model),
@@ -70,17 +72,28 @@ def test_sharded_folder(model: Path) -> None:
     ("files", "chosen"),
     [
         (["model.safetensors"], ["model.safetensors"]),
-        (["model.safetensors", "consolidated.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
-        (["diffusion_pytorch_model.safetensors", "other.safetensors"], ["diffusion_pytorch_model.safetensors"]),
+        (
+            ["model.safetensors", "consolidated.safetensors", "pytorch_model.bin"],
+            ["model.safetensors"],
+        ),
+        (
+            ["diffusion_pytorch_model.safetensors", "other.safetensors"],
+            ["diffusion_pytorch_model.safetensors"],
+        ),
         (["consolidated.safetensors"], ["consolidated.safetensors"]),
         (["consolidated.safetensors", "weights.safetensors"], ["weights.safetensors"]),
         (["my-merge.safetensors"], ["my-merge.safetensors"]),
-        (["model-10.safetensors", "model-9.safetensors"], ["model-9.safetensors", "model-10.safetensors"]),
+        (
+            ["model-10.safetensors", "model-9.safetensors"],
+            ["model-9.safetensors", "model-10.safetensors"],
+        ),
         (["model.safetensors", "adapter_model.safetensors"], ["model.safetensors"]),
         (["weights.safetensors", "optimizer.safetensors"], ["weights.safetensors"]),
     ],
 )
-def test_which_files_of_a_folder(tmp_path: Path, save: Save, files: list[str], chosen: list[str]) -> None:
+def test_which_files_of_a_folder(
+    tmp_path: Path, save: Save, files: list[str], chosen: list[str]
+) -> None:
     """What transformers or diffusers would load is opened; shards without an index are united."""
     for name in files:
         save(tmp_path / name, ones(f"in {name}"))
@@ -188,7 +201,14 @@ def test_name_in_two_shards(model: Path, save: Save) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/model.safetensors", "../x.safetensors", "a/../../x.safetensors", "C:\\x.safetensors", "..\\x"]
+    "name",
+    [
+        "/etc/model.safetensors",
+        "../x.safetensors",
+        "a/../../x.safetensors",
+        "C:\\x.safetensors",
+        "..\\x",
+    ],
 )
 def test_index_that_leaves_the_folder(tmp_path: Path, save: Save, name: str) -> None:
     """An index may not name a file outside its folder, even one that exists."""
@@ -279,7 +299,9 @@ def test_broken_config(tmp_path: Path, save: Save) -> None:
     assert problem.file == str(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
+@pytest.mark.parametrize(
+    "name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
+)
 def test_adapter_folder(tmp_path: Path, name: str) -> None:
     """An adapter's folder is understood, and told not to be a whole model."""
     (tmp_path / name).write_bytes(b"{}")

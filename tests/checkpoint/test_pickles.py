@@ -45,18 +45,22 @@ def as_zip(path: Path, pickled: bytes) -> Path:
 
 def as_stream(path: Path, pickled: bytes) -> Path:
     """A PyTorch file of the older format that holds this pickle."""
-    path.write_bytes(MAGIC + pickle.dumps({"little_endian": True}, 2) + pickled + pickle.dumps([], 2))
+    path.write_bytes(
+        MAGIC + pickle.dumps({"little_endian": True}, 2) + pickled + pickle.dumps([], 2)
+    )
     return path
 
 
 @pytest.mark.parametrize("container", [as_zip, as_stream])
 @pytest.mark.parametrize("protocol", range(6))
 def test_code_never_runs(tmp_path: Path, container: Any, protocol: int) -> None:
-    """A pickle that would call os.system is refused by name, in every protocol and both containers."""
+    """A pickle that would call os.system is refused by name, in every protocol and container."""
     mark = tmp_path / "ran"
     pickled = pickle.dumps({"w": Exploit(os.system, f"touch {mark}")}, protocol)
     path = container(tmp_path / "evil.pt", pickled)
-    with pytest.raises(CheckpointError, match=r"refused: it would run code \((posix|nt)\.system\)") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"refused: it would run code \((posix|nt)\.system\)"
+    ) as caught:
         open_checkpoint(str(path))
     assert not mark.exists()
     assert caught.value.problems[0].file == str(path)
@@ -92,7 +96,7 @@ def test_code_in_every_part_of_a_stream(tmp_path: Path) -> None:
     ],
 )
 def test_other_names_are_refused(pickled: bytes) -> None:
-    """Only names of plain data are known, however they are spelt; not even PyTorch's other functions."""
+    """Only names of plain data are known, however spelt; not even PyTorch's other functions."""
     with pytest.raises(Refused):
         run_pickle(io.BytesIO(pickled))
 
@@ -189,7 +193,7 @@ def test_bytes_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cont
     monkeypatch.setattr(legacy, "MAX_PICKLE_BYTES", 1 << 20)
     path = container(tmp_path / "x.pt", pickle.dumps(b"x" * (8 << 20), 4))
     tracemalloc.start()
-    with pytest.raises(CheckpointError, match="larger than|more than"):
+    with pytest.raises(CheckpointError, match=r"larger than|more than"):
         open_checkpoint(str(path))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -221,7 +225,9 @@ def test_zip_with_two_members_of_one_name(tmp_path: Path) -> None:
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: (
-        st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner)
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.integers(), inner)
     ),
     max_leaves=20,
 )
@@ -230,14 +236,16 @@ PLAIN = st.recursive(
 @settings(deadline=None)
 @given(value=PLAIN, protocol=st.integers(2, 5))
 def test_plain_values_come_back(value: Any, protocol: int) -> None:
-    """On plain values the machine agrees with Python's own reader, in every protocol PyTorch may use."""
+    """On plain values the machine agrees with Python's own reader, in every protocol."""
     assert run_pickle(io.BytesIO(pickle.dumps(value, protocol))).value == value
 
 
 def test_bytes_values_in_any_protocol() -> None:
     """Bytes, which protocol 2 spells as a call, are read past."""
     for protocol in range(6):
-        found = run_pickle(io.BytesIO(pickle.dumps({"b": b"\xff", "e": b"", "n": 1}, protocol))).value
+        found = run_pickle(
+            io.BytesIO(pickle.dumps({"b": b"\xff", "e": b"", "n": 1}, protocol))
+        ).value
         assert found["n"] == 1
 
 

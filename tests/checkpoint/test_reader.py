@@ -19,7 +19,10 @@ from stockpot.errors import ExecutionError
 @pytest.fixture
 def ref(tmp_path: Path, save: Callable[..., Path]) -> TensorRef:
     """A tensor of 100 bytes, 0 … 99, in a file."""
-    path = save(tmp_path / "m.safetensors", {"pad": np.zeros(3, np.uint8), "t": np.arange(100, dtype=np.uint8)})
+    path = save(
+        tmp_path / "m.safetensors",
+        {"pad": np.zeros(3, np.uint8), "t": np.arange(100, dtype=np.uint8)},
+    )
     return open_checkpoint(str(path)).tensors["t"]
 
 
@@ -52,13 +55,15 @@ def test_memory_and_typed_views() -> None:
     tensor = from_arrays("x", {"v": values}).tensors["v"]
     target = np.zeros(2, np.float32)
     with PayloadReader() as reader:
-        reader.read(tensor, 8, memoryview(target))
+        reader.read(tensor, 8, target.data)
         reader.prefetch(tensor)
     assert target.tolist() == [2.0, 3.0]
 
 
 @pytest.mark.parametrize("call", ["preadv", "pread"])
-def test_short_reads_are_completed(ref: TensorRef, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_short_reads_are_completed(
+    ref: TensorRef, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     """A system that returns fewer bytes than asked for is asked again, with preadv or without."""
     if call == "preadv":
         real = os.preadv
@@ -86,7 +91,10 @@ def test_file_that_vanished(ref: TensorRef) -> None:
     """A file removed after planning is told with tensor and file."""
     assert ref.file is not None
     Path(ref.file).unlink()
-    with PayloadReader() as reader, pytest.raises(ExecutionError, match="cannot be opened") as caught:
+    with (
+        PayloadReader() as reader,
+        pytest.raises(ExecutionError, match="cannot be opened") as caught,
+    ):
         read(reader, ref, 0, 1)
     assert caught.value.problems[0].file == ref.file
 
@@ -98,14 +106,19 @@ def test_disk_error(ref: TensorRef, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "preadv", fail)
-    with PayloadReader() as reader, pytest.raises(ExecutionError, match="Input/output error") as caught:
+    with (
+        PayloadReader() as reader,
+        pytest.raises(ExecutionError, match="Input/output error") as caught,
+    ):
         read(reader, ref, 0, 1)
     assert caught.value.problems[0].file == ref.file
     assert "disk" in (caught.value.problems[0].fix or "")
 
 
-def test_few_files_stay_open(tmp_path: Path, save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many files and threads, no more than the limit (and those in use) are open at once."""
+def test_few_files_stay_open(
+    tmp_path: Path, save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many files and threads, only the limit and those in use are open at once."""
     refs = []
     for i in range(40):
         path = save(tmp_path / f"{i}.safetensors", {"t": np.full(1000, i, np.uint8)})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
+from random import Random
 
 import ml_dtypes
 import numpy as np
@@ -32,7 +34,7 @@ def fill(folder: Path, shards: tuple[ShardLayout, ...], payload: dict[str, bytes
     """Write every tensor at its place, last one first: the order must not matter."""
     for shard in shards:
         with (folder / shard.file).open("r+b") as file:
-            for name, offset in reversed(shard.offsets.items()):
+            for name, offset in reversed(list(shard.offsets.items())):
                 file.seek(offset)
                 file.write(payload[name])
 
@@ -54,7 +56,12 @@ def test_golden_file(tmp_path: Path) -> None:
 
 def test_several_shards_get_an_index(tmp_path: Path) -> None:
     """Names, index and sizes are as transformers writes them; a large tensor stands alone."""
-    tensors: list[Named] = [("a", F32, (2,)), ("huge", F32, (100,)), ("b", F32, (1,)), ("c", F32, (1,))]
+    tensors: list[Named] = [
+        ("a", F32, (2,)),
+        ("huge", F32, (100,)),
+        ("b", F32, (1,)),
+        ("c", F32, (1,)),
+    ]
     shards = layout(tensors, 16)
     assert [(s.file, list(s.offsets)) for s in shards] == [
         ("model-00001-of-00003.safetensors", ["a"]),
@@ -77,8 +84,13 @@ def test_several_shards_get_an_index(tmp_path: Path) -> None:
 
 
 def test_payload_is_aligned() -> None:
-    """The payload begins at a multiple of 8, and each tensor at a multiple of its element's size."""
-    tensors: list[Named] = [("odd", U8, (3,)), ("w", F32, (1,)), ("i", I64, (1,)), ("h", BF16, (1,))]
+    """The payload begins at a multiple of 8, each tensor at a multiple of its element's size."""
+    tensors: list[Named] = [
+        ("odd", U8, (3,)),
+        ("w", F32, (1,)),
+        ("i", I64, (1,)),
+        ("h", BF16, (1,)),
+    ]
     (shard,) = layout(tensors, 1000)
     assert len(shard.header) % 8 == 0
     assert list(shard.offsets) == ["i", "w", "h", "odd"]
@@ -161,14 +173,15 @@ TENSORS = st.dictionaries(
 @settings(max_examples=100, deadline=None)
 @given(tensors=TENSORS, shard_size=st.sampled_from([1, 64, 10_000]))
 def test_round_trip(
-    tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, tuple[str, list[int], object]], shard_size: int
+    tmp_path_factory: pytest.TempPathFactory,
+    tensors: dict[str, tuple[str, list[int], Random]],
+    shard_size: int,
 ) -> None:
-    """What is written comes back: same names, dtypes, shapes and bytes, for any dtype and shard size."""
+    """What is written comes back, for any names, dtypes, shapes, bytes and shard size."""
     folder = tmp_path_factory.mktemp("round")
     named = [(name, DTYPES[code], tuple(shape)) for name, (code, shape, _) in tensors.items()]
     payload = {
-        name: tensors[name][2].randbytes(dtype.nbytes(int(np.prod(shape))))  # type: ignore[attr-defined]
-        for name, dtype, shape in named
+        name: tensors[name][2].randbytes(dtype.nbytes(prod(shape))) for name, dtype, shape in named
     }
     shards = layout(named, shard_size)
     create_files(folder, shards)

@@ -44,3 +44,11 @@ def test_zero_rate_stays_at_the_start(tune):
     start = initialise(np.random.default_rng(0))
     theta = train(start, tune, Schedule(epochs=1, rate=0.0, seed=0))
     assert all(np.array_equal(start[name], theta[name]) for name in start)
+
+
+def test_a_diverging_run_stays_finite(tune):
+    """Clipped gradients bound every step, so even an absurd rate gives weights that can be saved."""
+    start = initialise(np.random.default_rng(0))
+    theta = train(start, tune, Schedule(epochs=1, rate=1000.0, seed=0))
+    assert all(np.isfinite(value).all() for value in theta.values())
+    assert max(float(abs(value).max()) for value in theta.values()) > 100

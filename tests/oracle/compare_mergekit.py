@@ -260,10 +260,8 @@ def judge(row: Row, *, excuse: bool) -> str:
         return "FAIL (names)"
     if row.other_dtypes or np.isinf(between.units):
         return "FAIL (dtypes, shapes or non-finite values)"
-    if between.units <= 1.0:
-        return "ok"
-    if row.precision != "float32":
-        return "info"
+    if between.units <= 1.0 or row.precision != "float32":
+        return "ok" if between.units <= 1.0 else "info"
     return "noise" if excuse and row.stockpot_exact.units <= 1.0 else "FAIL (numbers)"
 
 

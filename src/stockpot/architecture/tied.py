@@ -21,8 +21,8 @@ def is_head(name: str) -> bool:
     return _HEAD.search(name) is not None
 
 
-def embedding_of(head: str, names: Iterable[str]) -> str | None:
-    """The input embedding that ``head`` may be tied to; None without a single candidate."""
+def embedding_of(names: Iterable[str]) -> str | None:
+    """The input embedding that a head may be tied to; None without a single candidate."""
     found = [name for name in names if _EMBEDDING.search(name)]
     return found[0] if len(found) == 1 else None
 

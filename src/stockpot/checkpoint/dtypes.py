@@ -89,7 +89,7 @@ _BY_NAME = {name.lower(): d for d in DTYPES.values() for name in (d.code, *d.nam
 
 
 def dtype_named(name: str) -> DType:
-    """The dtype that ``name`` means: a safetensors code or torch's name, with or without ``torch.``.
+    """The dtype that ``name`` means: a safetensors code, or torch's name (with ``torch.`` or not).
 
     >>> dtype_named("torch.bfloat16").code
     'BF16'

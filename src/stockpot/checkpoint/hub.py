@@ -1,8 +1,8 @@
-"""Fetching a model from the Hugging Face hub: only the files that a merge needs, into the hub's cache.
+"""Fetching from the Hugging Face hub: only the files that a merge needs, into the hub's cache.
 
 huggingface_hub does the talking, so its settings hold: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE,
-HF_HUB_OFFLINE, HF_TOKEN. Messages here are our own; what the library says may quote requests, and so
-is never repeated.
+HF_HUB_OFFLINE, HF_TOKEN. Messages here are our own; what the library says may quote requests, and
+so is never repeated.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from stockpot.errors import CheckpointError, Problem, StockpotError
 __all__ = ["fetch", "small_files"]
 
 _SMALL = (
-    "config.json", "generation_config.json", "model_index.json", "modules.json", "configuration.json",
-    "config_sentence_transformers.json", "sentence_*_config.json", "tokenizer*", "*.spm", "spiece.model",
-    "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*",
+    "config.json", "generation_config.json", "model_index.json", "modules.json",
+    "configuration.json", "config_sentence_transformers.json", "sentence_*_config.json",
+    "tokenizer*", "*.spm", "spiece.model", "vocab.*", "merges.txt",
+    "special_tokens_map.json", "added_tokens.json", "chat_template*",
     "additional_chat_templates/*", "*preprocessor_config.json", "*processor_config.json",
     "sentencepiece.*", "*.tiktoken", "tekken.json", "*.py", "[0-9]_*/*",
     "README*", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*",
 )  # fmt: skip
-"""Names of what makes weights a usable model; ``1_Pooling`` and the like belong to sentence-transformers."""
+"""What makes weights a usable model; ``1_Pooling`` and the like are of sentence-transformers."""
 
 _TIMEOUT = 30.0
 """Seconds to wait for the hub's first answer."""
@@ -38,7 +39,7 @@ _WEB_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcor
 
 
 def fetch(wanted: HubId, offline: bool | None = None) -> Path:
-    """The folder in the hub's cache that holds ``wanted``, downloaded as far as it is not there yet.
+    """The folder in the hub's cache that holds ``wanted``; what it lacks is downloaded.
 
     When the hub cannot be reached, what the cache holds is used; a receipt names its commit.
 
@@ -63,7 +64,7 @@ def fetch(wanted: HubId, offline: bool | None = None) -> Path:
 def small_files(names: Sequence[str]) -> list[str]:
     """Those of a repository's files that a model needs beside its weights.
 
-    >>> small_files(["config.json", "vocab.txt", "original/params.json", "onnx/config.json", "a.gguf"])
+    >>> small_files(["config.json", "vocab.txt", "original/params.json", "m.gguf"])
     ['config.json', 'vocab.txt']
     """
     return [
@@ -110,7 +111,8 @@ def _download(hub: Any, wanted: HubId, names: Sequence[str]) -> Path:
 def _cached(hub: Any, wanted: HubId, why: str) -> Path:
     """The folder in the cache; whether every file is there shows when it is opened.
 
-    No pattern is allowed, for else newer versions of the library insist on files that no merge needs.
+    No pattern is allowed, for else newer versions of the library insist on files that no merge
+    needs.
     """
     try:
         found = hub.snapshot_download(
@@ -119,10 +121,9 @@ def _cached(hub: Any, wanted: HubId, why: str) -> Path:
     except Exception as error:
         if not isinstance(error, hub.errors.LocalEntryNotFoundError):
             raise _failed(hub, wanted, error) from None
-        message = (
-            f"no such file or folder, nor is it in the hub's cache, and {why}: {_shown(wanted)}"
-        )
-        fix = "check the path; for a model of the hub, run once with network access and without HF_HUB_OFFLINE"
+        name = _shown(wanted)
+        message = f"no such file or folder, nor is it in the hub's cache, and {why}: {name}"
+        fix = "check the path; for a model of the hub, run once online, without HF_HUB_OFFLINE"
         raise CheckpointError(Problem(message, fix=fix)) from None
     return Path(found)
 

@@ -1,4 +1,4 @@
-"""PyTorch's pickled checkpoints (.bin, .pt, .pth, .th, .ckpt), read without PyTorch and without trust.
+"""PyTorch's pickles (.bin, .pt, .pth, .th, .ckpt), read without PyTorch and without trust.
 
 Both of its containers are read: the zip file of PyTorch ≥ 1.6 and the stream of pickles before it.
 Only the pickle is parsed, by a machine that cannot run code; tensors become places in the file, so
@@ -72,7 +72,7 @@ class LegacyFile:
 
 @dataclass(frozen=True)
 class _Contents:
-    """A container opened: the pickled value, (first byte, bytes) of each storage, the pickle's hash."""
+    """The pickled value, (first byte, bytes) of each storage, and the pickle's hash."""
 
     value: Any
     ranges: Mapping[str, tuple[int, int]]
@@ -106,7 +106,7 @@ class _Bounded(io.BufferedReader):
 
 
 def is_legacy(lead: bytes) -> bool:
-    """Whether a file that begins with ``lead`` (two bytes or more) can be one that PyTorch wrote."""
+    """Whether a file that begins with ``lead`` can be one that PyTorch wrote."""
     return lead[:4] == _ZIP or (lead[:1] == b"\x80" and 2 <= lead[1] <= 5)
 
 
@@ -194,7 +194,7 @@ def _range(file: _Bounded, member: zipfile.ZipInfo, size: int) -> tuple[int, int
     """First byte and number of bytes of an uncompressed member."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise Damaged(
-            f"{ascii(member.filename)} is compressed or encrypted, so its bytes cannot be streamed"
+            f"{member.filename!a} is compressed or encrypted, so its bytes cannot be streamed"
         )
     file.seek(member.header_offset)
     fields = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
@@ -204,7 +204,7 @@ def _range(file: _Bounded, member: zipfile.ZipInfo, size: int) -> tuple[int, int
         or member.file_size != member.compress_size
         or start + member.file_size > size
     ):
-        raise Damaged(f"{ascii(member.filename)} reaches beyond the file")
+        raise Damaged(f"{member.filename!a} reaches beyond the file")
     return start, member.file_size
 
 

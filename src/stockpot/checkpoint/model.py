@@ -80,7 +80,7 @@ class Checkpoint:
 
 
 def from_arrays(label: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Checkpoint:
-    """A checkpoint of arrays in memory (NumPy or ml_dtypes dtypes); the bytes are shared, not copied.
+    """A checkpoint of arrays in memory (NumPy or ml_dtypes); contiguous ones are not copied.
 
     Raises:
         CheckpointError: for a dtype that safetensors does not have.

@@ -1,8 +1,8 @@
 """Opening a checkpoint: from what a user wrote to named tensors, from headers alone.
 
-A reference is tried as a path (relative to the recipe's folder, then to the working directory), then
-as a hub id. A path may be a folder in the layout of transformers or diffusers, one safetensors file,
-or a PyTorch pickle.
+A reference is tried as a path (relative to the recipe's folder, then to the working directory),
+then as a hub id. A path may be a folder in the layout of transformers or diffusers, one safetensors
+file, or a PyTorch pickle.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def open_checkpoint(
         offline: Whether to use the hub's cache only; None asks the environment (HF_HUB_OFFLINE).
 
     Raises:
-        CheckpointError: with every problem found: files missing, truncated, damaged or not readable,
+        CheckpointError: with every problem found: files missing, truncated, damaged or not
+        readable,
             duplicate names, files outside the folder, no weights, no such hub repository.
         UnsupportedError: for adapters and formats that Stockpot does not read.
     """

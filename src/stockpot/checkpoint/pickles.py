@@ -1,8 +1,8 @@
 """A pickle machine that cannot run anything: it reads PyTorch's state dicts and nothing else.
 
 A pickle is a program. Here its instructions build plain values and inert records; no class is ever
-imported, no function ever called. Instructions and bytes are limited, so a hostile file costs bounded
-time and memory.
+imported, no function ever called. Instructions and bytes are limited, so a hostile file costs
+bounded time and memory.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""From what a user wrote to a path: recipe-relative paths, home folders, hub ids; and links that stray."""
+"""From what a user wrote to a path or hub id; and files that stray from their folder."""
 
 from __future__ import annotations
 
 import os
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from stockpot.errors import CheckpointError, Problem
@@ -42,7 +43,7 @@ def cannot_read(path: Path, error: OSError) -> CheckpointError:
 
 
 def existing_path(reference: str, folder: str | None) -> Path | None:
-    """The path that ``reference`` means, if it exists: absolute, below ``folder``, or below the cwd.
+    """The path that ``reference`` means, if it exists: absolute, below ``folder`` or the cwd.
 
     Raises:
         CheckpointError: when a folder on the way may not be searched.
@@ -69,8 +70,8 @@ def hub_id(reference: str) -> HubId | None:
 
     >>> hub_id("org/model@v1.0")
     HubId(name='org/model', revision='v1.0')
-    >>> [hub_id(text) for text in ("./model", "a/b/c", "D:/models/x", "org/..", "out/model.safetensors")]
-    [None, None, None, None, None]
+    >>> [hub_id(text) for text in ("./model", "a/b/c", "D:/models/x", "x.safetensors")]
+    [None, None, None, None]
     """
     match = _HUB_ID.fullmatch(reference)
     if match is None or ".." in reference or "--" in match["name"] or len(match["name"]) > 96:
@@ -83,7 +84,7 @@ def hub_id(reference: str) -> HubId | None:
 def commit_of(path: Path) -> str | None:
     """The commit of a file or folder in the hub's cache, told by its path; None elsewhere."""
     parts = path.parts
-    for above, commit in zip(parts, parts[1:], strict=False):
+    for above, commit in pairwise(parts):
         if above == "snapshots" and _COMMIT.fullmatch(commit):
             return commit
     return None
@@ -92,8 +93,8 @@ def commit_of(path: Path) -> str | None:
 def member(folder: Path, name: str) -> Path:
     """The file ``name`` of ``folder``, when it truly lies inside.
 
-    A name may not be absolute or climb out with ``..``, nor a link lead out. One exception: files in
-    the hub's cache are links into the ``blobs`` folder of the same repository.
+    A name may not be absolute or climb out with ``..``, nor a link lead out. One exception: files
+    in the hub's cache are links into the ``blobs`` folder of the same repository.
 
     Raises:
         CheckpointError: for a name or a link that leaves the folder.
@@ -110,7 +111,7 @@ def member(folder: Path, name: str) -> Path:
     ):
         raise CheckpointError(
             Problem(
-                f"names a file outside its folder: {ascii(name)}",
+                f"names a file outside its folder: {name!a}",
                 file=str(folder),
                 fix="do not trust this checkpoint; get it from its maker",
             )
@@ -131,9 +132,11 @@ def member(folder: Path, name: str) -> Path:
 def _homes(folder: Path) -> list[Path]:
     """Where the files of ``folder`` may really lie."""
     real = Path(os.path.realpath(folder))
-    homes = [real]
-    for place in {real, Path(os.path.abspath(folder))}:
-        for below in (place, *place.parents):
-            if below.parent.name == "snapshots" and below.parent.parent.name.startswith("models--"):
-                homes.append(Path(os.path.realpath(below.parent.parent)) / "blobs")
-    return homes
+    caches = [
+        snapshot.parent.parent
+        for place in (real, Path(os.path.abspath(folder)))
+        for snapshot in (place, *place.parents)
+        if snapshot.parent.name == "snapshots"
+    ]
+    blobs = [Path(os.path.realpath(c)) / "blobs" for c in caches if c.name.startswith("models--")]
+    return [real, *blobs]

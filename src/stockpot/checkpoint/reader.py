@@ -49,8 +49,8 @@ class PayloadReader:
         """Fill ``view`` with the bytes of ``ref`` from its byte ``start_byte`` on.
 
         Raises:
-            ExecutionError: when the file vanished, shrank or cannot be read; it names tensor and file.
-            ValueError: when the range lies outside the tensor (a bug of the caller).
+            ExecutionError: when the file vanished, shrank or cannot be read; it names tensor and
+            file. ValueError: when the range lies outside the tensor (a bug of the caller).
         """
         target = view if view.format == "B" and view.ndim == 1 else view.cast("B")
         if start_byte < 0 or start_byte + target.nbytes > ref.nbytes:

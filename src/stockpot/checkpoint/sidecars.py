@@ -1,4 +1,4 @@
-"""What lies beside the tensors of a merged model: its config, corrected, and the donor's small files."""
+"""What lies beside merged tensors: the donor's config, corrected, and its small files."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ MAX_SIDECAR_BYTES = 100_000_000
 
 _LEFT_OUT = (
     ".*", "README*", "readme*", "*.index.json", "*.index.*.json", "adapter_*", "trainer_state.json",
-    "training_args.*", "events.out.tfevents*", "*_results.json", "mergekit_config.yml", "*.pkl", "*.pickle",
-    "*.zip", "*.tar", "*.gz", "*.lock", "*.log", "wandb", "*.distcp", "*.png", "*.jpg", "*.jpeg", "*.gif",
-    "*.mp4", "stockpot*",
+    "training_args.*", "events.out.tfevents*", "*_results.json", "mergekit_config.yml", "stockpot*",
+    "*.pkl", "*.pickle", "*.zip", "*.tar", "*.gz", "*.lock", "*.log", "*.distcp", "*.png", "*.jpg",
+    "*.jpeg", "*.gif", "*.mp4",
 )  # fmt: skip
 """Files that describe the donor or its training, not the model that is written."""
 
 _LEFT_OUT_FOLDERS = (
-    ".*", "__pycache__", "checkpoint-*", "global_step*", "runs", "logs", "wandb", "original", "onnx",
-    "openvino", "coreml", "gguf", "flax", "metal",
+    ".*", "__pycache__", "checkpoint-*", "global_step*", "runs", "logs", "wandb", "original",
+    "onnx", "openvino", "coreml", "gguf", "flax", "metal",
 )  # fmt: skip
 
 _NOT_CONFIGS = ("quantization_config", "compression_config")
@@ -123,7 +123,7 @@ def _configs(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _set(config: dict[str, Any], parts: list[dict[str, Any]], key: str, value: Any) -> None:
-    """Set ``key`` where it stands: at the path it names, at the top, else in the nested config that has it."""
+    """Set ``key`` at the path it names, else at the top, else in the nested config that has it."""
     *path, last = key.split(".")
     target: Any = config
     for step in path:
@@ -143,7 +143,9 @@ def _small_files(folder: Path) -> Iterator[str]:
             if _wanted(entry):
                 yield entry.name
         elif entry.name in modules:
-            yield from (f"{entry.name}/{below.name}" for below in sorted(entry.iterdir()) if _light(below))
+            yield from (
+                f"{entry.name}/{below.name}" for below in sorted(entry.iterdir()) if _light(below)
+            )
         elif not _matches(entry.name, _LEFT_OUT_FOLDERS) and not entry.is_symlink():
             yield from _subfolder(entry, entry.name)
 
@@ -162,7 +164,7 @@ def _subfolder(folder: Path, name: str) -> Iterator[str]:
 
 
 def _modules(folder: Path) -> frozenset[str]:
-    """Folders of the modules of a sentence-transformers model; the first, the transformer, has none."""
+    """Folders of a sentence-transformers model's modules; the transformer itself has none."""
     path = folder / "modules.json"
     if not path.is_file() or path.stat().st_size > MAX_SIDECAR_BYTES:
         return frozenset()

@@ -1,7 +1,7 @@
 """What the names in PyTorch's pickles stand for, as records; nothing here imports or calls PyTorch.
 
 A pickled state dict names some functions (``torch._utils._rebuild_tensor_v2``) and classes
-(``torch.FloatStorage``). The few that make up state dicts are known here. Every other name is refused:
+(``torch.FloatStorage``). The few that make up state dicts are known here. Every other is refused:
 in an ordinary reader it could run any code.
 """
 
@@ -173,7 +173,7 @@ def _naturals(values: Any) -> bool:
 
 
 def _tensor(arguments: tuple[Any, ...]) -> TensorRecord | Unreadable:
-    """Arguments: storage, offset, shape, stride, requires_grad, hooks, metadata; the last are optional."""
+    """Arguments: storage, offset, shape, stride, requires_grad, hooks, and perhaps metadata."""
     storage = arguments[0]
     dtype = storage.dtype if isinstance(storage, StorageRecord) else None
     return _view(arguments[:4], dtype, arguments[6:])

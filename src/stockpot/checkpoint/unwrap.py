@@ -1,7 +1,7 @@
 """The model's state dict inside what a training script saved.
 
-Scripts save ``{"state_dict": …, "epoch": 3, "optimizer": …}`` and the like. The model is unwrapped when
-there is only one thing it can be; states of optimizers and averaged copies (ema) do not count.
+Scripts save ``{"state_dict": …, "epoch": 3, "optimizer": …}`` and the like. The model is unwrapped
+when there is only one thing it can be; states of optimizers and averaged copies (ema) do not count.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 class _Finder:
-    """Tells mappings with named tensors in them; remembers, as a pickle may share one a million times."""
+    """Tells mappings with named tensors; remembers, as a pickle may share one a million times."""
 
     def __init__(self) -> None:
         self._with: set[int] = set()

@@ -83,7 +83,7 @@ def layout(
 
 
 def index_bytes(layouts: Sequence[ShardLayout]) -> bytes | None:
-    """The index that says which file holds which tensor; None for a single file, which needs none."""
+    """The index that says which file holds which tensor; None for a single file."""
     if len(layouts) < 2:
         return None
     total = sum(shard.payload_bytes for shard in layouts)
@@ -93,7 +93,7 @@ def index_bytes(layouts: Sequence[ShardLayout]) -> bytes | None:
 
 
 def create_files(folder: Path, layouts: Sequence[ShardLayout], stem: str = "model") -> None:
-    """Create every file in ``folder`` with its header and final size, and the index of several files.
+    """Create every file in ``folder`` with its header and final size, and their index.
 
     Nothing is filled with zeros: the payload is a hole until it is written. Files that exist keep
     their payload, so a merge that was broken off can be resumed.

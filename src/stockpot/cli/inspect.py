@@ -38,8 +38,9 @@ def command(model: str, hashed: bool, tensors: bool, as_json: bool) -> None:
         return
     for key, value in data.items():
         click.echo(f"{key:<12}{value}")
-    for row in rows if tensors or hashed else ():
-        click.echo(f"{row['name']}  {row['dtype']}{row['shape']}  {human(row['bytes'])}  {row['hash'] or ''}".rstrip())
+    for ref in checkpoint.tensors.values() if tensors or hashed else ():
+        line = f"{ref.name}  {ref.dtype.code}{list(ref.shape)}  {human(ref.nbytes)}  {hashes.get(ref.name, '')}"
+        click.echo(line.rstrip())
 
 
 def _summary(checkpoint: Any) -> dict[str, Any]:

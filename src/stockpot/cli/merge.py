@@ -21,9 +21,7 @@ __all__ = ["command"]
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result for machines.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-def command(
-    recipe: Path, out: Path, overwrite: bool, dry_run: bool, as_json: bool, quiet: bool, **limits: Any
-) -> None:
+def command(recipe: Path, out: Path, overwrite: bool, dry_run: bool, as_json: bool, quiet: bool, **limits: Any) -> None:
     """Carry out RECIPE and write the merged model to the folder OUT.
 
     OUT appears only when it is complete; until then the work lies in OUT.partial.

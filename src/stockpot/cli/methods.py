@@ -48,7 +48,8 @@ def _default(p: Parameter) -> str:
     from stockpot.methods.declare import REQUIRED
 
     where = "per model" if p.per_model else ""
-    value = "required" if p.default is REQUIRED else f"= {p.default:g}" if isinstance(p.default, float) else f"= {p.default}"
+    shown = f"{p.default:g}" if isinstance(p.default, float) else str(p.default)
+    value = "required" if p.default is REQUIRED else f"= {shown}"
     return f"{value} {where}".strip()
 
 

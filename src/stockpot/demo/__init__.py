@@ -2,7 +2,8 @@
 
 Several networks are fine-tuned from one shared start on scikit-learn's handwritten digits. They are
 saved as safetensors, merged by YAML recipes, and compared with the output ensemble on clean and on
-shifted test images. It needs scikit-learn and matplotlib, not torch.
+shifted test images. Members and strengths of merges are chosen on other images than those of the
+report, under the same kinds of shifts. It needs scikit-learn and matplotlib, not torch.
 """
 
 from __future__ import annotations

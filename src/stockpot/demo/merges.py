@@ -14,9 +14,9 @@ from stockpot.demo.runs import FINE_TUNES, SPECIALISTS, load_model
 
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Values tried for alpha and t, which go from one model to the other."""
-_SUM_STRENGTHS = (0.15, 0.2, 0.3, 0.35, 0.4, 0.5)
+_SUM_STRENGTHS = (0.1, 0.15, 0.2, 0.3, 0.35, 0.4)
 """Values tried for lambda where four task vectors are summed; 0.25 would be their plain mean."""
-_MEAN_STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.25, 1.5)
+_MEAN_STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.25)
 """Values tried for lambda where task vectors are averaged."""
 
 

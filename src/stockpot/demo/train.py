@@ -15,7 +15,8 @@ class Schedule:
     """How one run trains.
 
     ``rate`` is the peak learning rate, which falls to zero along half a cosine; ``shift`` is
-    drawn anew for every image in every epoch.
+    drawn anew for every image in every epoch. Gradients longer than ``clip`` (2-norm) are shortened
+    to it, which keeps even a diverging run finite.
     """
 
     epochs: int
@@ -24,6 +25,7 @@ class Schedule:
     batch: int = 32
     momentum: float = 0.9
     smoothing: float = 0.0
+    clip: float = 5.0
     shift: Shift | None = None
 
 
@@ -44,8 +46,16 @@ def train(start: Parameters, split: Split, schedule: Schedule) -> Parameters:
             theta, seen.images[rows], seen.labels[rows], schedule.smoothing
         )
         rate = schedule.rate * (1 + np.cos(np.pi * step / total)) / 2
-        _move(theta, speed, gradient, rate, schedule.momentum)
+        _move(theta, speed, _clipped(gradient, schedule.clip), rate, schedule.momentum)
     return theta
+
+
+def _clipped(gradient: Parameters, limit: float) -> Parameters:
+    """Return ``gradient``, shortened to the 2-norm ``limit`` over all tensors if it is longer."""
+    norm = float(np.sqrt(sum(float(np.vdot(g, g)) for g in gradient.values())))
+    if norm <= limit:
+        return gradient
+    return {name: g * np.float32(limit / norm) for name, g in gradient.items()}
 
 
 def _move(
@@ -55,7 +65,7 @@ def _move(
     rate: float,
     momentum: float,
 ) -> None:
-    """Update ``theta`` and ``speed`` in place: v = momentum v + g; theta = theta - rate v."""
+    """Update in place: speed = momentum speed + gradient; theta = theta - rate speed."""
     for name, g in gradient.items():
         speed[name] *= np.float32(momentum)
         speed[name] += g

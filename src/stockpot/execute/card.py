@@ -10,7 +10,8 @@ __all__ = ["model_card"]
 def model_card(plan: Plan) -> str:
     """README.md with front matter: base models, tags, the recipe and where each input came from."""
     labels = sorted(plan.sources)
-    front = ["---", "base_model:", *(f"- {_quoted(label)}" for label in labels), "tags:", "- merge", "- stockpot", "---"]
+    models = [f"- {_quoted(label)}" for label in labels]
+    front = ["---", "base_model:", *models, "tags:", "- merge", "- stockpot", "---"]
     lines = [*front, "", "# Merged model", "", "Made with stockpot from:", ""]
     lines += [f"- `{label}`" for label in labels]
     if plan.recipe_text:

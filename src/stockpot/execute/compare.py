@@ -97,7 +97,7 @@ def _phases(
         for row, ref in zip(raw, (a, b), strict=True):
             width = ref.dtype.itemsize if floats else 1
             views.append(row[: n * width])
-            reader.read(ref, start * width, memoryview(views[-1]))
+            reader.read(ref, start * width, views[-1].data)
         same[block] = a.dtype == b.dtype and bool(np.array_equal(views[0], views[1]))
         if floats:
             parts[block] = _products(raw, a, b, n, space)

@@ -33,12 +33,14 @@ def explain(step: Step, reader: PayloadReader, start: int = 0, n: int | None = N
     return worst or _overflow(step)
 
 
-def tolerable(operand: Operand, out: npt.NDArray[np.uint8], dtype: DType, start: int, n: int, reader: PayloadReader) -> bool:
+def tolerable(
+    operand: Operand, out: npt.NDArray[np.uint8], dtype: DType, start: int, n: int, reader: PayloadReader
+) -> bool:
     """Whether every infinity of a result stands where an input is infinite too, and nothing is NaN.
 
     Some checkpoints store masks with -inf, which every model shares.
     """
-    result = out[: n * dtype.itemsize].view(dtype.numpy).astype(np.float64)
+    result = _as_float64(out[: n * dtype.itemsize], dtype)
     if np.isnan(result).any():
         return False
     inherited = np.zeros(n, bool)
@@ -49,9 +51,13 @@ def tolerable(operand: Operand, out: npt.NDArray[np.uint8], dtype: DType, start:
 
 def _values(read: Read, reader: PayloadReader, start: int, n: int) -> npt.NDArray[np.float64]:
     raw = np.empty(n * read.dtype.itemsize, np.uint8)
-    reader.read(read.ref, start * read.dtype.itemsize, memoryview(raw))
+    reader.read(read.ref, start * read.dtype.itemsize, raw.data)
+    return _as_float64(raw, read.dtype)
+
+
+def _as_float64(raw: npt.NDArray[np.uint8], dtype: DType) -> npt.NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
-        return raw.view(read.dtype.numpy).astype(np.float64)
+        return raw.view(np.dtype(dtype.numpy)).astype(np.float64)
 
 
 def _input_error(step: Step, read: Read, word: str, index: int) -> ExecutionError:

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,7 @@ from stockpot.kernels import combine, gram, rows, select
 from stockpot.kernels.convert import ROW
 from stockpot.methods.declare import Elementwise, Span, axis_of
 from stockpot.methods.registry import METHODS
-from stockpot.plan.model import Compute, Operand, Read
+from stockpot.plan.model import Compute, Read
 
 __all__ = ["Evaluator", "Phase", "evaluator_of"]
 
@@ -56,7 +55,7 @@ class Evaluator:
         self.count = len(node.inputs)
         self.base = self.count if node.base is not None else -1
         self.codes = np.array([c.dtype.kernel if isinstance(c, Read) else _code(c.node) for c in self._children])
-        self._height: int = 1 + max((c._height for c in self._children if isinstance(c, Evaluator)), default=0)
+        self.height: int = 1 + max((c.height for c in self._children if isinstance(c, Evaluator)), default=0)
         self._width = max((_WIDTHS[c] for c in self.codes), default=8)
         self.length = row_length(node.shape, axis_of(METHODS.get(node.method), node.resolved))
 
@@ -81,11 +80,11 @@ class Evaluator:
 
     def gather(self, start: int, n: int, space: Workspace) -> Bytes:
         """The bytes of all inputs, base last; one row each."""
-        raw = space.take(("raw", self._height), (len(self._children), n * self._width), np.uint8)
+        raw = space.take(("raw", self.height), (len(self._children), n * self._width), np.uint8)
         for row, child, code in zip(raw, self._children, self.codes, strict=True):
             part = row[: n * _WIDTHS[code]]
             if isinstance(child, Read):
-                self._reader.read(child.ref, start * child.dtype.itemsize, memoryview(part))
+                self._reader.read(child.ref, start * child.dtype.itemsize, part.data)
             else:
                 child.compute(start, n, space, part, int(code))
         return raw
@@ -103,7 +102,8 @@ def evaluator_of(node: Compute, grid: Grid, reader: PayloadReader) -> Evaluator:
     method = METHODS.get(node.method)
     if method is not None and isinstance(method.family, Elementwise):
         return _Rows(node, grid, reader, method.family)
-    return _Combination(node, grid, reader, method.family if method is not None else None)
+    family = method.family if method is not None and isinstance(method.family, Span) else None
+    return _Combination(node, grid, reader, family)
 
 
 class _Combination(Evaluator):
@@ -126,7 +126,8 @@ class _Combination(Evaluator):
             yield self._gram_phase()
 
     def _solve(self, products: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
-        assert self._family is not None and self.node.resolved is not None
+        assert self._family is not None
+        assert self.node.resolved is not None
         try:
             return np.ascontiguousarray(self._family.coefficients(products, self.node.resolved), np.float64)
         except ValueError as error:
@@ -165,7 +166,7 @@ class _Combination(Evaluator):
             upper = np.triu(np.ones((self.count, self.count)), 1) > 0
             total = np.where(upper.T, np.swapaxes(total, 1, 2), total)
             if not np.all(np.isfinite(total)):
-                raise NotFinite
+                raise NotFiniteError
             factors = self._solve(total)
             if self._axis == "tensor":
                 factors = factors.reshape(-1)
@@ -209,7 +210,7 @@ class _Combination(Evaluator):
         )
 
 
-class NotFinite(Exception):
+class NotFiniteError(Exception):
     """A pass met a NaN or an infinity; the caller finds out where."""
 
 
@@ -251,9 +252,7 @@ class _Rows(Evaluator):
     def _selection_phases(self) -> Iterator[Phase]:
         trim, grid = self._program.trim, self.grid
         assert trim is not None
-        searches = [
-            Selection(trim.keep(k, grid.elements), grid.elements, grid.count) for k in range(self.count)
-        ]
+        searches = [Selection(trim.keep(k, grid.elements), grid.elements, grid.count) for k in range(self.count)]
         if grid.count > 1:
             yield self._sample_phase(searches)
         while any(s.cut is None for s in searches):
@@ -321,7 +320,7 @@ class _Rows(Evaluator):
 
         def finish() -> None:
             if not np.all(np.isfinite(sums.total)):
-                raise NotFinite
+                raise NotFiniteError
             self._program = self._program.matched(sums.total)
 
         return Phase("norms", self.grid.count, run, finish)

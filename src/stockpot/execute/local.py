@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -102,9 +102,7 @@ def _run(plan: Plan, sink: Sink, progress: Progress | None) -> dict[str, str]:
             progress(min(moved[0], total), total)
 
     with PayloadReader() as reader:
-        runs: Iterator[Iterator[Phase]] = (
-            step_phases(step, reader, sink, finished, count) for step in plan.steps
-        )
+        runs: Iterator[Iterator[Phase]] = (step_phases(step, reader, sink, finished, count) for step in plan.steps)
         run_all(runs, plan.cost.threads, poll)
     if progress is not None:
         progress(total, total)
@@ -118,7 +116,7 @@ class _Output:
         self._folder, self._plan = folder, plan
         self._files: dict[str, int] = {}
 
-    def __enter__(self) -> _Output:
+    def __enter__(self) -> Self:
         create_files(self._folder, self._plan.shards)
         for shard in self._plan.shards:
             self._files[shard.file] = os.open(self._folder / shard.file, os.O_WRONLY)
@@ -130,10 +128,10 @@ class _Output:
 
     def write(self, step: Step, start: int, data: npt.NDArray[np.uint8]) -> None:
         """Put bytes of a tensor where they belong."""
-        view = memoryview(data)
+        view = data.data.cast("B")
         place = step.offset + start
         try:
-            while len(view):
+            while view.nbytes:
                 done = os.pwrite(self._files[step.file], view, place)
                 view, place = view[done:], place + done
         except OSError as error:

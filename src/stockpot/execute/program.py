@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from stockpot.methods.elementwise.atoms import Atom, Combine, Drop, Elect, MatchL1, Scale, Trim
+from stockpot.methods.elementwise.atoms import Atom, Combine, Elect, MatchL1, Scale, Trim
 
 __all__ = ["Program", "assemble"]
 
@@ -60,37 +60,39 @@ class _Row:
 
 def assemble(atoms: Sequence[Atom], models: int) -> Program:
     """The program of a chain of atoms, which must end in :class:`Combine`, for ``models`` inputs."""
-    ones = (1.0,) * models
     rows: list[_Row] = []
-    trim: Trim | None = None
-    scale = 1.0
     for atom in atoms:
-        if isinstance(atom, Trim):
-            if any(d < 1.0 for d in atom.density):
-                trim = atom
-                rows.append(_Row(_TRIM, ones, ones))
-        elif isinstance(atom, Drop):
-            factor = tuple(1.0 / d if atom.rescale and d > 0.0 else 1.0 for d in atom.density)
-            if any(d < 1.0 for d in atom.density):
-                rows.append(_Row(_DROP, tuple(d * _WORDS for d in atom.density), factor))
-        elif isinstance(atom, Scale):
-            _scale(rows, atom.factor)
-        elif isinstance(atom, MatchL1):
-            rows.append(_Row(_L1_AFTER, ones, ones))
-        elif isinstance(atom, Elect):
-            rows.append(_Row(_ELECT, ones, ones))
-        else:
-            rows.append(_end(atom, ones))
-            scale = _mean_factor(atom)
-    program = _pack(rows, scale, trim)
+        _append(rows, atom, (1.0,) * models)
+    trim = next((a for a in atoms if isinstance(a, Trim) and any(d < 1.0 for d in a.density)), None)
+    last = atoms[-1]
+    scale = _mean_factor(last) if isinstance(last, Combine) else 1.0
     at = next((i for i, row in enumerate(rows) if row.code == _L1_AFTER), None)
     if at is None:
-        return program
+        return _pack(rows, scale, trim)
+    ones = (1.0,) * models
     if all(row.code not in (_TRIM, _DROP) for row in rows[:at]):
-        kept = [row for row in rows if row.code != _L1_AFTER]
-        return _pack(kept, scale, trim)
+        return _pack([row for row in rows if row.code != _L1_AFTER], scale, trim)
     measured = [_Row(_L1_BEFORE, ones, ones), *rows[: at + 1], _Row(_SUM, ones, ones)]
-    return replace(program, norms=_pack(measured, 1.0, trim))
+    return replace(_pack(rows, scale, trim), norms=_pack(measured, 1.0, trim))
+
+
+def _append(rows: list[_Row], atom: Atom, ones: tuple[float, ...]) -> None:
+    """Add an atom's operation; atoms that change nothing add none."""
+    if isinstance(atom, Scale):
+        _scale(rows, atom.factor)
+    elif isinstance(atom, MatchL1):
+        rows.append(_Row(_L1_AFTER, ones, ones))
+    elif isinstance(atom, Elect):
+        rows.append(_Row(_ELECT, ones, ones))
+    elif isinstance(atom, Combine):
+        rows.append(_end(atom, ones))
+    elif all(d == 1.0 for d in atom.density):
+        return
+    elif isinstance(atom, Trim):
+        rows.append(_Row(_TRIM, ones, ones))
+    else:
+        factor = tuple(1.0 / d if atom.rescale and d > 0.0 else 1.0 for d in atom.density)
+        rows.append(_Row(_DROP, tuple(d * _WORDS for d in atom.density), factor))
 
 
 def _scale(rows: list[_Row], factor: tuple[float, ...]) -> None:

@@ -51,9 +51,7 @@ def read_receipt(folder: Path) -> dict[str, Any]:
     try:
         receipt = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise CheckpointError(
-            Problem("no receipt: this folder was not written by stockpot", file=str(path))
-        ) from error
+        raise CheckpointError(Problem("no receipt: this folder was not written by stockpot", file=str(path))) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(Problem(f"the receipt cannot be read: {error}", file=str(path))) from error
     tensors = receipt.get("tensors") if isinstance(receipt, dict) else None

@@ -12,7 +12,7 @@ import xxhash
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.execute.blocks import BLOCK, Grid, Workspace, grid_of
 from stockpot.execute.diagnose import explain, tolerable
-from stockpot.execute.evaluate import NotFinite, Phase, evaluator_of
+from stockpot.execute.evaluate import NotFiniteError, Phase, evaluator_of
 from stockpot.plan.model import Compute, Read, Step, reads
 
 __all__ = ["Sink", "step_phases"]
@@ -55,7 +55,7 @@ def _counted(phase: Phase, moved: Callable[[int], None], step: Step, reader: Pay
     def finish() -> None:
         try:
             phase.finish()
-        except NotFinite as error:
+        except NotFiniteError as error:
             raise explain(step, reader) from error
 
     return Phase(phase.name, phase.count, run, finish)
@@ -105,7 +105,7 @@ def _copied(
     def run(block: int, space: Workspace) -> None:
         start, n = grid.block(block)
         out = space.take(("out",), (n,), np.uint8)
-        reader.read(source.ref, start, memoryview(out))
+        reader.read(source.ref, start, out.data)
         sink(step, start, out)
         digest.add(block, out)
 
@@ -130,7 +130,7 @@ class _Digest:
             if block != self._next:
                 self._waiting[block] = data.tobytes()
                 return
-            self._hash.update(data)
+            self._hash.update(data.data)
             self._next += 1
             while self._next in self._waiting:
                 self._hash.update(self._waiting.pop(self._next))

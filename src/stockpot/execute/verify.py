@@ -38,8 +38,8 @@ def hash_tensors(
             for piece in range(grid.count):
                 start, n = grid.block(piece)
                 data = space.take(("piece",), (n,), np.uint8)
-                reader.read(ref, start, memoryview(data))
-                digest.update(data)
+                reader.read(ref, start, data.data)
+                digest.update(data.data)
                 moved[0] += n
             hashes[ref.name] = digest.hexdigest()
 

@@ -2,14 +2,13 @@
 
 All take the same first arguments: ``raw`` of shape (inputs [+ base], bytes), one dtype code per row of
 it, and ``base``: the row that holds the base, or -1. With a base, inputs stand for differences to it,
-and ``anchored`` adds the base to the result. ``scratch`` has four float64 rows. Sums run in float64, in the order of the inputs.
+and ``anchored`` adds the base to the result. ``scratch`` has four float64 rows. Sums run in float64, in
+the order of the inputs.
 """
 
 from __future__ import annotations
 
 from typing import Any
-
-import numpy as np
 
 from stockpot.kernels.compile import inline, kernel
 from stockpot.kernels.convert import ROW, accumulate, narrow, widen
@@ -40,7 +39,16 @@ def load_base(raw: Any, codes: Any, start: int, n: int, base: int, zeros: Any, b
 
 @inline
 def _combine_piece(
-    raw: Any, codes: Any, start: int, n: int, base: int, anchored: bool, scale: float, divisor: float, factors: Any, scratch: Any
+    raw: Any,
+    codes: Any,
+    start: int,
+    n: int,
+    base: int,
+    anchored: bool,
+    scale: float,
+    divisor: float,
+    factors: Any,
+    scratch: Any,
 ) -> None:
     """scratch[0][:n] = the combination of elements start … start + n; n is at most ROW."""
     acc, b, zeros = scratch[0], scratch[1], scratch[2]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from numba.core import config
+from numba.core import config as _numba_config
 
 __all__ = ["cache_folder", "inline", "kernel"]
 
@@ -29,8 +29,8 @@ def _candidates() -> list[Path]:
         found.append(Path(os.environ["STOCKPOT_CACHE_DIR"]))
     if os.environ.get("XDG_CACHE_HOME"):
         found.append(Path(os.environ["XDG_CACHE_HOME"]) / "stockpot")
-    home = Path(os.path.expanduser("~"))
-    found.append(home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "stockpot")
+    home = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
+    found.append(home.expanduser() / "stockpot")
     uid = os.getuid() if hasattr(os, "getuid") else 0
     found.append(Path(tempfile.gettempdir()) / f"stockpot-{uid}")
     return found
@@ -66,6 +66,7 @@ def cache_folder() -> Path:
 
 
 def _jit(function: F, **options: Any) -> F:
+    config: Any = _numba_config  # its settings are made at run time
     before = config.CACHE_DIR
     config.CACHE_DIR = str(_FOLDER)
     try:

@@ -15,7 +15,20 @@ import numpy.typing as npt
 
 from stockpot.kernels.compile import inline, kernel
 
-__all__ = ["BF16", "F8_E4M3", "F8_E5M2", "F16", "F32", "F64", "ROW", "accumulate", "narrow", "narrow_block", "widen", "widen_block"]
+__all__ = [
+    "BF16",
+    "F8_E4M3",
+    "F8_E5M2",
+    "F16",
+    "F32",
+    "F64",
+    "ROW",
+    "accumulate",
+    "narrow",
+    "narrow_block",
+    "widen",
+    "widen_block",
+]
 
 F64, F32, BF16, F16, F8_E4M3, F8_E5M2 = 0, 1, 2, 3, 4, 5
 
@@ -137,7 +150,7 @@ def _narrow_small(row: Any, n: int, out: Any, mantissa: int, least: int, largest
         bits = np.uint32(np.float32(np.float32(abs(y)) * scale).view(np.uint32))
         code = np.uint32(bits >> shift)
         code = np.uint32(beyond) if overflow else code
-        code = np.uint32(nan) if x != x else code
+        code = np.uint32(nan) if np.isnan(x) else code
         sign = np.uint32(np.float32(x).view(np.uint32) & _SIGN32)
         out[i] = np.uint32(code | np.uint32(sign >> np.uint32(32 - width)))
     return bad

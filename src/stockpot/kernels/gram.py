@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from stockpot.kernels.combine import load_base
 from stockpot.kernels.compile import inline, kernel
 from stockpot.kernels.convert import ROW, widen
@@ -48,9 +46,7 @@ def load(raw: Any, codes: Any, start: int, n: int, base: int, count: int, scratc
 
 
 @kernel
-def gram_rows(
-    raw: Any, codes: Any, rows: int, length: int, base: int, count: int, out: Any, scratch: Any
-) -> None:
+def gram_rows(raw: Any, codes: Any, rows: int, length: int, base: int, count: int, out: Any, scratch: Any) -> None:
     """out[r, i, j] (i ≤ j) = inner product of inputs i and j over row r.
 
     A whole block counts as one row. ``scratch`` has count + 3 rows.
@@ -68,9 +64,7 @@ def gram_rows(
 
 
 @kernel
-def gram_columns(
-    raw: Any, codes: Any, rows: int, length: int, base: int, count: int, out: Any, scratch: Any
-) -> None:
+def gram_columns(raw: Any, codes: Any, rows: int, length: int, base: int, count: int, out: Any, scratch: Any) -> None:
     """out[i, j, c] (i ≤ j) = inner product over column c of a block of ``rows`` rows."""
     scratch[count : count + 2] = 0.0
     out[:] = 0.0

@@ -70,9 +70,7 @@ def _sum(x: Any, count: int, n: int, zeros: Any, acc: Any) -> None:
     """acc[:n] = Σ x[k][:n] in order; four at a time, so that the sum is loaded and stored less often."""
     acc[:n] = 0.0
     for k in range(0, count, 4):
-        x1 = x[k + 1] if k + 1 < count else zeros
-        x2 = x[k + 2] if k + 2 < count else zeros
-        x3 = x[k + 3] if k + 3 < count else zeros
+        x1, x2, x3 = _row(x, k + 1, count, zeros), _row(x, k + 2, count, zeros), _row(x, k + 3, count, zeros)
         _add4(x[k], x1, x2, x3, n, acc)
 
 
@@ -117,18 +115,44 @@ def _elect4(
 
 
 @inline
-def _elect_into(x: Any, count: int, n: int, zeros: Any, total: Any, weights: Any, acc: Any, divisor: Any) -> None:
-    """_elect, sum and _weigh in one go."""
+def _elect_few(
+    x0: Any, x1: Any, x2: Any, x3: Any, n: int, w0: float, w1: float, w2: float, w3: float, divides: bool, acc: Any
+) -> None:
+    """Elect among at most four inputs and combine them, all in registers."""
+    for i in range(n):
+        total = ((x0[i] + x1[i]) + x2[i]) + x3[i]
+        a, b = _agreeing(x0[i], total), _agreeing(x1[i], total)
+        c, d = _agreeing(x2[i], total), _agreeing(x3[i], total)
+        acc[i] = ((a + b) + c) + d
+        if divides:
+            weight = ((_weight(a, w0) + _weight(b, w1)) + _weight(c, w2)) + _weight(d, w3)
+            acc[i] /= weight if weight != 0.0 else 1.0
+
+
+@inline
+def _elect_many(
+    x: Any, count: int, n: int, zeros: Any, weights: Any, divides: bool, total: Any, divisor: Any, acc: Any
+) -> None:
+    """As :func:`_elect_few` for any number of inputs, four at a time."""
+    _sum(x, count, n, zeros, total)
     acc[:n] = 0.0
     divisor[:n] = 0.0
     for k in range(0, count, 4):
-        x1 = x[k + 1] if k + 1 < count else zeros
-        x2 = x[k + 2] if k + 2 < count else zeros
-        x3 = x[k + 3] if k + 3 < count else zeros
-        w1 = weights[k + 1] if k + 1 < count else 0.0
-        w2 = weights[k + 2] if k + 2 < count else 0.0
-        w3 = weights[k + 3] if k + 3 < count else 0.0
+        x1, x2, x3 = _row(x, k + 1, count, zeros), _row(x, k + 2, count, zeros), _row(x, k + 3, count, zeros)
+        w1, w2, w3 = _at(weights, k + 1, count), _at(weights, k + 2, count), _at(weights, k + 3, count)
         _elect4(x[k], x1, x2, x3, n, total, weights[k], w1, w2, w3, acc, divisor)
+    if divides:
+        _divide(acc, divisor, n)
+
+
+@inline
+def _row(x: Any, k: int, count: int, zeros: Any) -> Any:
+    return x[k] if k < count else zeros
+
+
+@inline
+def _at(weights: Any, k: int, count: int) -> float:
+    return weights[k] if k < count else 0.0
 
 
 @inline
@@ -243,6 +267,7 @@ def rows_block(
     scratch[count : count + 2] = 0.0
     last = operations.shape[0] - 1
     divides = operations[last] == DIVIDE
+    weights = factors[last]
     fused = last > 0 and operations[last - 1] == ELECT
     for start in range(0, n, ROW):
         m = min(ROW, n - start)
@@ -260,15 +285,17 @@ def rows_block(
                 _apply(op, k, scratch[k], m, limit, factor, thresholds, ties, n, random_keys, row, norms, total, words)
         if out.shape[0] == 0:
             continue
-        if fused:
-            _sum(scratch, count, m, zeros, total)
-            _elect_into(scratch, count, m, zeros, total, factors[last], acc, divisor)
+        if fused and count <= 4:
+            x1, x2, x3 = _row(scratch, 1, count, zeros), _row(scratch, 2, count, zeros), _row(scratch, 3, count, zeros)
+            w1, w2, w3 = _at(weights, 1, count), _at(weights, 2, count), _at(weights, 3, count)
+            _elect_few(scratch[0], x1, x2, x3, m, weights[0], w1, w2, w3, divides, acc)
+        elif fused:
+            _elect_many(scratch, count, m, zeros, weights, divides, total, divisor, acc)
         else:
             _sum(scratch, count, m, zeros, acc)
             if divides:
-                _weigh(scratch, count, m, factors[last], divisor)
-        if divides:
-            _divide(acc, divisor, m)
+                _weigh(scratch, count, m, weights, divisor)
+                _divide(acc, divisor, m)
         finish(acc, b, m, anchored, scale, 1.0)
         bad |= narrow(acc, m, out, out_code, start)
     return bad

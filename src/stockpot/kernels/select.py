@@ -61,7 +61,7 @@ def _collect(keys: Any, n: int, low: int, high: int, found: Any, place: int) -> 
     for i in range(whole, n):
         found[end] = keys[i]
         end = np.uint64(end + np.uint64(np.uint32(keys[i] - least) < width))
-    return np.int64(end)
+    return np.int64(end)  # type: ignore[return-value]  # numba's int
 
 
 @kernel

@@ -80,7 +80,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     return Plan(
         steps=tuple(steps),
         shards=shards,
-        sidecars=_sidecars(recipe, view, steps, checkpoints),
+        sidecars=_sidecars(recipe, steps, checkpoints),
         sources={c.label: c for c in checkpoints.values()},
         cost=cost,
         notes=(*recipe.notes, *context.notes, *_mixed_dtypes(checkpoints, recipe)),
@@ -223,7 +223,7 @@ def _check_output(
 
 
 def _sidecars(
-    recipe: Recipe, view: View, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]
+    recipe: Recipe, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]
 ) -> tuple[tuple[str, bytes | Path], ...]:
     if recipe.donor is None or recipe.donor.key not in checkpoints:
         return ()
@@ -233,9 +233,7 @@ def _sidecars(
     names = [s.name for s in steps]
     floats = [s.dtype for s in steps if s.dtype.is_float]
     dtype = max(set(floats), key=floats.count) if floats else None
-    return tuple(
-        plan_sidecars(donor, dtype=dtype, tied=_tied(donor, names), layers=_layer_counts(donor, names))
-    )
+    return tuple(plan_sidecars(donor, dtype=dtype, tied=_tied(donor, names), layers=_layer_counts(donor, names)))
 
 
 def _tied(donor: Checkpoint, names: Sequence[str]) -> bool | None:
@@ -263,6 +261,9 @@ def _mixed_dtypes(checkpoints: Mapping[Any, Checkpoint], recipe: Recipe) -> list
     if len(set(codes.values())) < 2:
         return []
     listed = ", ".join(f"{label}: {code}" for label, code in codes.items())
-    return [Problem(f"the models differ in dtype ({listed}); the output has that of the base or first model",
-                    fix="say dtype: or out_dtype: in the recipe")]
-
+    return [
+        Problem(
+            f"the models differ in dtype ({listed}); the output has that of the base or first model",
+            fix="say dtype: or out_dtype: in the recipe",
+        )
+    ]

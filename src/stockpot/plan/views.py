@@ -59,7 +59,9 @@ class Context:
 class View(Protocol):
     """An expression seen as a set of named tensors."""
 
-    label: str
+    @property
+    def label(self) -> str:
+        """How the user wrote it."""
 
     @property
     def names(self) -> Mapping[str, Meta]:
@@ -91,7 +93,7 @@ def _build(expression: Expression, context: Context) -> View:
     if isinstance(expression, Layers):
         return LayersView(expression, build_view(expression.of, context), context)
     if isinstance(expression, Stack):
-        return StackView([build_view(p, context) for p in expression.parts], context)
+        return StackView([build_view(p, context) for p in expression.parts])
     if isinstance(expression, Cast):
         return CastView(build_view(expression.of, context), dtype_named(expression.dtype))
     if isinstance(expression, Apply):
@@ -181,7 +183,7 @@ class LayersView:
 class StackView:
     """Models on top of each other."""
 
-    def __init__(self, parts: Sequence[View], context: Context) -> None:
+    def __init__(self, parts: Sequence[View]) -> None:
         self.parts, self.label = parts, " / ".join(p.label for p in parts)
         self._mapped: dict[str, tuple[View, str]] = {}
         before: dict[str, tuple[View, str]] = {}
@@ -283,20 +285,20 @@ class _Merged:
         ]
         if lost:
             self._context.problem(
-                f"{view.label} lacks {len(lost)} tensor{'s' * (len(lost) > 1)} of {self._reference.label}: {_some(lost)}",
+                f"{view.label} lacks {len(lost)} tensor(s) of {self._reference.label}: {_some(lost)}",
                 tensor=lost[0],
                 line=self._line,
                 fix="merge models of the same architecture; check for a name prefix that differs",
             )
 
     def _replaceable(self, view: View, name: str) -> bool:
-        return recomputed_buffer(name) or (is_head(name) and embedding_of(name, view.names) is not None)
+        return recomputed_buffer(name) or (is_head(name) and embedding_of(view.names) is not None)
 
     def _wanted(self, view: View, name: str) -> bool:
         """Whether a tensor that only ``view`` has belongs into the result; problems are reported."""
         if recomputed_buffer(name) or not view.names[name].dtype.is_float:
             return False
-        if is_head(name) and embedding_of(name, self._reference.names) is not None:
+        if is_head(name) and embedding_of(self._reference.names) is not None:
             return not ties_embeddings(view.config)
         self._context.problem(
             f"{view.label} has a tensor that {self._reference.label} lacks",
@@ -315,7 +317,7 @@ class _Merged:
 
     def fetch(self, view: View, name: str) -> Operand | None:
         """Tensor ``name`` of ``view``, or of its tied embedding; None (reported) when it does not fit."""
-        own = name if name in view.names else embedding_of(name, view.names) if is_head(name) else None
+        own = name if name in view.names else embedding_of(view.names) if is_head(name) else None
         meta = self.names[name]
         if own is None:
             return None
@@ -360,7 +362,7 @@ class _Merged:
     def tied_name(self, name: str) -> str:
         """The name by which parameters and random numbers are looked up: a tied head goes by its embedding's."""
         if is_head(name) and ties_embeddings(self._reference.config):
-            return embedding_of(name, self._reference.names) or name
+            return embedding_of(self._reference.names) or name
         return name
 
     def depth(self, name: str, compat: bool) -> float:
@@ -501,9 +503,10 @@ class LinearView(_Merged):
             (self.node.terms[0], self.node.terms[1], self.terms[1]),
             (self.node.terms[1], self.node.terms[0], self.terms[0]),
         ):
-            if base.constant == 1.0 and isinstance(view, ApplyView) and view.base_expression is not None:
-                if _same(base.of, view.base_expression) and other.of is view.node:
-                    return view
+            if base.constant != 1.0 or not isinstance(view, ApplyView) or view.base_expression is None:
+                continue
+            if _same(base.of, view.base_expression) and other.of is view.node:
+                return view
         return None
 
     def lower(self, name: str) -> Operand:
@@ -511,7 +514,8 @@ class LinearView(_Merged):
         depth = self.depth(source, self._compat)
         if self._fused is not None:
             term = next(t for t in self.node.terms if t.of is self._fused.node)
-            return self._fused.lower_scaled(name, anchored=True, scale=self._coefficient(term.coefficient, source, depth))
+            scale = self._coefficient(term.coefficient, source, depth)
+            return self._fused.lower_scaled(name, anchored=True, scale=scale)
         copied = self.copied(name)
         if copied is not None:
             return copied

@@ -10,21 +10,18 @@ __all__ = ["LINEAR", "TASK_ARITHMETIC", "WISE_FT"]
 
 _WORTSMAN_2022 = Citation(
     "Wortsman et al.",
-    "Model soups: averaging weights of multiple fine-tuned models improves accuracy without "
-    "increasing inference time",
+    "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference time",
     2022,
     "arXiv:2203.05482",
     "section 2",
 )
-_ILHARCO_2023 = Citation(
-    "Ilharco et al.", "Editing models with task arithmetic", 2023, "arXiv:2212.04089", "section 2"
-)
+_ILHARCO_2023 = Citation("Ilharco et al.", "Editing models with task arithmetic", 2023, "arXiv:2212.04089", "section 2")
 _WORTSMAN_WISE = Citation(
     "Wortsman et al.", "Robust fine-tuning of zero-shot models", 2022, "arXiv:2109.01903", "equation 1"
 )
 
 
-def _weights(gram: Floats | None, p: Resolved) -> Floats:
+def _weights(_gram: Floats | None, p: Resolved) -> Floats:
     return np.asarray(p["weight"], np.float64)
 
 
@@ -43,7 +40,7 @@ def _sum_unless_tiny(p: Resolved) -> float:
     return total if p["normalize"] and abs(total) >= 1e-8 else 1.0
 
 
-def _wise(gram: Floats | None, p: Resolved) -> Floats:
+def _wise(_gram: Floats | None, p: Resolved) -> Floats:
     return np.array([1.0 - p["alpha"], p["alpha"]])
 
 
@@ -89,8 +86,6 @@ WISE_FT = Method(
     on="weights",
     at_least=2,
     at_most=2,
-    parameters=(
-        Parameter("alpha", "share of the fine-tuned model, usually in [0, 1]; 0 is the base", default=0.5),
-    ),
+    parameters=(Parameter("alpha", "share of the fine-tuned model, usually in [0, 1]; 0 is the base", default=0.5),),
     laws=frozenset({Law.IDEMPOTENT, Law.ZERO_DELTA, Law.DETERMINISTIC}),
 )

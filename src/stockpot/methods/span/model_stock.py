@@ -14,7 +14,7 @@ _JANG_2024 = Citation(
 
 
 def _ratio(gram: Floats, p: Resolved) -> Floats:
-    """t of shape (groups,) from Gram matrices of shape (groups, models, models).
+    """T of shape (groups,) from Gram matrices of shape (groups, models, models).
 
     t = N cos / (1 + (N - 1) cos) with the mean of the pairwise cosines. A zero delta gives t = 0.
     """
@@ -29,7 +29,7 @@ def _ratio(gram: Floats, p: Resolved) -> Floats:
     denominator = 1.0 + (models - 1) * cosine
     ratio = models * cosine / np.where(denominator == 0.0, 1.0, denominator)
     if p.compat:
-        return ratio
+        return np.asarray(ratio, np.float64)
     singular = denominator <= 0.0
     return np.where(singular, 0.0, np.clip(ratio, 0.0, 1.0))
 
@@ -53,8 +53,6 @@ MODEL_STOCK = Method(
     base=Base.REQUIRED,
     on="delta",
     at_least=2,
-    parameters=(
-        Parameter("filter_wise", "one ratio for each row instead of each tensor", default=False, kind="bool"),
-    ),
+    parameters=(Parameter("filter_wise", "one ratio for each row instead of each tensor", default=False, kind="bool"),),
     laws=frozenset({Law.IDEMPOTENT, Law.ORDER_FREE, Law.ZERO_DELTA, Law.DETERMINISTIC}),
 )

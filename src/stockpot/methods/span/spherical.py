@@ -51,7 +51,7 @@ def _cosine(gram: Floats, floor: float) -> Floats:
     """Cosines of shape (groups,); 1 where a vector is (nearly) zero, which makes slerp a plain mean."""
     norms = np.sqrt(gram[:, 0, 0]) * np.sqrt(gram[:, 1, 1])
     tiny = norms <= floor
-    return np.where(tiny, 1.0, gram[:, 0, 1] / np.where(tiny, 1.0, norms))
+    return np.asarray(np.where(tiny, 1.0, gram[:, 0, 1] / np.where(tiny, 1.0, norms)), np.float64)
 
 
 def _slerp(gram: Floats | None, p: Resolved) -> Floats:

@@ -17,7 +17,7 @@ _KIM_2023 = Citation(
 )
 
 
-def _scale(gram: Floats | None, p: Resolved) -> Floats:
+def _scale(_gram: Floats | None, p: Resolved) -> Floats:
     return np.array([p["scale"]], np.float64)
 
 

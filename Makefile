@@ -1,0 +1,48 @@
+# Two commands on a fresh machine with Python 3.11+: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint bench test-lowest compare-mergekit clean
+
+demo: $(VENV)/.demo
+	$(BIN)/stockpot demo demo-out
+
+test: $(VENV)/.test lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.demo
+	$(BIN)/python benchmarks/run.py --stockpot $(BIN)/stockpot
+
+# The core with the oldest versions that pyproject.toml admits.
+test-lowest:
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/lowest.txt -e . pytest hypothesis safetensors
+	$(VENV)-lowest/bin/python -m pytest tests/kernels tests/methods tests/plan tests/execute -W default
+
+# Our numbers beside mergekit's; needs `pip install 'stockpot[bench]'` in an environment of its own.
+compare-mergekit:
+	$(BIN)/python tests/oracle/compare_mergekit.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints/test.txt
+	$(PIP) -c constraints/test.txt -e '.[demo]'
+	touch $@
+
+# torch first, alone: its pinned version decides which build everything after it finds installed.
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) -c constraints/test.txt torch==2.13.0
+	$(PIP) -c constraints/test.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV)-lowest demo-out .bench build dist
