@@ -40,42 +40,44 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_API = ("compute", "layers", "merge", "open", "plan", "save", "stack")
-_ERRORS = (
+__all__ = [
     "CheckpointError",
     "ExecutionError",
+    "Expression",
     "ExpressionError",
     "PlanError",
     "Problem",
     "RecipeError",
     "StockpotError",
     "UnsupportedError",
-)
-_FUNCTIONS = (
+    "compute",
     "dare_linear",
     "dare_ties",
+    "layers",
     "linear",
+    "merge",
     "model_stock",
     "nuslerp",
+    "open",
     "passthrough",
+    "plan",
+    "save",
     "slerp",
+    "stack",
     "task_arithmetic",
     "ties",
     "wise_ft",
-)
-
-__all__ = [  # noqa: PLE0604
-    *sorted(("Expression", *_API, *_ERRORS, *_FUNCTIONS)),
 ]
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    homes = ((_API, "api"), (_ERRORS, "errors"), (_FUNCTIONS, "functions"), (("Expression",), "expression"))
-    for names, module in homes:
-        if name in names:
-            return getattr(import_module(f"stockpot.{module}"), name)
+    if name in __all__:
+        for home in ("errors", "expression", "functions", "api"):
+            module = import_module(f"stockpot.{home}")
+            if name in module.__all__:
+                return getattr(module, name)
     raise AttributeError(f"module 'stockpot' has no attribute {name!r}")
 
 

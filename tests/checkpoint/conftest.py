@@ -79,7 +79,5 @@ def shared() -> Path:
     beside = Path(__file__).resolve().parents[3] / "shared"
     folder = Path(os.environ.get("STOCKPOT_SHARED", beside))
     if not folder.is_dir():
-        pytest.skip(
-            "no folder of real files: set STOCKPOT_SHARED, or put it beside the checkout as shared"
-        )
+        pytest.skip("no folder of real files: set STOCKPOT_SHARED, or put it beside the checkout as shared")
     return folder

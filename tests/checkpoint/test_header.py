@@ -171,15 +171,18 @@ def test_claimed_length_is_not_allocated(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1_000_000
-    long = refused(tmp_path, file_of({"a": entry(0, 1, [2**40] * 10_000)}, b"x"))
-    assert len(long) < 1000
+    for name, shape in (("a", [2**40] * 10_000), ("a" * 100_000, [9])):
+        assert len(refused(tmp_path, file_of({name: entry(0, 1, shape)}, b"x"))) < 1000
+
+
+def test_names_cannot_command_the_terminal(tmp_path: Path) -> None:
+    """Control characters in a tensor's name are spelt out in messages."""
+    assert "\x1b" not in refused(tmp_path, file_of({"\x1b[2J": entry(0, 1, [9])}, b"x"))
 
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
 OFFSETS = st.lists(st.integers(-1, 12), max_size=3) | VALUES
@@ -190,9 +193,7 @@ ENTRIES = st.fixed_dictionaries(
         "data_offsets": OFFSETS,
     }
 )
-HEADERS = st.dictionaries(
-    st.text(max_size=6) | st.just("__metadata__"), ENTRIES | VALUES, max_size=4
-)
+HEADERS = st.dictionaries(st.text(max_size=6) | st.just("__metadata__"), ENTRIES | VALUES, max_size=4)
 
 
 @settings(max_examples=300, deadline=None)
@@ -205,9 +206,7 @@ def test_arbitrary_bytes(tmp_path_factory: pytest.TempPathFactory, content: byte
 
 @settings(max_examples=300, deadline=None)
 @given(header=HEADERS, payload=st.binary(max_size=12))
-def test_arbitrary_headers(
-    tmp_path_factory: pytest.TempPathFactory, header: dict[str, Any], payload: bytes
-) -> None:
+def test_arbitrary_headers(tmp_path_factory: pytest.TempPathFactory, header: dict[str, Any], payload: bytes) -> None:
     """Any JSON in any field either makes a header or raises CheckpointError."""
     only_checkpoint_error(tmp_path_factory, file_of(header, payload))
 
@@ -218,11 +217,10 @@ def only_checkpoint_error(factory: pytest.TempPathFactory, content: bytes) -> No
     path.write_bytes(content)
     try:
         header = read_header(path)
-    except CheckpointError as error:
-        assert str(error)
-    else:
-        position = 8 + len(header.raw)
-        for item in header.entries:
-            assert item.begin == position
-            position = item.end
-        assert position == len(content)
+    except CheckpointError:
+        return
+    position = 8 + len(header.raw)
+    for item in header.entries:
+        assert item.begin == position
+        position = item.end
+    assert position == len(content)

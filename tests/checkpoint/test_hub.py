@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Hub
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         """Say nothing."""
 
     def do_HEAD(self) -> None:
@@ -117,9 +117,7 @@ class Handler(BaseHTTPRequestHandler):
             facts = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files]}
             self.send(200, json.dumps(facts).encode())
 
-    def send(
-        self, status: int, content: bytes, headers: dict[str, str] | None = None, body: bool = True
-    ) -> None:
+    def send(self, status: int, content: bytes, headers: dict[str, str] | None = None, body: bool = True) -> None:
         """One response."""
         self.send_response(status)
         for key, value in (headers or {}).items():
@@ -147,11 +145,7 @@ def ask(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """A function that opens a reference in a fresh process against a hub."""
 
     def call(reference: str, endpoint: str, **settings: str) -> dict[str, Any]:
-        kept = {
-            k: v
-            for k, v in os.environ.items()
-            if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))
-        }
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))}
         for key in (
             "http_proxy",
             "https_proxy",
@@ -246,9 +240,7 @@ def test_download_then_offline(hub: Hub, ask: Callable[..., Any], model: dict[st
     assert hub.downloads == [], "nothing is downloaded twice"
 
 
-def test_pickles_only_without_safetensors(
-    hub: Hub, ask: Callable[..., Any], model: dict[str, bytes]
-) -> None:
+def test_pickles_only_without_safetensors(hub: Hub, ask: Callable[..., Any], model: dict[str, bytes]) -> None:
     """Pickles are fetched when there is nothing else (and then read like any file)."""
     hub.repositories["old"] = {
         "config.json": b"{}",
@@ -277,9 +269,7 @@ def test_index_that_leaves_the_repository(hub: Hub, ask: Callable[..., Any]) -> 
         ("org/forbidden", "gated"),
     ],
 )
-def test_refusals(
-    hub: Hub, ask: Callable[..., Any], model: dict[str, bytes], reference: str, words: str
-) -> None:
+def test_refusals(hub: Hub, ask: Callable[..., Any], model: dict[str, bytes], reference: str, words: str) -> None:
     """Each refusal is told with its way out and the recipe's line, never with the token."""
     hub.repositories["org/name"] = model
     hub.errors = {
@@ -332,9 +322,7 @@ def test_incomplete_cache(ask: Callable[..., Any], tmp_path: Path, model: dict[s
     assert "run once with network access" in message
 
 
-def test_the_library_is_imported_only_for_hub_ids(
-    tmp_path: Path, save: Callable[..., Path]
-) -> None:
+def test_the_library_is_imported_only_for_hub_ids(tmp_path: Path, save: Callable[..., Path]) -> None:
     """Opening a path imports neither huggingface_hub nor PyTorch: both take long."""
     path = save(tmp_path / "m.safetensors", {"w": np.ones(2, np.float32)})
     code = (
@@ -343,7 +331,5 @@ def test_the_library_is_imported_only_for_hub_ids(
         "print([m for m in ('huggingface_hub', 'torch', 'transformers') if m in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -81,9 +82,7 @@ def test_dtypes_and_shapes(saved: Saved, zipped: bool) -> None:
     """Every dtype and shape, scalars and empty tensors too."""
     shapes: list[tuple[int, ...]] = [(), (1,), (3, 5), (0, 4), (2, 1, 3)]
     state = {
-        f"{dtype}{shape}": (torch.rand(shape) * 100).to(getattr(torch, dtype))
-        for dtype in DTYPES
-        for shape in shapes
+        f"{dtype}{shape}": (torch.rand(shape) * 100).to(getattr(torch, dtype)) for dtype in DTYPES for shape in shapes
     }
     same(saved(state, zipped), state)
 
@@ -176,18 +175,12 @@ def test_ambiguous_files(saved: Saved, value: dict[str, Any]) -> None:
     """Where more than one thing can be the model, nothing is guessed."""
 
     def with_tensors(node: Any) -> Any:
-        return (
-            {k: with_tensors(v) for k, v in node.items()}
-            if isinstance(node, dict)
-            else torch.ones(2)
-        )
+        return {k: with_tensors(v) for k, v in node.items()} if isinstance(node, dict) else torch.ones(2)
 
     assert "can be the model" in problem_of(saved(with_tensors(value))).message
 
 
-@pytest.mark.parametrize(
-    "value", [{}, {"a": 1}, [torch.zeros(2)] * 2, torch.ones(2), {1: {2: {}}}, None]
-)
+@pytest.mark.parametrize("value", [{}, {"a": 1}, [torch.zeros(2)] * 2, torch.ones(2), {1: {2: {}}}, None])
 def test_files_without_named_tensors(saved: Saved, value: Any) -> None:
     """What holds no named tensors is told as such."""
     assert "no named tensors" in problem_of(saved(value)).message
@@ -228,9 +221,25 @@ def test_truncated_files(saved: Saved, zipped: bool) -> None:
         assert problem_of(path)
 
 
-def repack(
-    path: Path, change: Callable[[str, bytes], bytes], compress: int = zipfile.ZIP_STORED
-) -> None:
+@BOTH
+def test_flipped_bytes(saved: Saved, zipped: bool) -> None:
+    """A file with damaged bytes is refused, or reads tensors that lie inside the file."""
+    path = saved({"a": torch.arange(9.0), "b": torch.ones(2, 3)}, zipped)
+    content = path.read_bytes()
+    chance = Random(0)
+    for _ in range(400):
+        damaged = bytearray(content)
+        for _ in range(chance.randint(1, 3)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            found = open_checkpoint(str(path))
+        except CheckpointError:
+            continue
+        assert all(0 < t.offset <= len(content) - t.nbytes for t in found.tensors.values())
+
+
+def repack(path: Path, change: Callable[[str, bytes], bytes], compress: int = zipfile.ZIP_STORED) -> None:
     """Write the zip file anew with changed members."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -243,14 +252,14 @@ def test_zip_without_padding(saved: Saved) -> None:
     """Members need no particular alignment: a re-packed file reads the same."""
     state = {"a": torch.arange(5.0), "b": torch.ones(3, dtype=torch.float16)}
     path = saved(state)
-    repack(path, lambda name, data: data)
+    repack(path, lambda _, data: data)
     same(path, state)
 
 
 def test_compressed_zip(saved: Saved) -> None:
     """Compressed members cannot be streamed; the message says so."""
     path = saved({"a": torch.zeros(1000)})
-    repack(path, lambda name, data: data, zipfile.ZIP_DEFLATED)
+    repack(path, lambda _, data: data, zipfile.ZIP_DEFLATED)
     assert "compressed" in problem_of(path).message
 
 
@@ -300,9 +309,7 @@ def test_sharded_folder(saved: Saved, tmp_path: Path) -> None:
     assert found.identity["files"][0]["bytes"] == (tmp_path / first).stat().st_size
 
 
-def test_safetensors_come_before_pickles(
-    saved: Saved, tmp_path: Path, save: Callable[..., Path]
-) -> None:
+def test_safetensors_come_before_pickles(saved: Saved, tmp_path: Path, save: Callable[..., Path]) -> None:
     """A folder with both kinds is read from safetensors."""
     saved({"old": torch.ones(2)}, name="pytorch_model.bin")
     save(tmp_path / "weights.safetensors", {"new": np.ones(2, np.float32)})

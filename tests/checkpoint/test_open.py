@@ -51,17 +51,12 @@ def test_sharded_folder(model: Path) -> None:
     assert found.label == str(model)
     assert found.folder == model
     assert found.config["torch_dtype"] == "float32"
-    assert [f.name for f in found.files] == [
-        f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)
-    ]
+    assert [f.name for f in found.files] == [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
     assert found.identity == {
         "reference": str(model),
         "path": str(model),
         "revision": None,
-        "files": [
-            {"name": f.name, "bytes": f.stat().st_size, "header_xxh3": read_header(f).xxh3}
-            for f in found.files
-        ],
+        "files": [{"name": f.name, "bytes": f.stat().st_size, "header_xxh3": read_header(f).xxh3} for f in found.files],
     }
     ref = found.tensors["b"]
     raw = Path(ref.file or "").read_bytes()[ref.offset : ref.offset + ref.nbytes]
@@ -91,9 +86,7 @@ def test_sharded_folder(model: Path) -> None:
         (["weights.safetensors", "optimizer.safetensors"], ["weights.safetensors"]),
     ],
 )
-def test_which_files_of_a_folder(
-    tmp_path: Path, save: Save, files: list[str], chosen: list[str]
-) -> None:
+def test_which_files_of_a_folder(tmp_path: Path, save: Save, files: list[str], chosen: list[str]) -> None:
     """What transformers or diffusers would load is opened; shards without an index are united."""
     for name in files:
         save(tmp_path / name, ones(f"in {name}"))
@@ -147,9 +140,7 @@ def test_home_folder(tmp_path: Path, save: Save, monkeypatch: pytest.MonkeyPatch
     assert list(open_checkpoint("~/m.safetensors").tensors) == ["w"]
 
 
-@pytest.mark.parametrize(
-    "reference", ["", "./none", "none.safetensors", "a/b/c", "D:/models/x", "/none", "nul\0byte"]
-)
+@pytest.mark.parametrize("reference", ["", "./none", "none.safetensors", "a/b/c", "D:/models/x", "/none", "nul\0byte"])
 def test_what_is_no_path_and_no_hub_id(reference: str) -> None:
     """A misspelt path is told at once, without asking any server; the recipe's line is named."""
     problem = problem_of(reference, line=12)
@@ -299,9 +290,7 @@ def test_broken_config(tmp_path: Path, save: Save) -> None:
     assert problem.file == str(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize(
-    "name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"]
-)
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"])
 def test_adapter_folder(tmp_path: Path, name: str) -> None:
     """An adapter's folder is understood, and told not to be a whole model."""
     (tmp_path / name).write_bytes(b"{}")
@@ -343,9 +332,17 @@ def test_no_weights(tmp_path: Path, save: Save) -> None:
     assert "unet" in (problem_of(tmp_path).fix or "")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipe_does_not_hang(tmp_path: Path) -> None:
+    """A named pipe without a writer is refused, not waited for."""
+    os.mkfifo(tmp_path / "weights.bin")
+    assert "not a regular file" in problem_of(tmp_path / "weights.bin").message
+    assert "not a regular file" in problem_of(tmp_path).message
+
+
 def test_unknown_file(tmp_path: Path) -> None:
     """A file that is nothing we know is told so, whatever its name says."""
-    for content in (b"", b"\0\x01hello, this is no checkpoint", b"<!DOCTYPE html>"):
+    for content in (b"", b"\x80", b"\0\x01hello, this is no checkpoint", b"<!DOCTYPE html>"):
         (tmp_path / "weights.bin").write_bytes(content)
         assert "not a checkpoint" in problem_of(tmp_path / "weights.bin").message
 

@@ -61,9 +61,7 @@ def test_memory_and_typed_views() -> None:
 
 
 @pytest.mark.parametrize("call", ["preadv", "pread"])
-def test_short_reads_are_completed(
-    ref: TensorRef, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_short_reads_are_completed(ref: TensorRef, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """A system that returns fewer bytes than asked for is asked again, with preadv or without."""
     if call == "preadv":
         real = os.preadv
@@ -115,9 +113,7 @@ def test_disk_error(ref: TensorRef, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "disk" in (caught.value.problems[0].fix or "")
 
 
-def test_few_files_stay_open(
-    tmp_path: Path, save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_few_files_stay_open(tmp_path: Path, save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """However many files and threads, only the limit and those in use are open at once."""
     refs = []
     for i in range(40):

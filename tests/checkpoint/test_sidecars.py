@@ -96,9 +96,7 @@ def test_nested_configs(donor: Donor) -> None:
 
 def test_number_of_layers(donor: Donor) -> None:
     """The caller says which keys change; any key and any value will do, also by path."""
-    checkpoint = donor(
-        {"model_type": "gpt2", "n_layer": 2, "layer_types": ["a", "a"], "text_config": {"n": 1}}
-    )
+    checkpoint = donor({"model_type": "gpt2", "n_layer": 2, "layer_types": ["a", "a"], "text_config": {"n": 1}})
     changes = {"n_layer": 3, "layer_types": ["a"] * 3, "text_config.n": 9}
     found = config_of(checkpoint, layers=changes)
     assert (found["n_layer"], found["layer_types"], found["text_config"]) == (
@@ -108,11 +106,24 @@ def test_number_of_layers(donor: Donor) -> None:
     )
 
 
+def test_a_path_that_is_not_in_the_config(donor: Donor) -> None:
+    """A nested key that is not there yet is added; one through a value is refused."""
+    checkpoint = donor({"model_type": "x", "number": 1})
+    assert config_of(checkpoint, layers={"new.n": 2})["new"] == {"n": 2}
+    with pytest.raises(CheckpointError, match="cannot set"):
+        plan_sidecars(checkpoint, layers={"number.n": 2})
+
+
+def test_folders_that_hold_no_settings(donor: Donor) -> None:
+    """Folders of a hundred files, or nested very deeply, are no part of a model."""
+    many = [f"data/{number}.txt" for number in range(100)]
+    planned = dict(plan_sidecars(donor({"model_type": "x"}, *many, "a/b/c/d/e/f.txt", "a/b/x.txt")))
+    assert sorted(planned) == ["a/b/x.txt", "config.json"]
+
+
 def test_the_donor_is_not_changed(donor: Donor) -> None:
     """Planning leaves the donor's own config as it was."""
-    checkpoint = donor(
-        {"model_type": "llama", "text_config": {"dtype": "float32"}, "_name_or_path": "x"}
-    )
+    checkpoint = donor({"model_type": "llama", "text_config": {"dtype": "float32"}, "_name_or_path": "x"})
     before = json.dumps(checkpoint.config)
     plan_sidecars(checkpoint, dtype=BF16, layers={"text_config.n": 1})
     assert json.dumps(checkpoint.config) == before
@@ -185,9 +196,7 @@ def test_sentence_transformers(donor: Donor, tmp_path: Path) -> None:
     assert sorted(planned) == sorted(["config.json", "modules.json", *files[:3]])
 
 
-@pytest.mark.parametrize(
-    "content", ["{", "{}", '[1, {"path": 3}, {"path": "../.."}]', "[" * 100_000]
-)
+@pytest.mark.parametrize("content", ["{", "{}", '[1, {"path": 3}, {"path": "../.."}]', "[" * 100_000])
 def test_odd_modules_json(donor: Donor, tmp_path: Path, content: str) -> None:
     """A modules.json that is something else is only a file to copy."""
     (tmp_path / "modules.json").write_text(content)

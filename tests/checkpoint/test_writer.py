@@ -115,7 +115,7 @@ def test_nothing_to_write(tmp_path: Path) -> None:
 def test_other_stem(tmp_path: Path) -> None:
     """Diffusion models name their files otherwise; files and index follow the stem."""
     shards = layout([("a", F32, (1,)), ("b", F32, (1,))], 4, stem="diffusion_pytorch_model")
-    create_files(tmp_path, shards, stem="diffusion_pytorch_model")
+    create_files(tmp_path, shards)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "diffusion_pytorch_model-00001-of-00002.safetensors",
         "diffusion_pytorch_model-00002-of-00002.safetensors",
@@ -144,8 +144,8 @@ def test_files_are_not_filled(tmp_path: Path) -> None:
 def test_names_are_checked() -> None:
     """Two tensors of one name, and the name that the format keeps, are refused together."""
     with pytest.raises(CheckpointError) as caught:
-        layout([("a", F32, ()), ("a", F32, ()), ("__metadata__", F32, ())], 10)
-    assert [p.tensor for p in caught.value.problems] == ["a", "__metadata__"]
+        layout([("a", F32, ()), ("a", F32, ()), ("__metadata__", F32, ()), ("\ud800", F32, ())], 10)
+    assert [p.tensor for p in caught.value.problems] == ["a", "__metadata__", "'\\ud800'"]
     with pytest.raises(CheckpointError, match="at least one byte"):
         layout([], 0)
 
@@ -156,9 +156,7 @@ def test_unwritable_folder_is_told(tmp_path: Path) -> None:
         create_files(tmp_path / "none", layout([], 10))
 
 
-DTYPES_OF_NUMPY = {
-    code: dtype for code, dtype in DTYPES.items() if dtype.numpy is not None and dtype.itemsize >= 1
-}
+DTYPES_OF_NUMPY = {code: dtype for code, dtype in DTYPES.items() if dtype.numpy is not None and dtype.itemsize >= 1}
 TENSORS = st.dictionaries(
     st.text(min_size=1, max_size=8).filter(lambda t: t.isprintable() and t != "__metadata__"),
     st.tuples(
@@ -180,9 +178,7 @@ def test_round_trip(
     """What is written comes back, for any names, dtypes, shapes, bytes and shard size."""
     folder = tmp_path_factory.mktemp("round")
     named = [(name, DTYPES[code], tuple(shape)) for name, (code, shape, _) in tensors.items()]
-    payload = {
-        name: tensors[name][2].randbytes(dtype.nbytes(prod(shape))) for name, dtype, shape in named
-    }
+    payload = {name: tensors[name][2].randbytes(dtype.nbytes(prod(shape))) for name, dtype, shape in named}
     shards = layout(named, shard_size)
     create_files(folder, shards)
     fill(folder, shards, payload)

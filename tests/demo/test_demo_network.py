@@ -15,7 +15,7 @@ def _case(seed: int):
     rng = np.random.default_rng(seed)
     theta = {name: value.astype(np.float64) for name, value in initialise(rng, WIDTHS).items()}
     for value in theta.values():  # moves biases away from 0, so that no unit sits on its kink
-        value += rng.normal(0, 0.1, value.shape)
+        value[...] += rng.normal(0, 0.1, value.shape)
     return theta, rng.random((6, 8, 8)), rng.integers(0, 10, 6)
 
 

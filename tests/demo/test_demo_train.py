@@ -31,10 +31,7 @@ def test_training_lowers_the_loss_and_keeps_the_start(tune):
 def test_the_seed_decides_the_run(tune):
     """The same seed gives the same bits, another seed other weights."""
     start = initialise(np.random.default_rng(0))
-    runs = [
-        train(start, tune, Schedule(epochs=1, rate=0.02, seed=seed, shift=BROAD))
-        for seed in (1, 1, 2)
-    ]
+    runs = [train(start, tune, Schedule(epochs=1, rate=0.02, seed=seed, shift=BROAD)) for seed in (1, 1, 2)]
     assert all(np.array_equal(runs[0][name], runs[1][name]) for name in start)
     assert not all(np.array_equal(runs[0][name], runs[2][name]) for name in start)
 

@@ -13,9 +13,7 @@ from stockpot.settings import Setting
 
 
 def _number(setting: Setting) -> str:
-    cases = [
-        f"{'' if case.filter is None else case.filter + ':'}{_value(case.value)}" for case in setting.cases
-    ]
+    cases = [f"{'' if case.filter is None else case.filter + ':'}{_value(case.value)}" for case in setting.cases]
     return cases[0] if len(cases) == 1 else "<" + " ".join(cases) + ">"
 
 

@@ -25,21 +25,17 @@ models:
 
 def test_differences_to_a_base(tree: Tree) -> None:
     """Delta methods work on models minus base; the base among the models is left out."""
-    assert tree(TIES) == (
-        "1*B 1*ties(1*x -1*B {weight=0.5,density=0.2}; 1*y -1*B {weight=0.3}){}"
-    )
+    assert tree(TIES) == ("1*B 1*ties(1*x -1*B {weight=0.5,density=0.2}; 1*y -1*B {weight=0.3}){}")
 
 
 def test_base_need_not_be_listed(tree: Tree) -> None:
-    """mergekit adds the base by itself; listing it changes nothing."""
+    """Listing the base changes nothing: mergekit adds it by itself."""
     assert tree(TIES) == tree(TIES.replace("  - model: B\n", ""))
 
 
 def test_python_and_yaml_build_the_same_tree() -> None:
     """``base + 0.8 * ties(x - base)`` in both languages."""
-    recipe = parse_recipe(
-        "merge_method: ties\nbase_model: B\nmodels: [{model: x}]\nparameters: {lambda: 0.8}"
-    )
+    recipe = parse_recipe("merge_method: ties\nbase_model: B\nmodels: [{model: x}]\nparameters: {lambda: 0.8}")
     base = Leaf("B")
     python = base + 0.8 * Apply(recipe.expression.children[1].method, (Leaf("x") - base,))  # type: ignore[attr-defined]
     assert isinstance(recipe.expression, Linear)
@@ -76,12 +72,12 @@ def test_linear_takes_models_as_they_are(tree: Tree) -> None:
     ],
 )
 def test_the_base_is_the_start_of_an_interpolation(tree: Tree, body: str, expected: str) -> None:
-    """slerp starts at the base, wherever it is listed, and also when it is not."""
+    """The arc starts at the base, wherever it is listed, and also when it is not."""
     assert tree(f"merge_method: slerp\nparameters: {{t: 0.3}}\n{body}") == expected
 
 
 def test_optional_base(tree: Tree) -> None:
-    """nuslerp works on models, or on differences when a base is given."""
+    """The method works on models, or on differences when a base is given."""
     text = "merge_method: nuslerp\nmodels: [{model: a}, {model: b}]\nparameters: {weight: 1}\n"
     assert tree(text) == "nuslerp(a; b){weight=1}"
     assert tree(text + "base_model: c") == "1*c 1*nuslerp(1*a -1*c; 1*b -1*c){weight=1}"
@@ -118,9 +114,7 @@ slices:
     parameters: {lambda: 2}
   - sources: [{model: B, layer_range: [2, 4]}]
 """
-    assert tree(text) == (
-        "stack(1*B[0:2] 2*task_arithmetic(1*a[4:6] -1*B[0:2] {weight=0.5}){}; B[2:4])"
-    )
+    assert tree(text) == ("stack(1*B[0:2] 2*task_arithmetic(1*a[4:6] -1*B[0:2] {weight=0.5}){}; B[2:4])")
 
 
 def test_base_of_a_slice(tree: Tree) -> None:
@@ -148,7 +142,7 @@ slices:
 
 
 def test_a_single_source_is_copied_by_interpolations(tree: Tree) -> None:
-    """slerp of one source is that source, as in mergekit, and a note says so."""
+    """An arc through one source is that source, as in mergekit, and a note says so."""
     text = """
 merge_method: slerp
 base_model: a
@@ -163,9 +157,7 @@ slices:
 
 def test_whole_models_in_a_slice(tree: Tree) -> None:
     """Without layer_range a source is the whole model."""
-    assert tree("merge_method: linear\nslices: [{sources: [{model: a}, {model: b}]}]") == (
-        "stack(linear(a; b){})"
-    )
+    assert tree("merge_method: linear\nslices: [{sources: [{model: a}, {model: b}]}]") == ("stack(linear(a; b){})")
 
 
 def test_one_module_is_the_top_level(tree: Tree) -> None:

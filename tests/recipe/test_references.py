@@ -23,7 +23,7 @@ Tree = Callable[..., str]
         ("{model: {path: a+b}}", "a+b"),
         ("{path: c++}", "c++"),
         ("{model: a, override_architecture: X}", "a"),
-        ("@odd", "@odd"),
+        ("'@odd'", "@odd"),
         ("E:\\models\\a", "E:\\models\\a"),
         ("'D:/my models/a'", "D:/my models/a"),
         ("0.5", "0.5"),

@@ -7,53 +7,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from recipe_cases import TEXTS
 
+from stockpot.errors import StockpotError
 from stockpot.methods.registry import METHODS
 from stockpot.recipe.parse import parse_recipe
 
-TEXTS = {
-    "ties": """
-merge_method: ties
-base_model: B
-models:
-  - {model: B, parameters: {weight: 2}}
-  - model: x@r
-    parameters: {weight: [{filter: mlp, value: [0, 1]}, {value: 0.3}], density: 0.5}
-parameters: {lambda: [{filter: attn, value: 2}], int8_mask: true, epsilon: 0.1}
-dtype: bf16
-seed: 5
-""",
-    "slices": """
-merge_method: slerp
-base_model: {path: a+b}
-compat: mergekit
-slices:
-  - sources: [{model: {path: a+b}, layer_range: [0, 2]}, {model: b, layer_range: [0, 2]}]
-    parameters: {t: [0, 1]}
-  - base_model: b
-    sources: [{model: a, layer_range: [2, 4]}, {model: b, layer_range: [2, 4]}]
-parameters: {t: 0.5}
-chat_template: auto
-tokenizer: {source: union, pad_to_multiple_of: 64}
-""",
-    "documents": """
-name: soup
-merge_method: average
-dtype: float16
-out_dtype: bfloat16
-models: [{model: a}, {model: {merge_method: linear, models: [{model: c}], dtype: bf16}}]
----
-merge_method: ties
-variant: unweighted
-base_model: soup
-modules:
-  default: {models: [{model: d}], parameters: {weight: 0.5}}
-""",
-}
-
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_the_resolved_recipe_is_a_recipe(name: str, tree) -> None:  # type: ignore[no-untyped-def]
+def test_the_resolved_recipe_is_a_recipe(name: str) -> None:
     """Written as YAML it means the same, and resolves to itself."""
     recipe = parse_recipe(TEXTS[name])
     again_text = yaml.safe_dump_all(recipe.resolved["documents"])
@@ -102,7 +64,7 @@ def test_defaults_come_from_the_registry() -> None:
         text = f"merge_method: {method.name}\nbase_model: B\nmodels: [{{model: a}}, {{model: b}}]\n"
         try:
             resolved = parse_recipe(text).resolved
-        except Exception:  # noqa: BLE001, S112 - methods that need more are tested elsewhere
+        except StockpotError:
             continue
         for parameter in method.parameters:
             assert resolved["documents"][0]["parameters"][parameter.name] == parameter.default
@@ -111,8 +73,7 @@ def test_defaults_come_from_the_registry() -> None:
 def test_documents_used_twice_are_written_once() -> None:
     """Names stay names, so the data does not grow with each use."""
     text = "".join(
-        f"name: d{i}\nmerge_method: linear\nmodels: [{{model: d{i - 1}}}, {{model: m{i}}}]\n---\n"
-        for i in range(8)
+        f"name: d{i}\nmerge_method: linear\nmodels: [{{model: d{i - 1}}}, {{model: m{i}}}]\n---\n" for i in range(8)
     )
     resolved = parse_recipe(text).resolved
     assert len(resolved["documents"]) == 8

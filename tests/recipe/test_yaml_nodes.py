@@ -37,9 +37,7 @@ def test_documents_are_kept_apart() -> None:
 def test_duplicate_keys_name_both_lines() -> None:
     """A key that is given twice is a problem, which a plain YAML loader hides."""
     _, problems = compose("a: 1\nb: 2\na: 3\n")
-    assert [(p.message, p.line) for p in problems] == [
-        ("key 'a' is given twice, on lines 1 and 3", 3)
-    ]
+    assert [(p.message, p.line) for p in problems] == [("key 'a' is given twice, on lines 1 and 3", 3)]
 
 
 def test_duplicate_tokens_of_a_nested_mapping() -> None:
@@ -48,9 +46,7 @@ def test_duplicate_tokens_of_a_nested_mapping() -> None:
     assert problems[0].line == 3
 
 
-@pytest.mark.parametrize(
-    "word", ["0.5", "1e5", "010", "2024-01-01", "on", "1:30", "0x1F", "true", "~x"]
-)
+@pytest.mark.parametrize("word", ["0.5", "1e5", "010", "2024-01-01", "on", "1:30", "0x1F", "true", "~x"])
 def test_scalars_keep_their_text(word: str) -> None:
     """Model names that look like numbers, dates or booleans stay as written."""
     value = one(f"model: {word}").entries[0].value
@@ -112,8 +108,7 @@ def test_merge_key_needs_a_mapping() -> None:
 
 
 BILLION = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n"
-    for old, new in zip("abcdefghi", "bcdefghij", strict=True)
+    f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in zip("abcdefghi", "bcdefghij", strict=True)
 )
 
 
@@ -145,9 +140,7 @@ def test_unreadable_text_is_a_recipe_error(text: str, message: str) -> None:
         compose(text)
 
 
-@pytest.mark.parametrize(
-    "tag", ["!!python/object:os.system", "!custom", "!!binary", "!!set", "!!omap"]
-)
+@pytest.mark.parametrize("tag", ["!!python/object:os.system", "!custom", "!!binary", "!!set", "!!omap"])
 def test_tags_are_refused(tag: str) -> None:
     """Nothing is constructed; a tag that means nothing here is a problem."""
     _, problems = compose(f"a: {tag} {{}}")

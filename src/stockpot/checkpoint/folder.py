@@ -54,8 +54,8 @@ WEIGHT_SUFFIXES = (
 
 _STEMS = ("model", "diffusion_pytorch_model")
 _TRAINING = re.compile(
-    r"(training_args|optimizer|optim|scheduler|lr_scheduler|rng_state|random_states|sampler|scaler|zero_pp_rank)"
-    r"([_\-.\d].*)?\.(bin|pt|pth|th|ckpt|pkl|safetensors|distcp)"
+    r"(training_args|optimizer|optim|scheduler|lr_scheduler|rng_state|random_states|sampler|scaler"
+    r"|zero_pp_rank)([_\-.\d].*)?\.(bin|pt|pth|th|ckpt|pkl|safetensors|distcp)"
 )
 
 
@@ -124,9 +124,7 @@ def _safetensors(top: Sequence[str]) -> Weights | None:
         found = _standard(top, stem, ".safetensors", legacy=False)
         if found is not None:
             return found
-    files = [
-        n for n in top if n.endswith(".safetensors") and not is_adapter(n) and not training_state(n)
-    ]
+    files = [n for n in top if n.endswith(".safetensors") and not is_adapter(n) and not training_state(n)]
     files.sort(key=natural)
     usual = [n for n in files if not n.startswith("consolidated")]
     indexes = [n for n in top if ".safetensors.index" in n and n.endswith(".json")]
@@ -144,11 +142,7 @@ def _legacy(top: Sequence[str]) -> Weights | None:
         found = _standard(top, stem, ".bin", legacy=True)
         if found is not None:
             return found
-    files = [
-        n
-        for n in top
-        if n.endswith(LEGACY_SUFFIXES) and not is_adapter(n) and not training_state(n)
-    ]
+    files = [n for n in top if n.endswith(LEGACY_SUFFIXES) and not is_adapter(n) and not training_state(n)]
     if files:
         return Weights(legacy=True, files=tuple(sorted(files, key=natural)))
     return None
@@ -156,7 +150,7 @@ def _legacy(top: Sequence[str]) -> Weights | None:
 
 def is_adapter(name: str) -> bool:
     """Whether a file of this name holds an adapter's weights or settings."""
-    return name.startswith("adapter_") or "lora_weights" in name
+    return name.startswith(("adapter_model", "adapter_config", "pytorch_lora_weights"))
 
 
 def adapter_error(where: str) -> UnsupportedError:
@@ -166,9 +160,7 @@ def adapter_error(where: str) -> UnsupportedError:
     return UnsupportedError(Problem(message, file=where, fix=fix))
 
 
-def _nothing(
-    names: Sequence[str], top: Sequence[str], where: str
-) -> CheckpointError | UnsupportedError:
+def _nothing(names: Sequence[str], top: Sequence[str], where: str) -> CheckpointError | UnsupportedError:
     """The error for a folder without weights, with the likeliest reason."""
     if any(is_adapter(name) for name in top):
         return adapter_error(where)
@@ -176,18 +168,10 @@ def _nothing(
         kind = _FOREIGN.get(PurePosixPath(name).suffix)
         if kind is not None:
             fix = "use the safetensors version of this model"
-            return UnsupportedError(
-                Problem(f"holds {kind} weights only ({name})", file=where, fix=fix)
-            )
-    below = sorted(
-        {
-            n.rpartition("/")[0]
-            for n in names
-            if "/" in n and n.endswith((".safetensors", *LEGACY_SUFFIXES))
-        }
-    )
+            return UnsupportedError(Problem(f"holds {kind} weights only ({name})", file=where, fix=fix))
+    below = sorted({n.rpartition("/")[0] for n in names if "/" in n and n.endswith((".safetensors", *LEGACY_SUFFIXES))})
     fix = (
-        f"name one of its folders: {', '.join(below[:8])}"
+        f"name one of its folders, as a path: {', '.join(below[:8])}"
         if below
         else "name the folder that holds .safetensors files"
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -21,7 +20,7 @@ from typing import Any
 import xxhash
 
 from stockpot.checkpoint.dtypes import DTYPES, DType
-from stockpot.checkpoint.places import cannot_read
+from stockpot.checkpoint.places import cannot_read, must_be_file
 from stockpot.errors import CheckpointError, Problem
 
 __all__ = [
@@ -29,6 +28,7 @@ __all__ = [
     "Header",
     "HeaderEntry",
     "encode_header",
+    "is_unicode",
     "looks_like_header",
     "read_header",
 ]
@@ -80,10 +80,7 @@ def read_header(path: Path) -> Header:
         CheckpointError: naming the file, and the tensor where one is at fault.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise CheckpointError(
-                Problem("not a regular file", file=str(path), fix="name a .safetensors file")
-            )
+        must_be_file(path)
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             lead = file.read(8)
@@ -115,11 +112,7 @@ def encode_header(entries: Iterable[HeaderEntry], metadata: Mapping[str, str]) -
 
 def looks_like_header(lead: bytes) -> bool:
     """Whether a file that begins with ``lead`` (nine bytes or more) can be a safetensors file."""
-    return (
-        len(lead) >= 9
-        and lead[8:9] == b"{"
-        and int.from_bytes(lead[:8], "little") <= MAX_HEADER_BYTES
-    )
+    return len(lead) >= 9 and lead[8:9] == b"{" and int.from_bytes(lead[:8], "little") <= MAX_HEADER_BYTES
 
 
 def _length(path: Path, lead: bytes, size: int) -> int:
@@ -128,9 +121,7 @@ def _length(path: Path, lead: bytes, size: int) -> int:
     length = int.from_bytes(lead, "little")
     if lead == _LFS_POINTER[:8]:
         fix = "fetch the weights: run `git lfs pull` in its folder"
-        raise CheckpointError(
-            Problem("a git-lfs pointer, not the weights themselves", file=str(path), fix=fix)
-        )
+        raise CheckpointError(Problem("a git-lfs pointer, not the weights themselves", file=str(path), fix=fix))
     if length > MAX_HEADER_BYTES:
         raise _broken(path, f"header of {length} bytes exceeds {MAX_HEADER_BYTES}")
     if length > size - 8:
@@ -140,6 +131,8 @@ def _length(path: Path, lead: bytes, size: int) -> int:
 
 def _broken(path: Path, message: str, tensor: str | None = None) -> CheckpointError:
     fix = "the file is truncated or damaged: download or save it again"
+    if tensor is not None and (len(tensor) > 200 or not tensor.isprintable()):
+        tensor = _shown(tensor)
     return CheckpointError(Problem(message, tensor=tensor, file=str(path), fix=fix))
 
 
@@ -156,9 +149,7 @@ def _parse(path: Path, raw: bytes, size: int) -> Header:
     position = start
     for entry in entries:
         if entry.begin != position:
-            word = (
-                "overlaps the one before it" if entry.begin < position else "leaves a gap before it"
-            )
+            word = "overlaps the one before it" if entry.begin < position else "leaves a gap before it"
             raise _broken(path, f"byte range {word}", entry.name)
         position = entry.end
     if position != size:
@@ -171,7 +162,7 @@ def _load(path: Path, raw: bytes) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
             twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-            raise _broken(path, "the header names it twice", ascii(twice)[1:-1])
+            raise _broken(path, "the header names it twice", twice)
         return found
 
     try:
@@ -184,8 +175,8 @@ def _load(path: Path, raw: bytes) -> dict[str, Any]:
 
 
 def _entry(path: Path, name: str, value: Any, start: int, size: int) -> HeaderEntry:
-    if not _encodes(name):
-        raise _broken(path, "a tensor's name is not valid Unicode", ascii(name))
+    if not is_unicode(name):
+        raise _broken(path, "a tensor's name is not valid Unicode", name)
     if not isinstance(value, dict) or not {"dtype", "shape", "data_offsets"} <= value.keys():
         raise _broken(path, "entry lacks dtype, shape or data_offsets", name)
     dtype = DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
@@ -201,9 +192,7 @@ def _entry(path: Path, name: str, value: Any, start: int, size: int) -> HeaderEn
     if end > size:
         raise _broken(path, f"truncated: its bytes end at {end}, the file at {size}", name)
     if (elements * dtype.bits) % 8 or end - begin != dtype.nbytes(elements):
-        raise _broken(
-            path, f"{end - begin} bytes do not hold {dtype.code} of shape {_shown(shape)}", name
-        )
+        raise _broken(path, f"{end - begin} bytes do not hold {dtype.code} of shape {_shown(shape)}", name)
     return HeaderEntry(name, dtype, tuple(shape), begin, end)
 
 
@@ -220,12 +209,11 @@ def _elements(shape: Any) -> int | None:
 
 
 def _naturals(values: Any) -> bool:
-    return isinstance(values, list) and all(
-        type(v) is int and 0 <= v <= _MAX_ELEMENTS for v in values
-    )
+    return isinstance(values, list) and all(type(v) is int and 0 <= v <= _MAX_ELEMENTS for v in values)
 
 
-def _encodes(name: str) -> bool:
+def is_unicode(name: str) -> bool:
+    """Whether a file can hold this name; half a surrogate pair, which JSON can spell, it cannot."""
     try:
         name.encode()
     except UnicodeEncodeError:

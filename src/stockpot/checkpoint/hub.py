@@ -54,7 +54,7 @@ def fetch(wanted: HubId, offline: bool | None = None) -> Path:
         return _online(hub, wanted)
     except StockpotError:
         raise
-    except Exception as error:  # of requests, httpx or the library's own, by its version
+    except Exception as error:  # noqa: BLE001 - of requests, httpx or the library's own, by its version
         trouble = _trouble(hub, error)
         if trouble is None:
             raise _failed(hub, wanted, error) from None
@@ -68,9 +68,7 @@ def small_files(names: Sequence[str]) -> list[str]:
     ['config.json', 'vocab.txt']
     """
     return [
-        name
-        for name in names
-        if any(name.count("/") == p.count("/") and fnmatch.fnmatchcase(name, p) for p in _SMALL)
+        name for name in names if any(name.count("/") == p.count("/") and fnmatch.fnmatchcase(name, p) for p in _SMALL)
     ]
 
 
@@ -103,9 +101,7 @@ def _online(hub: Any, wanted: HubId) -> Path:
 def _download(hub: Any, wanted: HubId, names: Sequence[str]) -> Path:
     """Names are patterns to the library, so their special characters are escaped."""
     patterns = [glob.escape(name) for name in names]
-    return Path(
-        hub.snapshot_download(wanted.name, revision=wanted.revision, allow_patterns=patterns)
-    )
+    return Path(hub.snapshot_download(wanted.name, revision=wanted.revision, allow_patterns=patterns))
 
 
 def _cached(hub: Any, wanted: HubId, why: str) -> Path:
@@ -115,10 +111,8 @@ def _cached(hub: Any, wanted: HubId, why: str) -> Path:
     needs.
     """
     try:
-        found = hub.snapshot_download(
-            wanted.name, revision=wanted.revision, local_files_only=True, allow_patterns=[]
-        )
-    except Exception as error:
+        found = hub.snapshot_download(wanted.name, revision=wanted.revision, local_files_only=True, allow_patterns=[])
+    except Exception as error:  # noqa: BLE001 - likewise
         if not isinstance(error, hub.errors.LocalEntryNotFoundError):
             raise _failed(hub, wanted, error) from None
         name = _shown(wanted)
@@ -151,9 +145,7 @@ def _failed(hub: Any, wanted: HubId, error: Exception) -> CheckpointError:
         401,
         404,
     ):
-        message = (
-            f"no such file or folder, and no such repository on the hub (or a private one): {name}"
-        )
+        message = f"no such file or folder, and no such repository on the hub (or a private one): {name}"
         fix = "check the spelling; for a private one, log in (hf auth login, or set HF_TOKEN)"
     elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
         message, fix = f"no space left for {name}", "free some, or move the cache (HF_HOME)"

@@ -41,9 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise cannot_read(path, error) from error
     except (ValueError, RecursionError) as error:
-        message = (
-            f"not valid JSON: {error}" if isinstance(error, ValueError) else "nested too deeply"
-        )
+        message = f"not valid JSON: {error}" if isinstance(error, ValueError) else "nested too deeply"
         raise CheckpointError(Problem(message, file=str(path), fix="download it again")) from error
     if not isinstance(found, dict):
         raise CheckpointError(Problem("not a JSON object", file=str(path), fix="download it again"))

@@ -19,12 +19,13 @@ from typing import Any
 
 import xxhash
 
+from stockpot.checkpoint.header import is_unicode
 from stockpot.checkpoint.model import TensorRef
 from stockpot.checkpoint.pickles import run_pickle
 from stockpot.checkpoint.places import cannot_read
 from stockpot.checkpoint.torchnames import (
-    Damaged,
-    Refused,
+    DamagedError,
+    RefusedError,
     StorageRecord,
     TensorRecord,
     Unreadable,
@@ -38,6 +39,7 @@ MAX_PICKLE_BYTES = 64 << 20
 """A pickle of 100 000 tensors takes about 20 MB."""
 
 _MAX_DIRECTORY_BYTES = 16 << 20
+_MAX_PROBLEMS = 20
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _ZIP = b"PK\x03\x04"
 _LOCAL_HEADER = struct.Struct("<4s3H4L2H")
@@ -101,13 +103,13 @@ class _Bounded(io.BufferedReader):
     def _counted(self, data: bytes) -> bytes:
         self._left -= len(data)
         if self._left < 0:
-            raise Damaged(f"more than {MAX_PICKLE_BYTES >> 20} MiB of pickle or file directory")
+            raise DamagedError(f"more than {MAX_PICKLE_BYTES >> 20} MiB of pickle or file directory")
         return data
 
 
 def is_legacy(lead: bytes) -> bool:
     """Whether a file that begins with ``lead`` can be one that PyTorch wrote."""
-    return lead[:4] == _ZIP or (lead[:1] == b"\x80" and 2 <= lead[1] <= 5)
+    return lead[:4] == _ZIP or (lead[:1] == b"\x80" and b"\x02" <= lead[1:2] <= b"\x05")
 
 
 def read_legacy(path: Path) -> LegacyFile:
@@ -122,13 +124,11 @@ def read_legacy(path: Path) -> LegacyFile:
         with path.open("rb") as file:
             is_zip = file.read(4) == _ZIP
         contents = _open_zip(path, size) if is_zip else _open_stream(path, size)
-    except Refused as error:
-        fix = (
-            "if you trust its maker, load it with PyTorch and save its state_dict() as safetensors"
-        )
+    except RefusedError as error:
+        fix = "if you trust its maker, load it with PyTorch and save its state_dict() as safetensors"
         message = f"refused: it would run code ({error})"
         raise CheckpointError(Problem(message, file=str(path), fix=fix)) from error
-    except Damaged as error:
+    except DamagedError as error:
         message = f"not a readable PyTorch checkpoint: {error}"
         fix = f"download it again, or convert it {_CONVERT}"
         raise CheckpointError(Problem(message, file=str(path), fix=fix)) from error
@@ -138,7 +138,9 @@ def read_legacy(path: Path) -> LegacyFile:
     placed = [_place(path, name, leaf, contents.ranges) for name, leaf in found.tensors.items()]
     problems = [p for p in placed if isinstance(p, Problem)]
     if problems:
-        raise CheckpointError(*problems)
+        more = len(problems) - _MAX_PROBLEMS
+        rest = [Problem(f"and {more} more tensors", file=str(path))] if more > 0 else []
+        raise CheckpointError(*problems[:_MAX_PROBLEMS], *rest)
     tensors = tuple(p for p in placed if isinstance(p, TensorRef))
     return LegacyFile(tensors, found.skipped, contents.xxh3, size)
 
@@ -159,10 +161,10 @@ def _open_zip(path: Path, size: int) -> _Contents:
             by_name = {member.filename: member for member in members}
             order = by_name.get(f"{root}byteorder")
             if order is not None and _member(archive, order, 16) != b"little":
-                raise Damaged("its numbers are big-endian")
+                raise DamagedError("its numbers are big-endian")
             raw = _member(archive, by_name[f"{root}data.pkl"], MAX_PICKLE_BYTES)
     except _ZIP_ERRORS as error:
-        raise Damaged("a truncated or damaged zip file") from error
+        raise DamagedError("a truncated or damaged zip file") from error
     pickled = run_pickle(io.BytesIO(raw))
     return _Contents(pickled.value, ranges, xxhash.xxh3_128_hexdigest(raw))
 
@@ -171,40 +173,30 @@ def _root(members: list[zipfile.ZipInfo]) -> str:
     """The folder in the archive that holds everything, with its slash."""
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
-        raise Damaged("two members of the zip file have one name")
-    roots = [
-        name.removesuffix("data.pkl")
-        for name in names
-        if name.endswith("data.pkl") and name.count("/") < 2
-    ]
+        raise DamagedError("two members of the zip file have one name")
+    roots = [name.removesuffix("data.pkl") for name in names if name.endswith("data.pkl") and name.count("/") < 2]
     if len(roots) != 1:
-        raise Damaged("a zip file without PyTorch's data.pkl")
+        raise DamagedError("a zip file without PyTorch's data.pkl")
     if f"{roots[0]}constants.pkl" in names:
-        raise Damaged("a TorchScript program, not a state dict")
+        raise DamagedError("a TorchScript program, not a state dict")
     return roots[0]
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
     if member.file_size > limit:
-        raise Damaged(f"{member.filename} is larger than {limit} bytes")
+        raise DamagedError(f"{member.filename!a} is larger than {limit} bytes")
     return archive.read(member)
 
 
 def _range(file: _Bounded, member: zipfile.ZipInfo, size: int) -> tuple[int, int]:
     """First byte and number of bytes of an uncompressed member."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        raise Damaged(
-            f"{member.filename!a} is compressed or encrypted, so its bytes cannot be streamed"
-        )
+        raise DamagedError(f"{member.filename!a} is compressed or encrypted, so its bytes cannot be streamed")
     file.seek(member.header_offset)
     fields = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     start = member.header_offset + _LOCAL_HEADER.size + fields[-2] + fields[-1]
-    if (
-        fields[0] != _ZIP
-        or member.file_size != member.compress_size
-        or start + member.file_size > size
-    ):
-        raise Damaged(f"{member.filename!a} reaches beyond the file")
+    if fields[0] != _ZIP or member.file_size != member.compress_size or start + member.file_size > size:
+        raise DamagedError(f"{member.filename!a} reaches beyond the file")
     return start, member.file_size
 
 
@@ -212,17 +204,17 @@ def _open_stream(path: Path, size: int) -> _Contents:
     with _Bounded(path, MAX_PICKLE_BYTES) as file:
         lead = [run_pickle(file).value for _ in range(2)] if size > 0 else []
         if lead != [_MAGIC, _PROTOCOL]:
-            raise Damaged("neither of PyTorch's two formats")
+            raise DamagedError("neither of PyTorch's two formats")
         system = run_pickle(file).value
         if not isinstance(system, dict) or system.get("little_endian") is not True:
-            raise Damaged("its numbers are big-endian")
+            raise DamagedError("its numbers are big-endian")
         pickled = run_pickle(file)
         keys = run_pickle(file).value
         end = file.tell()
     with path.open("rb") as again:
         digest = xxhash.xxh3_128_hexdigest(again.read(end))
-    if not isinstance(keys, list):
-        raise Damaged("no list of its storages")
+    if not isinstance(keys, list) or not all(isinstance(key, str | int) for key in keys):
+        raise DamagedError("no list of its storages")
     return _Contents(pickled.value, _storages(path, keys, pickled.storages, end, size), digest)
 
 
@@ -237,10 +229,10 @@ def _storages(
             file.seek(position)
             count = file.read(8)
             if record is None or record.dtype is None or len(count) < 8:
-                raise Damaged("truncated, or with a storage of unknown dtype")
+                raise DamagedError("truncated, or with a storage of unknown dtype")
             length = int.from_bytes(count, "little") * record.dtype.itemsize
             if position + 8 + length > size:
-                raise Damaged("truncated: a storage reaches beyond the file")
+                raise DamagedError("truncated: a storage reaches beyond the file")
             ranges[key] = (position + 8, length)
             position += 8 + length
     return ranges
@@ -252,12 +244,12 @@ def _place(
     """Where the tensor's bytes lie in the file, or why they cannot be streamed from it."""
 
     def problem(message: str) -> Problem:
-        return Problem(
-            message, tensor=name, file=str(path), fix=f"re-save as safetensors, {_CONVERT}"
-        )
+        return Problem(message, tensor=name, file=str(path), fix=f"re-save as safetensors, {_CONVERT}")
 
     if isinstance(leaf, Unreadable):
         return problem(f"it is {leaf.kind}")
+    if not is_unicode(name):
+        return problem("its name is not valid Unicode")
     if not _contiguous(leaf.shape, leaf.stride):
         return problem("its elements do not lie in one piece (a non-contiguous view)")
     start, length = ranges.get(leaf.storage.key, (-1, 0))

@@ -18,7 +18,14 @@ from stockpot.checkpoint.folder import Weights, adapter_error, choose_weights, i
 from stockpot.checkpoint.header import looks_like_header, read_header
 from stockpot.checkpoint.jsons import read_index, read_json
 from stockpot.checkpoint.model import Checkpoint, TensorRef
-from stockpot.checkpoint.places import cannot_read, commit_of, existing_path, hub_id, member
+from stockpot.checkpoint.places import (
+    cannot_read,
+    commit_of,
+    existing_path,
+    hub_id,
+    member,
+    must_be_file,
+)
 from stockpot.errors import CheckpointError, Problem, UnsupportedError
 
 __all__ = ["open_checkpoint"]
@@ -55,9 +62,8 @@ def open_checkpoint(
         offline: Whether to use the hub's cache only; None asks the environment (HF_HUB_OFFLINE).
 
     Raises:
-        CheckpointError: with every problem found: files missing, truncated, damaged or not
-        readable,
-            duplicate names, files outside the folder, no weights, no such hub repository.
+        CheckpointError: with every problem found: files missing, truncated, damaged or outside the
+            folder, duplicate names, no weights, no permission, no such repository on the hub.
         UnsupportedError: for adapters and formats that Stockpot does not read.
     """
     try:
@@ -171,22 +177,14 @@ def _read_indexed(folder: Path, weights: Weights) -> list[_File]:
     for tensor, name in read_index(index).items():
         listed.setdefault(name, []).append(tensor)
     if not listed:
-        raise CheckpointError(
-            Problem("the index names no tensor", file=str(index), fix="download it again")
-        )
+        raise CheckpointError(Problem("the index names no tensor", file=str(index), fix="download it again"))
     cached = commit_of(folder) is not None
 
     def read(name: str) -> _File:
         path = member(folder, name)
-        if not os.path.exists(path):
-            fix = (
-                "the hub's cache is incomplete: run once with network access"
-                if cached
-                else "download it again"
-            )
-            raise CheckpointError(
-                Problem(f"missing: the index {index.name} names it", file=str(path), fix=fix)
-            )
+        if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for names that are too long
+            fix = "the hub's cache is incomplete: run once with network access" if cached else "download it again"
+            raise CheckpointError(Problem(f"missing: the index {index.name} names it", file=str(path), fix=fix))
         file = _read_file(path)
         held = {ref.name for ref in file.tensors}
         lacking = [tensor for tensor in listed[name] if tensor not in held]
@@ -216,29 +214,24 @@ def _each(steps: list[Callable[[], T]]) -> list[T]:
 def _read_file(path: Path) -> _File:
     """Read one file of weights; what it is shows in its first bytes, not in its name."""
     try:
+        must_be_file(path)
         with path.open("rb") as file:
             lead = file.read(16)
     except OSError as error:
         raise cannot_read(path, error) from error
     if path.suffix == ".safetensors" or looks_like_header(lead):
         header = read_header(path)
-        refs = tuple(
-            TensorRef(e.name, e.dtype, e.shape, str(path), e.begin) for e in header.entries
-        )
+        refs = tuple(TensorRef(e.name, e.dtype, e.shape, str(path), e.begin) for e in header.entries)
         return _File(path, refs, _facts(path, header.file_bytes, header.xxh3))
     foreign = _FOREIGN_LEADS.get(lead[:4])
     if foreign is not None:
         fix = "use the safetensors version of this model"
-        raise UnsupportedError(
-            Problem(f"{foreign} files are not supported", file=str(path), fix=fix)
-        )
+        raise UnsupportedError(Problem(f"{foreign} files are not supported", file=str(path), fix=fix))
     from stockpot.checkpoint.legacy import is_legacy, read_legacy  # seldom needed
 
     if not is_legacy(lead):
         fix = "name a .safetensors file, a PyTorch checkpoint, or a folder that holds them"
-        raise CheckpointError(
-            Problem("not a checkpoint that Stockpot knows", file=str(path), fix=fix)
-        )
+        raise CheckpointError(Problem("not a checkpoint that Stockpot knows", file=str(path), fix=fix))
     legacy = read_legacy(path)
     return _File(path, legacy.tensors, _facts(path, legacy.file_bytes, legacy.xxh3), legacy.skipped)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import pickletools
 import struct
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
 from stockpot.checkpoint.torchnames import (
     INERT,
-    Damaged,
+    DamagedError,
     StorageRecord,
     call,
     known_name,
@@ -44,21 +45,23 @@ def run_pickle(source: IO[bytes]) -> Pickled:
     """Read the pickle at which ``source`` stands, up to its last byte.
 
     Raises:
-        Refused: when it names anything but PyTorch's data.
-        Damaged: when it is malformed or too long.
+        RefusedError: when it names anything but PyTorch's data.
+        DamagedError: when it is malformed or too long.
     """
     machine = _Machine()
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(source)):
-            if count >= MAX_INSTRUCTIONS:
-                raise Damaged(f"more than {MAX_INSTRUCTIONS} pickle instructions")
-            step = _STEPS.get(opcode.name)
-            if step is None:
-                raise Damaged(f"the pickle instruction {opcode.name}, which PyTorch does not write")
-            step(machine, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python warns of odd escapes in text that we only skip
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(source)):
+                if count >= MAX_INSTRUCTIONS:
+                    raise DamagedError(f"more than {MAX_INSTRUCTIONS} pickle instructions")
+                step = _STEPS.get(opcode.name)
+                if step is None:
+                    raise DamagedError(f"{opcode.name}, an instruction PyTorch does not write")
+                step(machine, argument)
         return Pickled(machine.pop(), machine.storages)
     except _MALFORMED as error:
-        raise Damaged("a damaged pickle") from error
+        raise DamagedError("a damaged pickle") from error
 
 
 _MALFORMED = (
@@ -88,7 +91,7 @@ class _Machine:
     def pop(self) -> Any:
         value = self.stack.pop()
         if value is _MARK:
-            raise Damaged("a damaged pickle")
+            raise DamagedError("a damaged pickle")
         return value
 
     def pop_to_mark(self) -> list[Any]:
@@ -147,7 +150,7 @@ def _extend(machine: _Machine, values: Iterable[Any]) -> None:
     if isinstance(target, list):
         target.extend(values)
     elif target is not INERT:
-        raise Damaged("a damaged pickle")
+        raise DamagedError("a damaged pickle")
 
 
 def _update(machine: _Machine, values: list[Any]) -> None:
@@ -155,7 +158,7 @@ def _update(machine: _Machine, values: list[Any]) -> None:
     if isinstance(target, dict):
         target.update(pairs(values))
     elif target is not INERT:
-        raise Damaged("a damaged pickle")
+        raise DamagedError("a damaged pickle")
 
 
 def _append(machine: _Machine, _: Any) -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from stockpot.errors import CheckpointError, Problem
 
-__all__ = ["HubId", "cannot_read", "commit_of", "existing_path", "hub_id", "member"]
+__all__ = ["HubId", "cannot_read", "commit_of", "existing_path", "hub_id", "member", "must_be_file"]
 
 _PART = r"[A-Za-z0-9](?:[\w.-]*[\w])?"
 _HUB_ID = re.compile(rf"(?P<name>{_PART}(?:/{_PART})?)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
-_FILE_NAME = re.compile(
-    r".*\.(safetensors|gguf|bin|pt|pth|th|ckpt|h5|zip|json|yaml|yml)", re.IGNORECASE
-)
+_FILE_NAME = re.compile(r".*\.(safetensors|gguf|bin|pt|pth|th|ckpt|h5|zip|json|yaml|yml)", re.IGNORECASE)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -42,6 +41,17 @@ def cannot_read(path: Path, error: OSError) -> CheckpointError:
     return CheckpointError(Problem(message, file=str(path), fix=fix))
 
 
+def must_be_file(path: Path) -> None:
+    """Refuse what could block or never end, such as a named pipe.
+
+    Raises:
+        CheckpointError: when ``path`` is no regular file.
+        OSError: when it cannot be looked at.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise CheckpointError(Problem("not a regular file", file=str(path), fix="name a file"))
+
+
 def existing_path(reference: str, folder: str | None) -> Path | None:
     """The path that ``reference`` means, if it exists: absolute, below ``folder`` or the cwd.
 
@@ -52,7 +62,7 @@ def existing_path(reference: str, folder: str | None) -> Path | None:
         return None
     path = Path(reference)
     if reference.startswith("~"):
-        path = Path(os.path.expanduser(reference))
+        path = Path(os.path.expanduser(reference))  # noqa: PTH111 - Path's raises for unknown users
     candidates = [path] if folder is None or path.is_absolute() else [Path(folder) / path, path]
     for candidate in candidates:
         try:
@@ -101,14 +111,7 @@ def member(folder: Path, name: str) -> Path:
     """
     windows = PureWindowsPath(name)
     parts = PurePosixPath(name).parts
-    if (
-        not parts
-        or "\0" in name
-        or windows.drive
-        or windows.root
-        or ".." in parts
-        or ".." in windows.parts
-    ):
+    if not parts or "\0" in name or windows.drive or windows.root or ".." in parts or ".." in windows.parts:
         raise CheckpointError(
             Problem(
                 f"names a file outside its folder: {name!a}",
@@ -134,7 +137,7 @@ def _homes(folder: Path) -> list[Path]:
     real = Path(os.path.realpath(folder))
     caches = [
         snapshot.parent.parent
-        for place in (real, Path(os.path.abspath(folder)))
+        for place in (real, folder.absolute())
         for snapshot in (place, *place.parents)
         if snapshot.parent.name == "snapshots"
     ]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
+from typing import Self
 
 from stockpot.checkpoint.model import TensorRef
 from stockpot.errors import ExecutionError, Problem
@@ -26,7 +27,7 @@ class _Open:
 
 
 class PayloadReader:
-    """Reads byte ranges of tensors from files and from memory.
+    r"""Reads byte ranges of tensors from files and from memory.
 
     All methods may be called from any thread. The least recently used files are closed when more
     than ``max_files`` are open, never while a read on them is under way.
@@ -37,7 +38,7 @@ class PayloadReader:
     >>> with PayloadReader() as reader:
     ...     reader.read(ref, 1, memoryview(room := bytearray(2)))
     >>> room
-    bytearray(b'\\x01\\x02')
+    bytearray(b'\x01\x02')
     """
 
     def __init__(self, max_files: int = 128) -> None:
@@ -74,19 +75,17 @@ class PayloadReader:
         wanted = ref.nbytes - start_byte if length is None else length
         with self._using(ref, ref.file) as descriptor:
             try:
-                os.posix_fadvise(
-                    descriptor, ref.offset + start_byte, wanted, os.POSIX_FADV_WILLNEED
-                )
+                os.posix_fadvise(descriptor, ref.offset + start_byte, wanted, os.POSIX_FADV_WILLNEED)
             except OSError:
                 return  # advice only: some file systems do not take it
 
     def close(self) -> None:
-        """Close every file. The reader can be used again; it then opens what it needs."""
+        """Close every file that is not being read. The reader can be used again afterwards."""
         with self._lock:
             for path in [path for path, entry in self._open.items() if entry.users == 0]:
                 os.close(self._open.pop(path).descriptor)
 
-    def __enter__(self) -> PayloadReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -145,11 +144,7 @@ def _fill(ref: TensorRef, descriptor: int, offset: int, target: memoryview) -> N
             raise _failed(ref, "cannot be read", error) from error
         if count == 0:
             fix = "nothing may change the inputs during a merge: restore the file and run again"
-            raise ExecutionError(
-                Problem(
-                    "the file shrank while it was read", tensor=ref.name, file=ref.file, fix=fix
-                )
-            )
+            raise ExecutionError(Problem("the file shrank while it was read", tensor=ref.name, file=ref.file, fix=fix))
         done += count
 
 

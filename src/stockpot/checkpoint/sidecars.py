@@ -13,6 +13,7 @@ from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.folder import WEIGHT_SUFFIXES
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.places import cannot_read, member
+from stockpot.errors import CheckpointError, Problem
 
 __all__ = ["MAX_SIDECAR_BYTES", "Sidecar", "plan_sidecars"]
 
@@ -35,6 +36,8 @@ _LEFT_OUT_FOLDERS = (
     "onnx", "openvino", "coreml", "gguf", "flax", "metal",
 )  # fmt: skip
 
+_MAX_DEPTH = 3
+
 _NOT_CONFIGS = ("quantization_config", "compression_config")
 
 
@@ -49,8 +52,8 @@ def plan_sidecars(
 
     All small files of the donor's folder are copied: tokenizer, chat template, generation and
     processor configs, the model's own Python code (never run), licence. Its README, its training's
-    leftovers, weights, indexes and folders that hold weights are not; the modules of a
-    sentence-transformers model are copied whole.
+    leftovers, weights, indexes, and folders with weights or a hundred files are not; the modules
+    of a sentence-transformers model are copied whole.
 
     Args:
         donor: The checkpoint whose config and files the output gets.
@@ -65,11 +68,9 @@ def plan_sidecars(
     planned: list[Sidecar] = []
     config = _corrected(donor.config, dtype, tied, layers or {})
     if config != donor.config or (donor.config and donor.folder is None):
-        planned.append(
-            ("config.json", (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
-        )
+        planned.append(("config.json", (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()))
     elif donor.config and donor.folder is not None:
-        planned.append(("config.json", donor.folder / "config.json"))
+        planned.append(("config.json", member(donor.folder, "config.json")))
     if donor.folder is not None:
         try:
             planned.extend(_copies(donor.folder, {str(file) for file in donor.files}))
@@ -102,11 +103,7 @@ def _corrected(
             part["tie_word_embeddings"] = tied
     if dtype is not None and "model_type" in new and not {"torch_dtype", "dtype"} & new.keys():
         new["torch_dtype"] = dtype.torch_name
-    if (
-        tied is not None
-        and "model_type" in new
-        and not any("tie_word_embeddings" in part for part in parts)
-    ):
+    if tied is not None and "model_type" in new and not any("tie_word_embeddings" in part for part in parts):
         new["tie_word_embeddings"] = tied
     for key, value in layers.items():
         _set(new, parts, key, value)
@@ -125,10 +122,12 @@ def _configs(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _set(config: dict[str, Any], parts: list[dict[str, Any]], key: str, value: Any) -> None:
     """Set ``key`` at the path it names, else at the top, else in the nested config that has it."""
     *path, last = key.split(".")
-    target: Any = config
-    for step in path:
-        target = target.get(step, {}) if isinstance(target, dict) else {}
     if path:
+        target: Any = config
+        for step in path:
+            target = target.setdefault(step, {})
+            if not isinstance(target, dict):
+                raise CheckpointError(Problem(f"{step} in config.json is no map: cannot set {key}"))
         target[last] = value
         return
     holders = [part for part in parts if key in part]
@@ -143,17 +142,16 @@ def _small_files(folder: Path) -> Iterator[str]:
             if _wanted(entry):
                 yield entry.name
         elif entry.name in modules:
-            yield from (
-                f"{entry.name}/{below.name}" for below in sorted(entry.iterdir()) if _light(below)
-            )
+            yield from (f"{entry.name}/{below.name}" for below in sorted(entry.iterdir()) if _light(below))
         elif not _matches(entry.name, _LEFT_OUT_FOLDERS) and not entry.is_symlink():
             yield from _subfolder(entry, entry.name)
 
 
 def _subfolder(folder: Path, name: str) -> Iterator[str]:
-    """The small files of a folder and those below, unless it holds weights."""
+    """The small files of a folder and those below, unless it is no folder of settings."""
     entries = sorted(folder.iterdir())
-    if any(entry.name.endswith(WEIGHT_SUFFIXES) for entry in entries):
+    deep = name.count("/") >= _MAX_DEPTH
+    if deep or len(entries) >= 100 or any(e.name.endswith(WEIGHT_SUFFIXES) for e in entries):
         return
     for entry in entries:
         if not entry.is_dir():
@@ -179,11 +177,7 @@ def _modules(folder: Path) -> frozenset[str]:
 
 
 def _wanted(path: Path) -> bool:
-    return (
-        not path.name.endswith(WEIGHT_SUFFIXES)
-        and not _matches(path.name, _LEFT_OUT)
-        and _light(path)
-    )
+    return not path.name.endswith(WEIGHT_SUFFIXES) and not _matches(path.name, _LEFT_OUT) and _light(path)
 
 
 def _light(path: Path) -> bool:

@@ -16,10 +16,10 @@ from stockpot.errors import CheckpointError
 
 __all__ = [
     "INERT",
-    "Damaged",
+    "DamagedError",
     "Inert",
     "Name",
-    "Refused",
+    "RefusedError",
     "StorageRecord",
     "TensorRecord",
     "Unreadable",
@@ -33,11 +33,11 @@ _MAX_DIMENSIONS = 64
 _MAX_COUNT = 2**62
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The pickle names something that is not data; the text is that name."""
 
 
-class Damaged(Exception):
+class DamagedError(Exception):
     """The bytes are no pickle, or one that PyTorch does not write; the text says what is wrong."""
 
 
@@ -96,26 +96,26 @@ def known_name(module: Any, name: Any) -> Name:
     """The name, if it is one of PyTorch's data.
 
     Raises:
-        Refused: for any other.
-        Damaged: when module and name are not even text.
+        RefusedError: for any other.
+        DamagedError: when module and name are not even text.
     """
     if not isinstance(module, str) or not isinstance(name, str):
-        raise Damaged("a damaged pickle")
+        raise DamagedError("a damaged pickle")
     found = Name(module, name)
     if str(found) in _CALLS or _is_storage(found) or _dtype_of(found) is not None:
         return found
-    raise Refused(ascii(str(found))[1:-1][:80])
+    raise RefusedError(ascii(str(found))[1:-1][:80])
 
 
 def call(function: Any, arguments: Any) -> Any:
     """What PyTorch's ``function`` would make of ``arguments``, as a record.
 
     Raises:
-        Damaged: when it is no function, or the arguments do not fit.
+        DamagedError: when it is no function, or the arguments do not fit.
     """
     make = _CALLS.get(str(function)) if isinstance(function, Name) else None
     if make is None or not isinstance(arguments, tuple):
-        raise Damaged("a damaged pickle")
+        raise DamagedError("a damaged pickle")
     return make(arguments)
 
 
@@ -123,15 +123,15 @@ def storage_record(written: Any) -> StorageRecord:
     """The storage that a persistent id describes.
 
     Raises:
-        Damaged: when it describes none.
+        DamagedError: when it describes none.
     """
     if not isinstance(written, tuple) or len(written) not in {5, 6} or written[0] != "storage":
-        raise Damaged("a persistent id that is no storage")
+        raise DamagedError("a persistent id that is no storage")
     kind, key, _, elements = written[1:5]
     if not _is_storage(kind) or not isinstance(key, str | int) or not _natural(elements):
-        raise Damaged("a damaged storage record")
+        raise DamagedError("a damaged storage record")
     if len(written) == 6 and written[5] is not None:
-        raise Damaged("a view of a storage, as PyTorch before 0.4 wrote them")
+        raise DamagedError("a view of a storage, as PyTorch before 0.4 wrote them")
     code = _STORAGES.get(kind.name.removesuffix("Storage"))
     return StorageRecord(str(key), None if code is None else DTYPES[code], elements)
 
@@ -143,8 +143,7 @@ def pairs(values: Sequence[Any]) -> dict[Any, Any]:
     """
     plain = (str, int, float, bytes, type(None))
     return {
-        key if isinstance(key, plain) else object(): value
-        for key, value in zip(values[::2], values[1::2], strict=True)
+        key if isinstance(key, plain) else object(): value for key, value in zip(values[::2], values[1::2], strict=True)
     }
 
 
@@ -167,9 +166,7 @@ def _natural(value: Any) -> bool:
 
 
 def _naturals(values: Any) -> bool:
-    return (
-        isinstance(values, tuple) and len(values) <= _MAX_DIMENSIONS and all(map(_natural, values))
-    )
+    return isinstance(values, tuple) and len(values) <= _MAX_DIMENSIONS and all(map(_natural, values))
 
 
 def _tensor(arguments: tuple[Any, ...]) -> TensorRecord | Unreadable:
@@ -184,14 +181,12 @@ def _tensor_v3(arguments: tuple[Any, ...]) -> TensorRecord | Unreadable:
     return _view(arguments[:4], _dtype_of(arguments[6]), arguments[7:])
 
 
-def _view(
-    place: tuple[Any, ...], dtype: DType | None, metadata: tuple[Any, ...]
-) -> TensorRecord | Unreadable:
+def _view(place: tuple[Any, ...], dtype: DType | None, metadata: tuple[Any, ...]) -> TensorRecord | Unreadable:
     storage, offset, shape, stride = place
     if not isinstance(storage, StorageRecord) or not _natural(offset):
-        raise Damaged("a damaged tensor record")
+        raise DamagedError("a damaged tensor record")
     if not _naturals(shape) or not _naturals(stride) or len(shape) != len(stride):
-        raise Damaged("a damaged tensor record")
+        raise DamagedError("a damaged tensor record")
     if any(metadata):
         return Unreadable("a conjugate or negative view")
     if dtype is None:

@@ -21,9 +21,7 @@ _WRAPPERS = {
     "state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights",
     "params",
 }  # fmt: skip
-_TRAINING = re.compile(
-    r"optim|sched|scaler|\bema|_ema|ema_|rng|^opt$|^loops$|^callbacks$|^amp$", re.IGNORECASE
-)
+_TRAINING = re.compile(r"optim|sched|scaler|\bema|_ema|ema_|\brng|rng_|^opt$|^loops$|^callbacks$|^amp$", re.IGNORECASE)
 _MAX_DEPTH = 16
 _MAX_LISTED = 100
 
@@ -81,17 +79,11 @@ class _Finder:
         waiting = [value]
         while waiting:
             here = waiting.pop()
-            if id(here) in self._with or any(
-                isinstance(k, str) and _is_tensor(v) for k, v in here.items()
-            ):
+            if id(here) in self._with or any(isinstance(k, str) and _is_tensor(v) for k, v in here.items()):
                 self._with |= {id(here), id(value)}
                 return True
             for item in here.values():
-                if (
-                    isinstance(item, dict)
-                    and id(item) not in seen
-                    and id(item) not in self._without
-                ):
+                if isinstance(item, dict) and id(item) not in seen and id(item) not in self._without:
                     seen.add(id(item))
                     waiting.append(item)
         self._without |= seen

@@ -14,7 +14,7 @@ from math import prod
 from pathlib import Path
 
 from stockpot.checkpoint.dtypes import DType
-from stockpot.checkpoint.header import MAX_HEADER_BYTES, HeaderEntry, encode_header
+from stockpot.checkpoint.header import MAX_HEADER_BYTES, HeaderEntry, encode_header, is_unicode
 from stockpot.errors import CheckpointError, ExecutionError, Problem
 
 __all__ = ["ShardLayout", "create_files", "index_bytes", "layout"]
@@ -47,9 +47,7 @@ class ShardLayout:
         return self.size - len(self.header)
 
 
-def layout(
-    tensors: Sequence[Named], shard_size: int, stem: str = "model"
-) -> tuple[ShardLayout, ...]:
+def layout(tensors: Sequence[Named], shard_size: int, stem: str = "model") -> tuple[ShardLayout, ...]:
     """Share ``tensors`` out to files of at most ``shard_size`` payload bytes, in the order given.
 
     A larger tensor gets a file of its own. Within a file, tensors of wider dtypes come first (the
@@ -69,9 +67,7 @@ def layout(
         CheckpointError: when two tensors have one name, or a name cannot be written.
     """
     if shard_size < 1:
-        raise CheckpointError(
-            Problem(f"shards of {shard_size} bytes", fix="give a size of at least one byte")
-        )
+        raise CheckpointError(Problem(f"shards of {shard_size} bytes", fix="give a size of at least one byte"))
     _check_names(tensors)
     shards = list(_share(tensors, shard_size)) or [[]]
     count = len(shards)
@@ -92,7 +88,7 @@ def index_bytes(layouts: Sequence[ShardLayout]) -> bytes | None:
     return (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def create_files(folder: Path, layouts: Sequence[ShardLayout], stem: str = "model") -> None:
+def create_files(folder: Path, layouts: Sequence[ShardLayout]) -> None:
     """Create every file in ``folder`` with its header and final size, and their index.
 
     Nothing is filled with zeros: the payload is a hole until it is written. Files that exist keep
@@ -114,6 +110,7 @@ def create_files(folder: Path, layouts: Sequence[ShardLayout], stem: str = "mode
             raise _unwritable(path, error) from error
     index = index_bytes(layouts)
     if index is not None:
+        stem = layouts[0].file.rsplit("-", 3)[0]
         path = folder / f"{stem}.safetensors.index.json"
         try:
             path.write_bytes(index)
@@ -128,9 +125,9 @@ def _check_names(tensors: Sequence[Named]) -> None:
         if name in seen:
             problems.append(Problem("two output tensors have this name", tensor=name))
         elif name == "__metadata__":
-            problems.append(
-                Problem("the format keeps this name for itself", tensor=name, fix="rename it")
-            )
+            problems.append(Problem("the format keeps this name for itself", tensor=name, fix="rename it"))
+        elif not is_unicode(name):
+            problems.append(Problem("its name is not valid Unicode", tensor=ascii(name)))
         seen.add(name)
     if problems:
         raise CheckpointError(*problems)
@@ -178,6 +175,4 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 def _unwritable(path: Path, error: OSError) -> ExecutionError:
     message = f"cannot be written: {error.strerror or error}"
-    return ExecutionError(
-        Problem(message, file=str(path), fix="check the folder's permissions and free space")
-    )
+    return ExecutionError(Problem(message, file=str(path), fix="check the folder's permissions and free space"))

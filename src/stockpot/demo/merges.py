@@ -86,9 +86,7 @@ def _average(models: Sequence[str]) -> Recipe:
     return Recipe("linear", tuple(models), each={"weight": 1.0})
 
 
-def cook_all(
-    kitchen: Kitchen, ranking: Sequence[tuple[str, float]], *, fine_grid: bool
-) -> Iterator[Merged]:
+def cook_all(kitchen: Kitchen, ranking: Sequence[tuple[str, float]], *, fine_grid: bool) -> Iterator[Merged]:
     """Make every merge of the table, in its order."""
     step = 1 if fine_grid else 3
     sound = tuple(run.name for run in FINE_TUNES if run.sound)
@@ -97,12 +95,8 @@ def cook_all(
     yield replace(everything, about=f"{len(FINE_TUNES)} models, the diverged one too")
     yield kitchen.cook("uniform", _average(sound))
     yield greedy_soup(kitchen, ranking)
-    yield kitchen.choose(
-        "wise_ft", lambda a: Recipe("wise_ft", (best,), "base", whole={"alpha": a}), _SHARES[::step]
-    )
-    yield kitchen.choose(
-        "slerp", lambda t: Recipe("slerp", (best, second), best, whole={"t": t}), _SHARES[::step]
-    )
+    yield kitchen.choose("wise_ft", lambda a: Recipe("wise_ft", (best,), "base", whole={"alpha": a}), _SHARES[::step])
+    yield kitchen.choose("slerp", lambda t: Recipe("slerp", (best, second), best, whole={"t": t}), _SHARES[::step])
     yield kitchen.cook("model_stock", Recipe("model_stock", sound, "base"))
     for name, density, normalize in _TASK_VECTOR_METHODS:
         grid = _MEAN_STRENGTHS if normalize else _SUM_STRENGTHS
@@ -118,9 +112,7 @@ _TASK_VECTOR_METHODS = (
 """Method, density, and whether it averages the task vectors (else sums them)."""
 
 
-def _task_vectors(
-    method: str, density: float | None, *, normalize: bool
-) -> Callable[[float], Recipe]:
+def _task_vectors(method: str, density: float | None, *, normalize: bool) -> Callable[[float], Recipe]:
     """Return a recipe over the specialists as a function of lambda."""
     each = {"weight": 1.0} if density is None else {"weight": 1.0, "density": density}
 

@@ -72,9 +72,7 @@ def _softmax(z: FloatArray) -> FloatArray:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=z.dtype)
 
 
-def _targets(
-    labels: IntArray, classes: int, smoothing: float, dtype: np.dtype[np.float32]
-) -> FloatArray:
+def _targets(labels: IntArray, classes: int, smoothing: float, dtype: np.dtype[np.float32]) -> FloatArray:
     target = np.full((len(labels), classes), smoothing / classes, dtype)
     target[np.arange(len(labels)), labels] += 1 - smoothing
     return target

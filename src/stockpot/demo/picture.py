@@ -107,9 +107,7 @@ def _draw_dots(axes: Axes, lines: Sequence[_Line], best_single: Row) -> None:
 def _draw_cells(axes: Axes, lines: Sequence[_Line]) -> None:
     """Draw the accuracy in every column, shaded from the column's lowest to its highest value."""
     columns = [*lines[0].row.scores.by_column, "mean"]
-    table = 100 * np.array(
-        [[*line.row.scores.by_column.values(), line.row.scores.shifted] for line in lines]
-    )
+    table = 100 * np.array([[*line.row.scores.by_column.values(), line.row.scores.shifted] for line in lines])
     low = np.min(np.where(table < _LOWEST, np.inf, table), axis=0)
     shade = np.clip((table - low) / np.maximum(table.max(axis=0) - low, 1e-9), 0, 1)
     for i, line in enumerate(lines):
@@ -117,9 +115,7 @@ def _draw_cells(axes: Axes, lines: Sequence[_Line]) -> None:
             corner = (j + 0.03, line.y - 0.45)
             axes.add_patch(Rectangle(corner, 0.94, 0.9, color=_SHADES(shade[i, j]), linewidth=0))
             ink = "white" if shade[i, j] > _DARK else _INK
-            axes.text(
-                j + 0.5, line.y, f"{value:.1f}", ha="center", va="center", fontsize=8.5, color=ink
-            )
+            axes.text(j + 0.5, line.y, f"{value:.1f}", ha="center", va="center", fontsize=8.5, color=ink)
     for j, name in enumerate(columns):
         axes.text(j + 0.5, 0.1, name, ha="center", va="center", fontsize=8.5, color=_FAINT)
     axes.set_xlim(-0.15, len(columns))

@@ -61,9 +61,7 @@ def _rows(folder: Path, effort: Effort, seed: int, report: Report) -> tuple[Row,
     )
 
 
-def _train_all(
-    folder: Path, digits: Digits, effort: Effort, seed: int, report: Report
-) -> Mapping[str, Parameters]:
+def _train_all(folder: Path, digits: Digits, effort: Effort, seed: int, report: Report) -> Mapping[str, Parameters]:
     """Train and save the start, named ``base``, and every fine-tune of it."""
     report(f"Training the shared start on {len(digits.pretrain.labels)} broadly shifted images")
     models = {"base": train_start(digits, effort, seed)}
@@ -76,14 +74,9 @@ def _train_all(
     return models
 
 
-def _single_rows(
-    models: Mapping[str, Parameters], select: Mapping[str, float], exam: Benchmark
-) -> tuple[Row, ...]:
+def _single_rows(models: Mapping[str, Parameters], select: Mapping[str, float], exam: Benchmark) -> tuple[Row, ...]:
     start = Row("base", "start", "the shared start", select["base"], exam.score(models["base"]))
-    singles = (
-        Row(run.name, "single", run.about, select[run.name], exam.score(models[run.name]))
-        for run in FINE_TUNES
-    )
+    singles = (Row(run.name, "single", run.about, select[run.name], exam.score(models[run.name])) for run in FINE_TUNES)
     return (start, *singles)
 
 

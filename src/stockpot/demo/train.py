@@ -42,9 +42,7 @@ def train(start: Parameters, split: Split, schedule: Schedule) -> Parameters:
             order = rng.permutation(len(seen.labels))
         first = step % steps_an_epoch * schedule.batch
         rows = order[first : first + schedule.batch]
-        _, gradient = loss_and_gradient(
-            theta, seen.images[rows], seen.labels[rows], schedule.smoothing
-        )
+        _, gradient = loss_and_gradient(theta, seen.images[rows], seen.labels[rows], schedule.smoothing)
         rate = schedule.rate * (1 + np.cos(np.pi * step / total)) / 2
         _move(theta, speed, _clipped(gradient, schedule.clip), rate, schedule.momentum)
     return theta

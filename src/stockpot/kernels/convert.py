@@ -24,6 +24,7 @@ __all__ = [
     "F64",
     "ROW",
     "accumulate",
+    "brain",
     "narrow",
     "narrow_block",
     "widen",
@@ -53,7 +54,7 @@ _INFINITE32 = np.uint32(0x7F800000)
 
 
 @inline
-def _brain(bits: int) -> float:
+def brain(bits: int) -> float:
     return np.float64(np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32))
 
 
@@ -72,9 +73,9 @@ def _half(bits: int) -> float:
 def widen(raw: Any, code: int, start: int, n: int, b: Any, out: Any) -> None:
     """out[:n] = elements start … start + n of the bytes ``raw``, as float64, less b[:n]."""
     if code == 2:
-        brain = raw[2 * start : 2 * (start + n)].view(np.uint16)
+        words = raw[2 * start : 2 * (start + n)].view(np.uint16)
         for i in range(n):
-            out[i] = _brain(brain[i]) - b[i]
+            out[i] = brain(words[i]) - b[i]
     elif code == 1:
         single = raw[4 * start : 4 * (start + n)].view(np.float32)
         for i in range(n):
@@ -99,9 +100,9 @@ def widen(raw: Any, code: int, start: int, n: int, b: Any, out: Any) -> None:
 def accumulate(raw: Any, code: int, start: int, n: int, b: Any, factor: float, acc: Any) -> None:
     """acc[:n] += factor × (elements start … start + n of the bytes ``raw``, less b[:n])."""
     if code == 2:
-        brain = raw[2 * start : 2 * (start + n)].view(np.uint16)
+        words = raw[2 * start : 2 * (start + n)].view(np.uint16)
         for i in range(n):
-            acc[i] += factor * (_brain(brain[i]) - b[i])
+            acc[i] += factor * (brain(words[i]) - b[i])
     elif code == 1:
         single = raw[4 * start : 4 * (start + n)].view(np.float32)
         for i in range(n):
@@ -161,10 +162,10 @@ def narrow(row: Any, n: int, raw: Any, code: int, start: int) -> bool:
     """Round row[:n] into elements start … of ``raw``; True when one was not finite or became so."""
     bad = False
     if code == 2:
-        brain = raw[2 * start : 2 * (start + n)].view(np.uint16)
+        words = raw[2 * start : 2 * (start + n)].view(np.uint16)
         for i in range(n):
             y = np.float32(_rounded(row[i], 7, -126))
-            brain[i] = np.uint16(np.uint32(y.view(np.uint32)) >> np.uint32(16))
+            words[i] = np.uint16(np.uint32(y.view(np.uint32)) >> np.uint32(16))
             bad |= not (abs(y) < np.float32(np.inf))
     elif code == 1:
         single = raw[4 * start : 4 * (start + n)].view(np.float32)

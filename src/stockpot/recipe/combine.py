@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from stockpot.expression import Apply, Expression, Leaf, Linear, Term
 from stockpot.methods.declare import Base, Method
@@ -71,12 +72,15 @@ class Group:
         module = self.merge.module[1] if self.merge.module is not None else {}
         return (self.piece.parameters, module, self.merge.parameters)
 
-    @property
+    @cached_property
     def listed(self) -> Input | None:
         """The first input that is the base."""
-        return next(
-            (i for i in self.inputs if self.base is not None and i.key == self.base_key), None
-        )
+        return next((i for i in self.inputs if self.base is not None and i.key == self.base_key), None)
+
+    def inputs_of(self, base: Base) -> tuple[Input, ...]:
+        """The inputs that a method works on to which the base is ``base``."""
+        apart = base in (Base.REQUIRED, Base.OPTIONAL)
+        return tuple(i for i in self.inputs if i is not self.listed) if apart else self.inputs
 
 
 def combine(method: Method, group: Group, findings: Findings) -> Expression:
@@ -89,9 +93,7 @@ def combine(method: Method, group: Group, findings: Findings) -> Expression:
         return _from_base(method, group, findings)
     if method.base is Base.REQUIRED and group.base is None:
         fix = "base_model: the model that the others were fine-tuned from"
-        findings.problem(
-            f"{method.name} works on differences and needs a base", group.merge.method_line, fix
-        )
+        findings.problem(f"{method.name} works on differences and needs a base", group.merge.method_line, fix)
         group = replace(group, base_whole=Leaf("(no base)"))
     if method.base is Base.NONE or group.base_whole is None:
         return _applied(method, group, group.inputs)
@@ -109,12 +111,10 @@ def _around_base(method: Method, group: Group, findings: Findings) -> Expression
         )
     base = own.expression if own is not None else group.base_whole
     assert base is not None
-    inputs = [i for i in group.inputs if i is not own]
+    inputs = group.inputs_of(method.base)
     if own is not None and own.source.parameters:
         names = ", ".join(own.source.parameters)
-        findings.note(
-            f"{_name(group.base)} is the base: its own {names} changes nothing", own.source.line
-        )
+        findings.note(f"{_name(group.base)} is the base: its own {names} changes nothing", own.source.line)
     if not inputs and group.merge.sliced:
         return base
     applied = _applied(method, group, inputs, [i.expression - base for i in inputs])
@@ -143,9 +143,7 @@ def _from_base(method: Method, group: Group, findings: Findings) -> Expression:
     elif own is None and len(inputs) == 2:
         line = group.base.line if isinstance(group.base, Reference) else group.line
         message = f"{method.name}: base_model {_name(group.base)} is neither of the two models"
-        findings.unknown(
-            message, line, f"base_model: {names} (the second, in mergekit until January 2024)"
-        )
+        findings.unknown(message, line, f"base_model: {names} (the second, in mergekit until January 2024)")
         own = inputs[1]
     first = [] if own is None else [own]
     return _applied(method, group, [*first, *(i for i in inputs if i is not own)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from stockpot.errors import Problem, RecipeError, UnsupportedError
 
-__all__ = ["Findings"]
+__all__ = ["Findings", "in_order"]
 
 
 @dataclass
@@ -21,9 +21,9 @@ class Findings:
 
     file: str | None = None
     lenient: bool = False
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[Problem] = field(default_factory=list)
-    unsupported: list[Problem] = field(default_factory=list)
+    problems: dict[Problem, None] = field(default_factory=dict)
+    notes: dict[Problem, None] = field(default_factory=dict)
+    unsupported: dict[Problem, None] = field(default_factory=dict)
     blocked: bool = False
 
     def problem(self, message: str, line: int | None, fix: str | None = None) -> None:
@@ -32,27 +32,22 @@ class Findings:
 
     def unknown(self, message: str, line: int | None, fix: str | None = None) -> None:
         """An unknown key or parameter: a problem, or a note when the reading is lenient."""
-        self._add(
-            self.notes if self.lenient else self.problems, Problem(message, line=line, fix=fix)
-        )
+        self._add(self.notes if self.lenient else self.problems, Problem(message, line=line, fix=fix))
 
     def note(self, message: str, line: int | None, fix: str | None = None) -> None:
         """Something worth telling that changes nothing."""
         self._add(self.notes, Problem(message, line=line, fix=fix))
 
-    def not_yet(
-        self, message: str, line: int | None, fix: str | None = None, *, blocks: bool = True
-    ) -> None:
+    def not_yet(self, message: str, line: int | None, fix: str | None = None, *, blocks: bool = True) -> None:
         """A feature that is missing; ``blocks`` when no expression can be built without it."""
         self.blocked = self.blocked or blocks
         self._add(self.unsupported, Problem(message, line=line, fix=fix))
 
     def adopt(self, problems: Iterable[Problem]) -> None:
         """Problems of an expression; one that was found in another slice is not repeated."""
+        told = {(p.message, p.fix) for p in self.problems}
         for problem in problems:
-            if not any(
-                p.message == problem.message and p.fix == problem.fix for p in self.problems
-            ):
+            if (problem.message, problem.fix) not in told:
                 self._add(self.problems, problem)
 
     def raise_if_any(self) -> None:
@@ -67,10 +62,9 @@ class Findings:
         if self.blocked:
             raise UnsupportedError(*in_order(self.unsupported))
 
-    def _add(self, to: list[Problem], problem: Problem) -> None:
-        problem = replace(problem, file=self.file)
-        if problem not in to:
-            to.append(problem)
+    def _add(self, to: dict[Problem, None], problem: Problem) -> None:
+        """Each problem once, in the order found: a dict is an ordered set."""
+        to[replace(problem, file=self.file)] = None
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:

@@ -136,9 +136,7 @@ _INPUTS = (
         "the layers of the result, from the first to the last, each merged from its sources",
     ),
 )
-_MODULES = Key(
-    "modules", MapOf(Section("module"), "modules"), "models or slices for each part of a model"
-)
+_MODULES = Key("modules", MapOf(Section("module"), "modules"), "models or slices for each part of a model")
 _PARAMETERS = Key(
     "parameters",
     Named("parameters"),
@@ -165,9 +163,7 @@ _MERGE = (
         Named("dtype"),
         "dtype of the result when out_dtype is not given; arithmetic is in float32",
     ),
-    Key(
-        "out_dtype", Named("dtype"), "dtype of the result; without both, each tensor keeps its own"
-    ),
+    Key("out_dtype", Named("dtype"), "dtype of the result; without both, each tensor keeps its own"),
     Key("variant", Text(), "a variant of the method, named by its documentation"),
     Key(
         "compat",
@@ -252,9 +248,7 @@ PLACES: Mapping[str, Place] = MappingProxyType(
         "case": Place(
             "a conditional value",
             (
-                Key(
-                    "value", Named("gradient"), "a number, or a gradient over depth", required=True
-                ),
+                Key("value", Named("gradient"), "a number, or a gradient over depth", required=True),
                 Key("filter", Text(), "part of a tensor's name; without it (or *), every tensor"),
             ),
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from types import MappingProxyType
 
 from stockpot.methods.declare import Base, Method
@@ -54,9 +55,7 @@ MERGEKIT: Mapping[str, Pending] = MappingProxyType(
 )
 """Methods of mergekit beyond the first ones, with mergekit's own parameter names."""
 
-PENDING: Mapping[str, Pending] = MappingProxyType(
-    {n: p for n, p in MERGEKIT.items() if n not in METHODS}
-)
+PENDING: Mapping[str, Pending] = MappingProxyType({n: p for n, p in MERGEKIT.items() if n not in METHODS})
 """Those that the registry does not have yet; empties itself as the registry grows."""
 
 _LAMBDA = "factor of the merged difference before it is added to the base"
@@ -70,6 +69,7 @@ _DOCS = {
 }
 
 
+@cache
 def known_parameters() -> Mapping[str, str]:
     """Parameter name → one line, for every parameter that some method takes."""
     found = {p.name: p.doc for method in METHODS.values() for p in method.parameters}
@@ -77,7 +77,7 @@ def known_parameters() -> Mapping[str, str]:
     for pending in MERGEKIT.values():
         for name in pending.parameters:
             found.setdefault(name, _DOCS.get(name, _NO_DOC))
-    return found
+    return MappingProxyType(found)
 
 
 def takes(method: Method | Pending) -> tuple[str, ...]:
@@ -88,6 +88,7 @@ def takes(method: Method | Pending) -> tuple[str, ...]:
     return (*names, "lambda") if method.scaled and "lambda" not in names else names
 
 
+@cache
 def method_names() -> tuple[str, ...]:
     """Every name that ``merge_method`` may have, aliases and methods still to come included."""
     aliases = [alias for method in METHODS.values() for alias in method.aliases]

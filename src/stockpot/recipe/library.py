@@ -37,18 +37,12 @@ class Library:
                 first = named.setdefault(name, merge)
                 if first is not merge:
                     fix = "give each document a name of its own"
-                    message = (
-                        f"two documents are named {name!r} (the first begins on line {first.line})"
-                    )
+                    message = f"two documents are named {name!r} (the first begins on line {first.line})"
                     findings.problem(message, merge.line, fix)
         unnamed = [merge for merge in merges if not merge.names]
         for merge in unnamed[1:]:
-            message = (
-                f"a second document without a name (the first begins on line {unnamed[0].line})"
-            )
-            findings.problem(
-                message, merge.line, "name every document but the one that is the result"
-            )
+            message = f"a second document without a name (the first begins on line {unnamed[0].line})"
+            findings.problem(message, merge.line, "name every document but the one that is the result")
         return cls(tuple(merges), named, unnamed[0] if unnamed else merges[-1])
 
     def find(self, reference: Reference) -> Merge | None:

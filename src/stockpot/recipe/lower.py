@@ -31,6 +31,8 @@ class Lowering:
         self._leaves: dict[Hashable, Leaf] = {}
         self._done: dict[Hashable, Expression] = {}
         self._open: list[Merge] = []
+        self._above: list[int] = []
+        self._height: dict[int, int] = {}
         self._used: set[int] = set()
         self.seeds: list[tuple[int, int]] = []
 
@@ -70,14 +72,15 @@ class Lowering:
             names = " → ".join((m.names or ("the result",))[0] for m in (*self._open, merge))
             self._findings.problem(f"documents use each other in a circle: {names}", merge.line)
             return _stand_in()
-        if len(self._open) >= MAX_CHAIN:
-            self._findings.problem(
-                f"more than {MAX_CHAIN} documents build on one another", merge.line
-            )
-            return _stand_in()
         self._open.append(merge)
+        self._above.append(0)
         built = self._rounded(merge, Mode(compat))
         self._open.pop()
+        self._height[id(merge)] = max(self._height.get(id(merge), 0), self._above.pop() + 1)
+        if self._above:
+            self._above[-1] = max(self._above[-1], self._height[id(merge)])
+        if self._height[id(merge)] == MAX_CHAIN + 1:
+            self._findings.problem(f"more than {MAX_CHAIN} documents build on one another", merge.line)
         return built
 
     def _rounded(self, merge: Merge, mode: Mode) -> Expression:
@@ -111,9 +114,7 @@ class Lowering:
         name = group.merge.method or ""
         if name in PENDING:
             if PENDING[name].base is Base.REQUIRED and group.base is None:
-                self._findings.problem(
-                    f"{name} needs a base", group.merge.method_line, "base_model: path or hub id"
-                )
+                self._findings.problem(f"{name} needs a base", group.merge.method_line, "base_model: path or hub id")
             return _stand_in()
         method = method_named(name)
         return self._attempt(lambda: combine(method, group, self._findings))
@@ -160,9 +161,7 @@ class Lowering:
             self._used.add(id(target))
             if str(model) not in target.names:
                 name = target.names[0]
-                self._findings.note(
-                    f"{model} is taken to be the document {name!r} of this recipe", model.line
-                )
+                self._findings.note(f"{model} is taken to be the document {name!r} of this recipe", model.line)
             return self._document(target, bool(self._library.result.compat))
         if isinstance(target, Merge):
             return self._rounded(target, mode)
@@ -176,11 +175,7 @@ class Lowering:
                 "merge the adapter into its model first; a path that has a + is written {path: …}",
             )
         if reference.key not in self._leaves:
-            text = (
-                reference.path
-                if reference.revision is None
-                else f"{reference.path}@{reference.revision}"
-            )
+            text = reference.path if reference.revision is None else f"{reference.path}@{reference.revision}"
             self._leaves[reference.key] = Leaf(text, None, self._folder, reference.line)
         return self._leaves[reference.key]
 
@@ -192,9 +187,7 @@ def _stand_in() -> Expression:
 
 def _report_lengths(piece: Slice, findings: Findings) -> None:
     """Sources of one slice have the same number of layers."""
-    spans = [
-        (s.layer_range[1] - s.layer_range[0], s) for s in piece.sources if s.layer_range is not None
-    ]
+    spans = [(s.layer_range[1] - s.layer_range[0], s) for s in piece.sources if s.layer_range is not None]
     for length, source in spans[1:]:
         if length != spans[0][0]:
             message = f"sources of one slice have {spans[0][0]} and {length} layers"
@@ -207,9 +200,7 @@ def _report_twice(inputs: tuple[Input, ...], findings: Findings) -> None:
     for item in inputs:
         seen = first.setdefault((item.key, item.source.layer_range), item)
         if seen is not item:
-            name = (
-                item.source.model if isinstance(item.source.model, Reference) else "the same merge"
-            )
+            name = item.source.model if isinstance(item.source.model, Reference) else "the same merge"
             findings.problem(
                 f"{name} is given twice in one merge (first on line {seen.source.line})",
                 item.source.line,

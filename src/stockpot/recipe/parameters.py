@@ -25,20 +25,13 @@ def settings_of(node: Node | None, findings: Findings | None = None) -> dict[str
     if not isinstance(node, Mapping):
         return {}
     known = known_parameters()
-    return {
-        entry.key: setting_of(entry, findings if entry.key in known else None)
-        for entry in node.entries
-    }
+    return {entry.key: setting_of(entry, findings if entry.key in known else None) for entry in node.entries}
 
 
 def setting_of(entry: Entry, findings: Findings | None = None) -> Setting:
     """The setting that ``entry`` writes; without cases when it cannot be read."""
     node = entry.value
-    if (
-        isinstance(node, Sequence)
-        and node.items
-        and all(isinstance(i, Mapping) for i in node.items)
-    ):
+    if isinstance(node, Sequence) and node.items and all(isinstance(i, Mapping) for i in node.items):
         cases = [_case(entry, item, findings) for item in node.items]
     elif isinstance(node, Mapping):
         cases = [_case(entry, node, findings)]
@@ -59,9 +52,7 @@ def _case(entry: Entry, node: Node, findings: Findings | None) -> Case | None:
     return None if value is None else Case(name, value)
 
 
-def _value(
-    entry: Entry, node: Node, findings: Findings | None
-) -> float | bool | tuple[float, ...] | None:
+def _value(entry: Entry, node: Node, findings: Findings | None) -> float | bool | tuple[float, ...] | None:
     if isinstance(node, Sequence) and node.items:
         numbers = [_number(entry, item, findings) for item in node.items]
         return None if None in numbers else tuple(float(n) for n in numbers if n is not None)
@@ -73,10 +64,6 @@ def _number(entry: Entry, node: Node, findings: Findings | None) -> float | bool
     if value is not None and math.isfinite(value):
         return value
     if findings is not None:
-        what = (
-            "is empty"
-            if describe(node) == "empty"
-            else f"is {describe(node)}, which is not a parameter value"
-        )
+        what = "is empty" if describe(node) == "empty" else f"is {describe(node)}, which is not a parameter value"
         findings.problem(f"{entry.key} {what}", max(entry.line, node.line), FORMS)
     return None

@@ -25,9 +25,7 @@ _EXPERT_KEYS = ("experts", "gate_mode", "experts_per_token", "shared_experts")
 _EXAMPLE = "a recipe has at least merge_method: linear and models: [{model: A}, {model: B}]"
 
 
-def load_recipe(
-    path: str | os.PathLike[str], *, lenient: bool = False, seed: int | None = None
-) -> Recipe:
+def load_recipe(path: str | os.PathLike[str], *, lenient: bool = False, seed: int | None = None) -> Recipe:
     """The recipe in the file ``path``; relative models are relative to its folder.
 
     Args:
@@ -43,14 +41,10 @@ def load_recipe(
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise RecipeError(
-            Problem(f"cannot read the recipe: {error.strerror}", file=str(file))
-        ) from None
+        raise RecipeError(Problem(f"cannot read the recipe: {error.strerror}", file=str(file))) from None
     except ValueError:
         fix = "save it as UTF-8 text"
-        raise RecipeError(
-            Problem("the recipe is not a UTF-8 text file", file=str(file), fix=fix)
-        ) from None
+        raise RecipeError(Problem("the recipe is not a UTF-8 text file", file=str(file), fix=fix)) from None
     return parse_recipe(text, folder=str(file.parent), name=str(file), lenient=lenient, seed=seed)
 
 

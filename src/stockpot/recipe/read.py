@@ -71,9 +71,7 @@ def _one_input(node: Mapping, holder: Mapping, findings: Findings) -> None:
     elif len(given) > 1:
         second = node.get(given[1])
         where = second.line if second is not None else line
-        findings.problem(
-            f"{' and '.join(given)} are given, of which one is wanted", where, "keep one"
-        )
+        findings.problem(f"{' and '.join(given)} are given, of which one is wanted", where, "keep one")
     elif holder is not node and bool(holder.get("models")) == bool(holder.get("slices")):
         findings.problem("a module has either models or slices", holder.line, "keep one")
 
@@ -121,9 +119,7 @@ def _model(entry: Entry | None, findings: Findings, beside: Mapping | None = Non
     if reference is None or beside is None:
         return reference
     revision, lora = _text(beside, "revision"), _adapter(beside)
-    return Reference(
-        reference.path, revision or reference.revision, lora or reference.lora, entry.line
-    )
+    return Reference(reference.path, revision or reference.revision, lora or reference.lora, entry.line)
 
 
 def _reference(node: Node, line: int) -> Reference | None:
@@ -141,11 +137,7 @@ def _reference(node: Node, line: int) -> Reference | None:
     if inner is None:
         return None
     if isinstance(inner.value, Scalar):
-        return (
-            _at(inner.value.text.strip(), line, _adapter(node))
-            if inner.value.text.strip()
-            else None
-        )
+        return _at(inner.value.text.strip(), line, _adapter(node)) if inner.value.text.strip() else None
     found = _reference(inner.value, line)
     return None if found is None else Reference(found.path, found.revision, _adapter(node), line)
 
@@ -153,11 +145,7 @@ def _reference(node: Node, line: int) -> Reference | None:
 def _at(text: str, line: int, lora: str | None) -> Reference:
     """``path@revision``; an @ at the very start, or a second one, belongs to the path."""
     path, _, revision = text.rpartition("@")
-    return (
-        Reference(path, revision, lora, line)
-        if path and revision
-        else Reference(text, None, lora, line)
-    )
+    return Reference(path, revision, lora, line) if path and revision else Reference(text, None, lora, line)
 
 
 def _adapter(node: Mapping) -> str | None:

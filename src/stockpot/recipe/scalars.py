@@ -27,9 +27,7 @@ def number_of(node: Node) -> float | None:
         if node.tag == "int":
             return float(_integer(node.text))
         if node.tag == "float":
-            return float(
-                yaml.constructor.SafeConstructor().construct_yaml_float(_as_yaml(node.text))
-            )
+            return float(yaml.constructor.SafeConstructor().construct_yaml_float(_as_yaml(node.text)))
         return float(node.text) if "_" not in node.text else None
     except OverflowError:
         return math.inf

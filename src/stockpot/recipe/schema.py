@@ -106,12 +106,8 @@ def _forms() -> dict[str, Any]:
             "minItems": 2,
             "maxItems": 2,
         },
-        "chat_template": {
-            "anyOf": [{"enum": list(CHAT_TEMPLATES)}, {"type": "string", "minLength": 20}]
-        },
-        "token_source": {
-            "anyOf": [{"$ref": "#/$defs/token_source"}, {"$ref": "#/$defs/form_model"}]
-        },
+        "chat_template": {"anyOf": [{"enum": list(CHAT_TEMPLATES)}, {"type": "string", "minLength": 20}]},
+        "token_source": {"anyOf": [{"$ref": "#/$defs/token_source"}, {"$ref": "#/$defs/form_model"}]},
     }
     return {f"form_{name}": schema for name, schema in forms.items()}
 
@@ -134,18 +130,14 @@ def _dtypes() -> list[str]:
 
 
 def _parameters() -> dict[str, Any]:
-    properties = {
-        name: {"description": doc, **_setting(_bounds(name))}
-        for name, doc in known_parameters().items()
-    }
+    properties = {name: {"description": doc, **_setting(_bounds(name))} for name, doc in known_parameters().items()}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _bounds(name: str) -> dict[str, float]:
     """The range of ``name``, when every method that takes it agrees on one."""
     found = [_range(p) for m in METHODS.values() for p in m.parameters if p.name == name]
-    pending = any(name in p.parameters for p in PENDING.values())
-    return found[0] if found and not pending and all(r == found[0] for r in found) else {}
+    return found[0] if found and all(r == found[0] for r in found) else {}
 
 
 def _range(parameter: Parameter) -> dict[str, float]:

@@ -44,18 +44,14 @@ def check_section(node: Node, place: Place, findings: Findings, line: int | None
     """Report all of ``node`` that does not fit ``place``; ``line`` is where it is asked for."""
     if not isinstance(node, Mapping):
         names = ", ".join(k.name for k in place.keys)
-        findings.problem(
-            f"{place.title} is {describe(node)}, not a mapping", line or node.line, f"keys: {names}"
-        )
+        findings.problem(f"{place.title} is {describe(node)}, not a mapping", line or node.line, f"keys: {names}")
         return
     meant = {_check_entry(entry, place, findings) for entry in node.entries}
     for key in place.keys:
         if key.required and key.name not in meant:
             empty = next((e for e in node.entries if e.key == key.name), None)
             message = f"{key.name} is empty" if empty else f"{place.title} needs {key.name}"
-            findings.problem(
-                message, empty.line if empty else line or node.line, f"{key.name}: {key.doc}"
-            )
+            findings.problem(message, empty.line if empty else line or node.line, f"{key.name}: {key.doc}")
 
 
 def _check_entry(entry: Entry, place: Place, findings: Findings) -> str | None:
@@ -107,32 +103,24 @@ def _scalar_mismatch(node: Node, shape: Text | Number | Flag | Integer | Choice)
     whole = integer_of(node)
     if whole is not None and whole >= shape.low and (shape.high is None or whole <= shape.high):
         return None
-    return f"a whole number from {shape.low}" + (
-        f" to {shape.high}" if shape.high is not None else ""
-    )
+    return f"a whole number from {shape.low}" + (f" to {shape.high}" if shape.high is not None else "")
 
 
 def _check_list(entry: Entry, shape: ListOf, findings: Findings) -> None:
     node = entry.value
     if not isinstance(node, Sequence):
         fix = "write one item a line, each after a dash: - …"
-        findings.problem(
-            f"{entry.key} is {describe(node)}, not a list of {shape.what}", entry.line, fix
-        )
+        findings.problem(f"{entry.key} is {describe(node)}, not a list of {shape.what}", entry.line, fix)
         return
     if len(node.items) < shape.at_least:
-        findings.problem(
-            f"{entry.key} is an empty list", entry.line, f"list at least {shape.at_least}"
-        )
+        findings.problem(f"{entry.key} is an empty list", entry.line, f"list at least {shape.at_least}")
     for item in node.items:
         _check(Entry(entry.key, item, item.line), shape.of, findings)
 
 
 def _check_map(entry: Entry, shape: MapOf, findings: Findings) -> None:
     if not isinstance(entry.value, Mapping):
-        findings.problem(
-            f"{entry.key} is {describe(entry.value)}, not a mapping of {shape.what}", entry.line
-        )
+        findings.problem(f"{entry.key} is {describe(entry.value)}, not a mapping of {shape.what}", entry.line)
         return
     for item in entry.value.entries:
         _check(item, shape.of, findings)
@@ -160,14 +148,10 @@ def _check_model(entry: Entry, findings: Findings) -> None:
 
 def _check_reference(node: Scalar, entry: Entry, findings: Findings) -> None:
     if not node.text.strip():
-        findings.problem(
-            f"{entry.key} is empty", entry.line, "a path, a hub id, or the name of a document"
-        )
+        findings.problem(f"{entry.key} is empty", entry.line, "a path, a hub id, or the name of a document")
     elif node.text.count("+") > 1:
         fix = f"if it is a path with + in it, write {{path: {node.text}}}"
-        findings.problem(
-            f"{node.text!r} has more than one +, which adds an adapter to a model", entry.line, fix
-        )
+        findings.problem(f"{node.text!r} has more than one +, which adds an adapter to a model", entry.line, fix)
 
 
 def _check_path(entry: Entry, findings: Findings) -> None:
@@ -181,10 +165,7 @@ def _is_placeholder(node: Mapping) -> bool:
     return (
         len(node.entries) == 1
         and isinstance(node.entries[0].value, Scalar)
-        and (
-            node.entries[0].value.tag == "null"
-            and PLACES["reference"].key(node.entries[0].key) is None
-        )
+        and (node.entries[0].value.tag == "null" and PLACES["reference"].key(node.entries[0].key) is None)
     )
 
 
@@ -240,9 +221,7 @@ def _check_layer_range(entry: Entry, findings: Findings) -> None:
     bounds = [integer_of(item) for item in items]
     fix = "[first, last + 1], counted from 0: [0, 16] is the first 16 layers"
     if len(bounds) != 2 or None in bounds:
-        findings.problem(
-            f"layer_range is {_list_text(entry.value)}, not two whole numbers", entry.line, fix
-        )
+        findings.problem(f"layer_range is {_list_text(entry.value)}, not two whole numbers", entry.line, fix)
     elif not 0 <= (bounds[0] or 0) < (bounds[1] or 0):
         findings.problem(f"layer_range [{bounds[0]}, {bounds[1]}] has no layers", entry.line, fix)
 
@@ -257,9 +236,7 @@ def _check_chat_template(entry: Entry, findings: Findings) -> None:
     node = entry.value
     if not isinstance(node, Scalar):
         findings.problem(f"chat_template is {describe(node)}, not a text", entry.line)
-    elif node.text not in CHAT_TEMPLATES and (
-        "{" not in node.text or len(node.text) < _JINJA_LENGTH
-    ):
+    elif node.text not in CHAT_TEMPLATES and ("{" not in node.text or len(node.text) < _JINJA_LENGTH):
         fix = f"one of {', '.join(CHAT_TEMPLATES)}, or a Jinja template"
         findings.problem(f"unknown chat template {describe(node)}", entry.line, fix)
 

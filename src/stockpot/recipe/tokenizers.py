@@ -10,8 +10,7 @@ from stockpot.recipe.yaml_nodes import Entry, Mapping, Scalar
 __all__ = ["report_tokenizer"]
 
 _KEEP = (
-    "if all models share one vocabulary, leave it out: "
-    "the tokenizer of the base, else of the first model, is copied"
+    "if all models share one vocabulary, leave it out: the tokenizer of the base, else of the first model, is copied"
 )
 
 
@@ -20,9 +19,7 @@ def report_tokenizer(node: Mapping, findings: Findings) -> None:
 
     ``base``, and the base model by name, mean what happens anyway: the tokenizer is copied from it.
     """
-    source, section, template = (
-        node.get(key) for key in ("tokenizer_source", "tokenizer", "chat_template")
-    )
+    source, section, template = (node.get(key) for key in ("tokenizer_source", "tokenizer", "chat_template"))
     base = node.get("base_model")
     if source is not None and section is not None:
         findings.problem("tokenizer and tokenizer_source are both given", source.line, "keep one")

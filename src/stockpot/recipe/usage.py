@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stockpot.methods.declare import Base
-from stockpot.methods.registry import METHODS, method_named
+from stockpot.methods.registry import method_named
 from stockpot.recipe.combine import Group
 from stockpot.recipe.findings import Findings
 from stockpot.recipe.known import PENDING, known_parameters, nearest, takes
@@ -31,34 +30,25 @@ def report_parameters(merge: Merge, groups: Sequence[Group], findings: Findings)
     for settings in levels:
         _report_names(settings, name, own, idle, findings)
     for group in groups:
-        for item in group.inputs:
-            if item is group.listed and name in METHODS and METHODS[name].base is not Base.MEMBER:
-                continue
+        inputs = group.inputs_of(method.base)
+        for item in inputs:
             _report_names(item.source.parameters, name, own, idle, findings)
-            if len([i for i in group.inputs if i is not group.listed]) > 1:
+            if len(inputs) > 1:
                 _report_whole(item.source.parameters, whole, idle)
     for why, line in idle.values():
         findings.note(why, line)
 
 
-def _report_names(
-    settings: Settings, name: str, own: Sequence[str], idle: _Idle, findings: Findings
-) -> None:
+def _report_names(settings: Settings, name: str, own: Sequence[str], idle: _Idle, findings: Findings) -> None:
     known = known_parameters()
     for parameter, setting in settings.items():
         if parameter in own:
             continue
         if parameter in known:
-            idle.setdefault(
-                parameter, (f"{name} does not use {parameter}; it changes nothing", setting.line)
-            )
+            idle.setdefault(parameter, (f"{name} does not use {parameter}; it changes nothing", setting.line))
             continue
         near = nearest(parameter, own) or nearest(parameter, known)
-        fix = (
-            f"did you mean {near}?"
-            if near
-            else f"{name} takes: {', '.join(own) or 'no parameters'}"
-        )
+        fix = f"did you mean {near}?" if near else f"{name} takes: {', '.join(own) or 'no parameters'}"
         findings.unknown(f"unknown parameter {parameter!r} of {name}", setting.line, fix)
 
 

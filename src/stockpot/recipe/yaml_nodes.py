@@ -194,9 +194,7 @@ class _Composer:
             else:
                 own[key] = Entry(key, value, key_line)
         self._loader.get_event()
-        inherited = {
-            e.key: e for mapping in reversed(merged) for e in mapping.entries if e.key not in own
-        }
+        inherited = {e.key: e for mapping in reversed(merged) for e in mapping.entries if e.key not in own}
         self._grow(len(inherited), line)
         return Mapping((*inherited.values(), *own.values()), line)
 
@@ -246,9 +244,7 @@ class _Composer:
     def _own_tag(self, tag: str | None, line: int) -> None:
         if tag in (None, "!", _PREFIX + "map", _PREFIX + "seq"):
             return
-        self.problems.append(
-            Problem(f"tag {tag!r} means nothing in a recipe", line=line, fix="leave it out")
-        )
+        self.problems.append(Problem(f"tag {tag!r} means nothing in a recipe", line=line, fix="leave it out"))
 
     def _alias(self, name: str, line: int) -> Node:
         if name not in self._anchors:

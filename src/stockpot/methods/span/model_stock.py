@@ -13,6 +13,12 @@ _JANG_2024 = Citation(
 )
 
 
+_COMPAT_NORMS = 1e-6
+"""mergekit divides by norm products no smaller than this."""
+
+_COMPAT_DENOMINATOR = 1e-6
+
+
 def _ratio(gram: Floats, p: Resolved) -> Floats:
     """T of shape (groups,) from Gram matrices of shape (groups, models, models).
 
@@ -23,15 +29,13 @@ def _ratio(gram: Floats, p: Resolved) -> Floats:
     above = np.triu_indices(models, 1)
     products = (norms[:, :, None] * norms[:, None, :])[:, above[0], above[1]]
     inner = gram[:, above[0], above[1]]
-    floor = 1e-6 if p.compat else 0.0
+    floor = _COMPAT_NORMS if p.compat else 0.0
     cosines = inner / np.where(products > floor, products, floor or 1.0)
-    cosine = cosines.mean(axis=1)
+    cosine = np.clip(cosines.mean(axis=1), -1.0, 1.0)
     denominator = 1.0 + (models - 1) * cosine
-    ratio = models * cosine / np.where(denominator == 0.0, 1.0, denominator)
-    if p.compat:
-        return np.asarray(ratio, np.float64)
-    singular = denominator <= 0.0
-    return np.where(singular, 0.0, np.clip(ratio, 0.0, 1.0))
+    singular = denominator < _COMPAT_DENOMINATOR if p.compat else denominator <= 0.0
+    ratio: Floats = np.where(singular, 0.0, models * cosine / np.where(singular, 1.0, denominator))
+    return ratio if p.compat else np.clip(ratio, 0.0, 1.0)
 
 
 def _model_stock(gram: Floats | None, p: Resolved) -> Floats:

@@ -28,6 +28,8 @@ _SMALL_SINE = 1e-7
 
 _COMPAT_LERP_COSINE = 0.9995
 _COMPAT_SMALL_NORM = 1e-8
+_COMPAT_SMALL_SUM = 1e-6
+_COMPAT_NUSLERP_NORM = 1e-7
 
 
 def arc(cosine: Floats, t: Floats | float) -> tuple[Floats, Floats]:
@@ -51,7 +53,8 @@ def _cosine(gram: Floats, floor: float) -> Floats:
     """Cosines of shape (groups,); 1 where a vector is (nearly) zero, which makes slerp a plain mean."""
     norms = np.sqrt(gram[:, 0, 0]) * np.sqrt(gram[:, 1, 1])
     tiny = norms <= floor
-    return np.asarray(np.where(tiny, 1.0, gram[:, 0, 1] / np.where(tiny, 1.0, norms)), np.float64)
+    cosines: Floats = np.where(tiny, 1.0, gram[:, 0, 1] / np.where(tiny, 1.0, norms))
+    return cosines
 
 
 def _slerp(gram: Floats | None, p: Resolved) -> Floats:
@@ -67,20 +70,36 @@ def _slerp(gram: Floats | None, p: Resolved) -> Floats:
 
 def _slerp_compat(gram: Floats, t: float) -> Floats:
     norms = [float(np.sqrt(gram[i, i])) for i in (0, 1)]
-    cosine = gram[0, 1]
+    cosine = float(gram[0, 1])
     for norm in norms:
         cosine = cosine / norm if norm > _COMPAT_SMALL_NORM else cosine
     if abs(cosine) > _COMPAT_LERP_COSINE:
         return np.array([1.0 - t, t])
     angle = np.arccos(cosine)
-    return np.array([np.sin(angle - angle * t), np.sin(angle * t)]) / np.sin(angle)
+    return np.array([np.sin(angle - angle * t) / np.sin(angle), np.sin(angle * t) / np.sin(angle)])
 
 
 def _nuslerp(gram: Floats | None, p: Resolved) -> Floats:
     assert gram is not None
     w0, w1 = p["weight"]
-    t = w1 / (w0 + w1) if abs(w0 + w1) >= 1e-6 else 0.5
+    t = w1 / (w0 + w1) if abs(w0 + w1) >= _COMPAT_SMALL_SUM else 0.5
+    if p.compat:
+        return _nuslerp_compat(gram, t)
     first, second = arc(_cosine(gram, 0.0), t)
+    return np.stack([first, second], axis=-1)
+
+
+def _nuslerp_compat(gram: Floats, t: float) -> Floats:
+    """mergekit takes a vanishing vector for one at a right angle, and opposite ones for parallel ones."""
+    norms = np.maximum(np.sqrt(gram[:, 0, 0]), _COMPAT_NUSLERP_NORM) * np.maximum(
+        np.sqrt(gram[:, 1, 1]), _COMPAT_NUSLERP_NORM
+    )
+    angle = np.arccos(np.clip(gram[:, 0, 1] / norms, -1.0, 1.0))
+    sine = np.sin(angle)
+    flat = np.abs(sine) < _COMPAT_SMALL_NORM
+    safe = np.where(flat, 1.0, sine)
+    first = np.where(flat, 1.0 - t, np.sin((1.0 - t) * angle) / safe)
+    second = np.where(flat, t, np.sin(t * angle) / safe)
     return np.stack([first, second], axis=-1)
 
 

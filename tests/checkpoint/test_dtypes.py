@@ -65,9 +65,7 @@ def test_arrays_of_any_layout() -> None:
     assert np.shares_memory(found["c"].array, base)
 
 
-@pytest.mark.parametrize(
-    "array", [np.array(["text"]), np.ones(2, ">f4"), np.ones(2, np.complex128)]
-)
+@pytest.mark.parametrize("array", [np.array(["text"]), np.ones(2, ">f4"), np.ones(2, np.complex128)])
 def test_arrays_that_have_no_place(array: np.ndarray[tuple[int], np.dtype[np.generic]]) -> None:
     """Text, big-endian numbers and dtypes that safetensors lacks are refused by name."""
     with pytest.raises(CheckpointError) as caught:
