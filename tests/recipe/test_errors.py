@@ -120,6 +120,13 @@ def test_parameters_of_the_whole_merge_under_one_model_are_noted() -> None:
     assert "normalize" not in recipe.expression.children[1].one  # type: ignore[attr-defined]
 
 
+def test_parameters_of_a_method_of_one_model_count_under_it() -> None:
+    """``scale`` of passthrough is written at the model, and is no note."""
+    recipe = parse_recipe("merge_method: passthrough\nmodels: [{model: a, parameters: {scale: 2}}]")
+    assert recipe.notes == ()
+    assert "scale" in recipe.expression.one  # type: ignore[attr-defined]
+
+
 def test_parameters_of_the_base_are_noted() -> None:
     """The base is subtracted; its weight means nothing."""
     notes = parse_recipe(TIES.replace("{model: a}", "{model: B, parameters: {weight: 1}}, {model: a}")).notes

@@ -137,6 +137,7 @@ def chain(length: int) -> str:
         chain(10),
         chain(49),
         chain(300),
+        "\n---\n".join(reversed(chain(300).split("\n---\n"))),
         "[" * 50_000,
         "a: &a [x" + ", x" * 1000 + "]\nb: &b [*a" + ", *a" * 1000 + "]",
         "merge_method: linear\nmodels:\n"

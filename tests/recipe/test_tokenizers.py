@@ -52,6 +52,13 @@ def test_what_is_missing_is_told_beside_the_expression(section: str, name: str) 
     assert recipe.expression.children
 
 
+def test_the_first_model_gives_its_tokenizer_without_a_base() -> None:
+    """Its name is as good as ``base``; another model's is not."""
+    text = "merge_method: linear\nmodels: [{model: a@r}, {model: b}]\ntokenizer_source: "
+    assert parse_recipe(text + "a@r").unsupported == ()
+    assert parse_recipe(text + "b").unsupported != ()
+
+
 def test_sections_of_every_document_count() -> None:
     """A tokenizer section of a document that is only used by others is not lost."""
     text = "name: x\ntokenizer_source: union\n" + BASED + "---\nmerge_method: linear\nmodels: [{model: x}]"

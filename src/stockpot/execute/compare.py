@@ -11,11 +11,12 @@ import numpy as np
 
 from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.checkpoint.reader import PayloadReader
-from stockpot.execute.blocks import BLOCK, Grid, Workspace
 from stockpot.execute.evaluate import Phase
 from stockpot.execute.schedule import run_all
+from stockpot.execute.workspace import Workspace
 from stockpot.kernels import gram
-from stockpot.kernels.convert import ROW
+from stockpot.kernels.sizes import ROW
+from stockpot.plan.blocks import BLOCK, Grid
 
 __all__ = ["Difference", "compare"]
 

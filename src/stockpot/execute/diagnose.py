@@ -8,7 +8,7 @@ import numpy.typing as npt
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, Problem
-from stockpot.execute.blocks import BLOCK
+from stockpot.plan.blocks import BLOCK
 from stockpot.plan.model import Operand, Read, Step, reads
 
 __all__ = ["explain", "tolerable"]

@@ -17,13 +17,14 @@ import numpy.typing as npt
 
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, Problem
-from stockpot.execute.blocks import Grid, Workspace, row_length
 from stockpot.execute.program import Program, assemble
 from stockpot.execute.select import Cut, Selection
+from stockpot.execute.workspace import Workspace
 from stockpot.kernels import combine, gram, rows, select
-from stockpot.kernels.convert import ROW
+from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Elementwise, Span, axis_of
 from stockpot.methods.registry import METHODS
+from stockpot.plan.blocks import Grid, row_length
 from stockpot.plan.model import Compute, Read
 
 __all__ = ["Evaluator", "Phase", "evaluator_of"]

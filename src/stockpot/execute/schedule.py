@@ -10,8 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from stockpot.execute.blocks import Workspace
 from stockpot.execute.evaluate import Phase
+from stockpot.execute.workspace import Workspace
 
 __all__ = ["run_all"]
 

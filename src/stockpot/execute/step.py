@@ -10,9 +10,10 @@ import numpy.typing as npt
 import xxhash
 
 from stockpot.checkpoint.reader import PayloadReader
-from stockpot.execute.blocks import BLOCK, Grid, Workspace, grid_of
 from stockpot.execute.diagnose import explain, tolerable
 from stockpot.execute.evaluate import NotFiniteError, Phase, evaluator_of
+from stockpot.execute.workspace import Workspace
+from stockpot.plan.blocks import BLOCK, Grid, grid_of
 from stockpot.plan.model import Compute, Read, Step, reads
 
 __all__ = ["Sink", "step_phases"]

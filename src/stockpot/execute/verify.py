@@ -12,10 +12,11 @@ import xxhash
 from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.reader import PayloadReader
-from stockpot.execute.blocks import Grid, Workspace
 from stockpot.execute.evaluate import Phase
 from stockpot.execute.receipt import read_receipt
 from stockpot.execute.schedule import run_all
+from stockpot.execute.workspace import Workspace
+from stockpot.plan.blocks import Grid
 
 __all__ = ["hash_tensors", "model_hash", "verify"]
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from stockpot.kernels.compile import inline, kernel
-from stockpot.kernels.convert import ROW, accumulate, brain, narrow, widen
+from stockpot.kernels.convert import accumulate, brain, narrow, widen
+from stockpot.kernels.sizes import ROW
 
 __all__ = ["combine_columns", "combine_rows", "combine_tensor"]
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stockpot.kernels.compile import inline, kernel
+from stockpot.kernels.sizes import ROW
 
 __all__ = [
     "BF16",
@@ -22,7 +23,6 @@ __all__ = [
     "F16",
     "F32",
     "F64",
-    "ROW",
     "accumulate",
     "brain",
     "narrow",
@@ -32,9 +32,6 @@ __all__ = [
 ]
 
 F64, F32, BF16, F16, F8_E4M3, F8_E5M2 = 0, 1, 2, 3, 4, 5
-
-ROW = 2048
-"""Elements of a row: 16 KiB as float64, so that a handful of rows stays in the second-level cache."""
 
 
 def _table(dtype: npt.DTypeLike) -> npt.NDArray[np.float64]:
@@ -55,6 +52,7 @@ _INFINITE32 = np.uint32(0x7F800000)
 
 @inline
 def brain(bits: int) -> float:
+    """The value of a bfloat16 pattern."""
     return np.float64(np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32))
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from stockpot.kernels.combine import load_base
 from stockpot.kernels.compile import inline, kernel
-from stockpot.kernels.convert import ROW, widen
+from stockpot.kernels.convert import widen
+from stockpot.kernels.sizes import ROW
 
 __all__ = ["gram_columns", "gram_rows"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stockpot.kernels.compile import inline, kernel
-from stockpot.kernels.convert import ROW
+from stockpot.kernels.sizes import ROW
 
 __all__ = ["philox_block", "philox_row"]
 

@@ -16,9 +16,10 @@ import numpy as np
 
 from stockpot.kernels.combine import finish
 from stockpot.kernels.compile import inline, kernel
-from stockpot.kernels.convert import ROW, narrow
+from stockpot.kernels.convert import narrow
 from stockpot.kernels.gram import LANES, load
 from stockpot.kernels.random import philox_row
+from stockpot.kernels.sizes import ROW
 
 __all__ = ["DIVIDE", "DROP", "ELECT", "L1_AFTER", "L1_BEFORE", "SCALE", "SUM", "TRIM", "rows_block"]
 

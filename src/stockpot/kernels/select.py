@@ -11,7 +11,8 @@ import numpy as np
 
 from stockpot.kernels.combine import load_base
 from stockpot.kernels.compile import inline, kernel
-from stockpot.kernels.convert import ROW, widen
+from stockpot.kernels.convert import widen
+from stockpot.kernels.sizes import ROW
 
 __all__ = ["bracket_block", "keys_block"]
 

@@ -132,6 +132,8 @@ def _steps(view: View, context: Context, recipe: Recipe) -> list[Step]:
 def _step(name: str, meta: Meta, source: Operand, wanted: DType | None, context: Context) -> Step:
     dtype = wanted if wanted is not None and meta.dtype.is_float else meta.dtype
     source = _simplified(source)
+    if isinstance(source, Compute) and source.dtype not in (None, dtype):
+        source = Compute("", (source,), meta.shape, factors=(1.0,))
     if isinstance(source, Read):
         if source.dtype != dtype and source.dtype.is_float:
             source = Compute("", (source,), meta.shape, factors=(1.0,))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stockpot.checkpoint.writer import ShardLayout
+from stockpot.methods.declare import axis_of
+from stockpot.methods.registry import METHODS
+from stockpot.plan.blocks import grid_of, row_length
 from stockpot.plan.model import Compute, Cost, Operand, Read, Step
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ BASELINE = 190 << 20
 RATE = 4e9
 """Bytes per second read or written from and to the page cache that the time estimate assumes."""
 
-_BLOCK = 1 << 18
 _COLLECTED = 8 << 20
 
 
@@ -56,28 +57,31 @@ def free_bytes(folder: Path) -> int:
 
 def _worker_bytes(step: Step) -> int:
     """A worker's buffers: a block of every input, of every intermediate, of the output, and scratch."""
-    return _block_bytes(step.source, step.shape) + _block_elements(step.shape) * 8 + (1 << 20)
+    elements = _block_elements(step)
+    return _block_bytes(step.source, elements) + elements * 8 + (1 << 20)
 
 
-def _block_elements(shape: tuple[int, ...]) -> int:
-    row = shape[-1] if shape else 1
-    return min(max(1, prod(shape)), max(_BLOCK, row))
+def _block_elements(step: Step) -> int:
+    return min(max(1, step.elements), grid_of(step.source, step.shape).size)
 
 
-def _block_bytes(source: Operand, shape: tuple[int, ...]) -> int:
+def _block_bytes(source: Operand, elements: int) -> int:
     if isinstance(source, Read):
         return 0
     widths = [c.dtype.itemsize if isinstance(c, Read) else 8 for c in source.operands]
-    own = max(widths, default=8) * len(widths) * _block_elements(shape)
-    keys = 4 * len(source.inputs) * _block_elements(shape)
-    return own + keys + sum(_block_bytes(c, shape) for c in source.operands if isinstance(c, Compute))
+    own = max(widths, default=8) * len(widths) * elements
+    keys = 4 * len(source.inputs) * elements
+    return own + keys + sum(_block_bytes(c, elements) for c in source.operands if isinstance(c, Compute))
 
 
 def _shared_bytes(step: Step) -> int:
-    """What is kept per tensor while it is worked on: collected keys, coefficients of rows."""
+    """What is kept per tensor while it is worked on: collected keys; inner products of rows or columns."""
     source = step.source
-    if isinstance(source, Read):
+    if isinstance(source, Read) or step.passes == 1:
         return 0
-    if step.passes == 1:
-        return 0
-    return len(source.inputs) * min(_COLLECTED, step.elements * 4)
+    method = METHODS.get(source.method)
+    axis = axis_of(method, source.resolved)
+    if axis == "tensor":
+        return len(source.inputs) * min(_COLLECTED, step.elements * 4)
+    groups = step.elements // row_length(step.shape, "row") if axis == "row" else row_length(step.shape, "column")
+    return 3 * groups * len(source.inputs) ** 2 * 8

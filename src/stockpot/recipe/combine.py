@@ -139,7 +139,7 @@ def _from_base(method: Method, group: Group, findings: Findings) -> Expression:
         own = inputs[0]
     elif own is None and len(inputs) == 1 and group.base_whole is not None:
         both = (group.base_whole, inputs[0].expression)
-        return _apply(method, group, both, ({}, inputs[0].source.parameters), single=None)
+        return _apply(method, group, both, ({}, inputs[0].source.parameters))
     elif own is None and len(inputs) == 2:
         line = group.base.line if isinstance(group.base, Reference) else group.line
         message = f"{method.name}: base_model {_name(group.base)} is neither of the two models"
@@ -157,21 +157,15 @@ def _applied(
 ) -> Apply:
     """``method`` on ``inputs``, or on what stands for them in ``expressions``."""
     given = [i.expression for i in inputs] if expressions is None else expressions
-    single = inputs[0].source.parameters if len(inputs) == 1 else None
-    return _apply(method, group, given, [i.source.parameters for i in inputs], single)
+    return _apply(method, group, given, [i.source.parameters for i in inputs])
 
 
-def _apply(
-    method: Method,
-    group: Group,
-    expressions: Sequence[Expression],
-    own: Sequence[Settings],
-    single: Settings | None,
-) -> Apply:
-    """``single``: parameters of the only model, which then count for the whole method too."""
+def _apply(method: Method, group: Group, expressions: Sequence[Expression], own: Sequence[Settings]) -> Apply:
+    """``own``: each model's parameters; those of the only model of a method of one count for the whole."""
     one: dict[str, tuple[Setting, ...]] = {}
+    alone = own[:1] if method.at_most == 1 else ()
     for parameter in method.parameters:
-        levels = group.levels if parameter.per_model or single is None else (single, *group.levels)
+        levels = group.levels if parameter.per_model else (*alone, *group.levels)
         settings = tuple(level[parameter.name] for level in levels if parameter.name in level)
         if settings:
             one[parameter.name] = settings

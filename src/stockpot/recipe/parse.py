@@ -127,8 +127,9 @@ def _document(node: Node, findings: Findings) -> Merge | None:
         findings.not_yet("mixtures of experts (experts:) are not yet supported", node.line)
         return None
     check_section(node, PLACES["recipe"], findings)
-    report_tokenizer(node, findings)
-    return read_merge(node, findings)
+    merge = read_merge(node, findings)
+    report_tokenizer(node, merge.models[0] if merge.models else None, findings)
+    return merge
 
 
 def _seed(written: list[tuple[int, int]], given: int | None, findings: Findings) -> int:

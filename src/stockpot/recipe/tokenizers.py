@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stockpot.recipe.findings import Findings
-from stockpot.recipe.records import normalized
+from stockpot.recipe.records import Model, Reference, normalized
 from stockpot.recipe.scalars import describe
 from stockpot.recipe.yaml_nodes import Entry, Mapping, Scalar
 
@@ -14,29 +14,29 @@ _KEEP = (
 )
 
 
-def report_tokenizer(node: Mapping, findings: Findings) -> None:
+def report_tokenizer(node: Mapping, donor: Model | None, findings: Findings) -> None:
     """Name what this version lacks; the rest of the recipe is checked all the same.
 
-    ``base``, and the base model by name, mean what happens anyway: the tokenizer is copied from it.
+    ``base``, and ``donor`` by name, mean what happens anyway: the tokenizer is copied from the donor
+    (the base, else the first model).
     """
     source, section, template = (node.get(key) for key in ("tokenizer_source", "tokenizer", "chat_template"))
-    base = node.get("base_model")
     if source is not None and section is not None:
         findings.problem("tokenizer and tokenizer_source are both given", source.line, "keep one")
-    if source is not None and not _is_base(source, base):
+    if source is not None and not _is_donor(source, donor):
         _not_yet(f"tokenizer_source: {_text(source)}", source.line, findings)
     if section is not None and isinstance(section.value, Mapping):
-        _report_section(section, section.value, base, findings)
+        _report_section(section, section.value, donor, findings)
     if template is not None:
         fix = "leave it out to keep the template that comes with the tokenizer"
         findings.not_yet("chat_template is not yet supported", template.line, fix, blocks=False)
 
 
-def _report_section(section: Entry, node: Mapping, base: Entry | None, findings: Findings) -> None:
+def _report_section(section: Entry, node: Mapping, donor: Model | None, findings: Findings) -> None:
     source = node.get("source")
     if source is None:
         _not_yet("tokenizer without a source, which means source: union,", section.line, findings)
-    elif not _is_base(source, base):
+    elif not _is_donor(source, donor):
         _not_yet(f"tokenizer source: {_text(source)}", source.line, findings)
     for key in ("tokens", "pad_to_multiple_of"):
         entry = node.get(key)
@@ -48,15 +48,12 @@ def _not_yet(what: str, line: int, findings: Findings) -> None:
     findings.not_yet(f"{what} is not yet supported", line, _KEEP, blocks=False)
 
 
-def _is_base(source: Entry, base: Entry | None) -> bool:
-    """Whether ``source`` is ``base``, or names the base model."""
+def _is_donor(source: Entry, donor: Model | None) -> bool:
+    """Whether ``source`` is ``base``, or names the donor."""
     if not isinstance(source.value, Scalar):
         return False
-    if source.value.text == "base":
-        return True
-    if base is None or not isinstance(base.value, Scalar):
-        return False
-    return normalized(source.value.text) == normalized(base.value.text)
+    named = isinstance(donor, Reference) and normalized(source.value.text) == normalized(str(donor))
+    return named or source.value.text == "base"
 
 
 def _text(entry: Entry) -> str:

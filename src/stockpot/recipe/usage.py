@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stockpot.methods.declare import Method
 from stockpot.methods.registry import method_named
 from stockpot.recipe.combine import Group
 from stockpot.recipe.findings import Findings
-from stockpot.recipe.known import PENDING, known_parameters, nearest, takes
+from stockpot.recipe.known import PENDING, Pending, known_parameters, nearest, takes
 from stockpot.recipe.records import Merge, Settings
 
 __all__ = ["report_parameters"]
@@ -20,7 +21,7 @@ def report_parameters(merge: Merge, groups: Sequence[Group], findings: Findings)
     name = merge.method or ""
     method = PENDING.get(name) or method_named(name)
     own = takes(method)
-    whole = set(own) - set(_per_model(name))
+    whole = _whole(method)
     idle: _Idle = {}
     levels = [
         merge.parameters,
@@ -30,11 +31,9 @@ def report_parameters(merge: Merge, groups: Sequence[Group], findings: Findings)
     for settings in levels:
         _report_names(settings, name, own, idle, findings)
     for group in groups:
-        inputs = group.inputs_of(method.base)
-        for item in inputs:
+        for item in group.inputs_of(method.base):
             _report_names(item.source.parameters, name, own, idle, findings)
-            if len(inputs) > 1:
-                _report_whole(item.source.parameters, whole, idle)
+            _report_whole(item.source.parameters, whole, idle)
     for why, line in idle.values():
         findings.note(why, line)
 
@@ -52,14 +51,17 @@ def _report_names(settings: Settings, name: str, own: Sequence[str], idle: _Idle
         findings.unknown(f"unknown parameter {parameter!r} of {name}", setting.line, fix)
 
 
-def _report_whole(settings: Settings, whole: set[str], idle: _Idle) -> None:
+def _report_whole(settings: Settings, whole: frozenset[str], idle: _Idle) -> None:
     for parameter, setting in settings.items():
         if parameter in whole:
             why = f"{parameter} belongs to the whole merge; under one model it changes nothing"
             idle.setdefault(parameter, (why, setting.line))
 
 
-def _per_model(name: str) -> tuple[str, ...]:
-    if name in PENDING:
-        return PENDING[name].each
-    return tuple(p.name for p in method_named(name).parameters if p.per_model)
+def _whole(method: Method | Pending) -> frozenset[str]:
+    """Parameters that change nothing under one model; none when the method takes only one."""
+    if isinstance(method, Pending):
+        return frozenset(method.whole)
+    if method.at_most == 1:
+        return frozenset()
+    return frozenset(takes(method)) - {p.name for p in method.parameters if p.per_model}

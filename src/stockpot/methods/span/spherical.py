@@ -90,7 +90,7 @@ def _nuslerp(gram: Floats | None, p: Resolved) -> Floats:
 
 
 def _nuslerp_compat(gram: Floats, t: float) -> Floats:
-    """mergekit takes a vanishing vector for one at a right angle, and opposite ones for parallel ones."""
+    """Mergekit takes a vanishing vector for one at a right angle, and opposite ones for parallel ones."""
     norms = np.maximum(np.sqrt(gram[:, 0, 0]), _COMPAT_NUSLERP_NORM) * np.maximum(
         np.sqrt(gram[:, 1, 1]), _COMPAT_NUSLERP_NORM
     )

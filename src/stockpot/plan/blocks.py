@@ -1,20 +1,16 @@
-"""How a tensor is cut into blocks, and the buffers that a worker computes a block in."""
+"""How a tensor is cut into blocks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import lcm, prod
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from stockpot.kernels.convert import ROW
+from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Elementwise, axis_of
 from stockpot.methods.registry import METHODS
 from stockpot.plan.model import Compute, Operand
 
-__all__ = ["BLOCK", "Grid", "Workspace", "grid_of", "row_length"]
+__all__ = ["BLOCK", "Grid", "grid_of", "row_length"]
 
 BLOCK = 1 << 18
 """Elements of a block. It is the unit of every sum over a tensor, so results do not depend on memory
@@ -72,19 +68,3 @@ def _draws(source: Operand) -> bool:
     method = METHODS.get(source.method)
     own = method is not None and isinstance(method.family, Elementwise)
     return own or any(_draws(child) for child in source.operands)
-
-
-class Workspace:
-    """A worker's buffers, by role; each grows to the largest size that was asked for and is reused."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[tuple[Any, ...], npt.NDArray[Any]] = {}
-
-    def take(self, role: tuple[Any, ...], shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """An uninitialised array of ``shape``; valid until the same role is asked for again."""
-        needed = prod(shape)
-        flat = self._buffers.get(role)
-        if flat is None or flat.size < needed or flat.dtype != dtype:
-            flat = np.empty(max(1, needed), dtype)
-            self._buffers[role] = flat
-        return flat[:needed].reshape(shape)
