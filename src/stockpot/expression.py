@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from stockpot.checkpoint.model import Checkpoint
@@ -121,7 +122,7 @@ class Linear(Expression):
 
     terms: tuple[Term, ...]
 
-    @property
+    @cached_property
     def mass(self) -> float | None:
         """Sum of the coefficients of Weights terms; None when one varies from tensor to tensor."""
         total = 0.0
@@ -132,11 +133,11 @@ class Linear(Expression):
                 total += term.constant
         return total
 
-    @property
+    @cached_property
     def _mixes_deltas_only(self) -> bool:
         return all(t.of.space is Space.DELTA for t in self.terms)
 
-    @property
+    @cached_property
     def space(self) -> Space:
         if self._mixes_deltas_only:
             return Space.DELTA
@@ -263,7 +264,12 @@ def leaves(expression: Expression) -> tuple[Leaf, ...]:
     """Every leaf once, in the order in which they appear."""
     found: dict[tuple[str, str | None, int], Leaf] = {}
 
+    seen: set[int] = set()
+
     def walk(node: Expression) -> None:
+        if id(node) in seen:
+            return
+        seen.add(id(node))
         if isinstance(node, Leaf):
             found.setdefault(node.key, node)
         for child in node.children:

@@ -143,6 +143,15 @@ CASES: dict[str, tuple[str, str, int | None, str | None]] = {
         3,
         "one entry",
     ),
+    "modules is a list": ("merge_method: linear\nmodules: [a]", "modules is a list, not a mapping", 2, None),
+    "empty path": ("merge_method: linear\nmodels: [{model: {model: ' '}}]", "model is empty", 2, "hub id"),
+    "range is a word": (
+        "merge_method: linear\nslices: [{sources: [{model: a, layer_range: 0-8}]}]",
+        "layer_range is '0-8'",
+        2,
+        "[first, last + 1]",
+    ),
+    "chat template is a list": (LINEAR + "chat_template: [a]", "chat_template is a list", 3, None),
     "lengths of a slice": (
         "merge_method: linear\nslices:\n  - sources:\n"
         "      - {model: a, layer_range: [0, 8]}\n      - {model: b, layer_range: [0, 9]}",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from stockpot.errors import RecipeError
 from stockpot.expression import Apply, Layers, Leaf, Linear, Stack
 from stockpot.methods.declare import Space
 from stockpot.recipe.parse import parse_recipe
@@ -328,8 +329,15 @@ def test_compat_and_variant_are_inherited(tree: Tree) -> None:
     assert tree(text % (nested % ", compat: none")).count(" compat") == 1
     linear = "{merge_method: linear, models: [{model: a}]}"
     assert "linear(a){} compat" in tree(text % linear)
-    assert "linear(a; b){} compat" in tree(DOCUMENTS + "compat: mergekit\n")
+    assert "linear(float16(a); float16(b)){} compat" in tree(DOCUMENTS + "compat: mergekit\n")
     assert parse_recipe(text % "a").compat
+
+
+def test_compat_rounds_inputs_to_dtype(tree: Tree) -> None:
+    """As mergekit does when it loads a tensor; without compat, inputs are used as they are stored."""
+    text = "merge_method: linear\nmodels: [{model: a}, {model: b}]\ndtype: float16\nout_dtype: bfloat16\n"
+    assert tree(text) == "linear(a; b){}"
+    assert tree(text + "compat: mergekit\n") == "linear(float16(a); float16(b)){} compat"
 
 
 def test_seed() -> None:
@@ -337,6 +345,8 @@ def test_seed() -> None:
     assert parse_recipe(TIES).seed == 0
     assert parse_recipe(TIES + "seed: 18446744073709551615").seed == 2**64 - 1
     assert parse_recipe(TIES + "seed: 3", seed=7).seed == 7
+    with pytest.raises(RecipeError, match="seed -1"):
+        parse_recipe(TIES, seed=-1)
     assert parse_recipe("seed: 3\n" + DOCUMENTS.lstrip()).seed == 3
 
 

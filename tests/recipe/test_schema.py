@@ -61,6 +61,7 @@ BEYOND_THE_SCHEMA = frozenset(
         "empty",
         "a list",
         "blank model",
+        "empty path",
         "base is a third model",
         "no base",
         "no base for slerp",

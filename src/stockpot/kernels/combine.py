@@ -41,41 +41,39 @@ def load_base(raw: Any, codes: Any, start: int, n: int, base: int, zeros: Any, b
 
 
 @inline
-def _add4(
-    x0: Any, x1: Any, x2: Any, x3: Any, n: int, b: Any, f0: float, f1: float, f2: float, f3: float, acc: Any
-) -> None:
-    """Four inputs of bfloat16 at once: the sum is loaded and stored once instead of four times."""
+def _add3(x0: Any, x1: Any, x2: Any, n: int, f0: float, f1: float, f2: float, acc: Any) -> None:
     for i in range(n):
-        total = acc[i] + f0 * (brain(x0[i]) - b[i])
-        total += f1 * (brain(x1[i]) - b[i])
-        total += f2 * (brain(x2[i]) - b[i])
-        acc[i] = total + f3 * (brain(x3[i]) - b[i])
+        acc[i] = ((acc[i] + f0 * brain(x0[i])) + f1 * brain(x1[i])) + f2 * brain(x2[i])
 
 
 @inline
-def _brain_row(raw: Any, k: int, count: int, start: int, n: int, zeros: Any) -> Any:
-    """The bfloat16 patterns of input k, or of zeros beyond the last one."""
-    return raw[k, 2 * start : 2 * (start + n)].view(np.uint16) if k < count else zeros.view(np.uint16)
+def _add2(x0: Any, x1: Any, n: int, f0: float, f1: float, acc: Any) -> None:
+    for i in range(n):
+        acc[i] = (acc[i] + f0 * brain(x0[i])) + f1 * brain(x1[i])
 
 
 @inline
-def _accumulate(raw: Any, codes: Any, start: int, n: int, b: Any, zeros: Any, factors: Any, acc: Any) -> None:
-    """acc[:n] += Σ factor × (input - b), in the order of the inputs."""
+def _add1(x0: Any, n: int, f0: float, acc: Any) -> None:
+    for i in range(n):
+        acc[i] += f0 * brain(x0[i])
+
+
+@inline
+def _brains(raw: Any, start: int, n: int, factors: Any, acc: Any) -> None:
+    """Inputs of bfloat16, a few at a time: the sum is loaded and stored less often."""
     count = factors.shape[0]
-    brains = True
-    for k in range(count):
-        brains &= codes[k] == 2
-    if not brains:
-        for k in range(count):
-            accumulate(raw[k], codes[k], start, n, b, factors[k], acc)
-        return
-    for k in range(0, count, 4):
-        x0, x1 = _brain_row(raw, k, count, start, n, zeros), _brain_row(raw, k + 1, count, start, n, zeros)
-        x2, x3 = _brain_row(raw, k + 2, count, start, n, zeros), _brain_row(raw, k + 3, count, start, n, zeros)
-        f1 = factors[k + 1] if k + 1 < count else 0.0
-        f2 = factors[k + 2] if k + 2 < count else 0.0
-        f3 = factors[k + 3] if k + 3 < count else 0.0
-        _add4(x0, x1, x2, x3, n, b, factors[k], f1, f2, f3, acc)
+    first, last = 2 * start, 2 * (start + n)
+    done = 0
+    while count - done >= 3:
+        x0, x1 = raw[done, first:last].view(np.uint16), raw[done + 1, first:last].view(np.uint16)
+        x2 = raw[done + 2, first:last].view(np.uint16)
+        _add3(x0, x1, x2, n, factors[done], factors[done + 1], factors[done + 2], acc)
+        done += 3
+    if count - done == 2:
+        x0, x1 = raw[done, first:last].view(np.uint16), raw[done + 1, first:last].view(np.uint16)
+        _add2(x0, x1, n, factors[done], factors[done + 1], acc)
+    elif count - done == 1:
+        _add1(raw[done, first:last].view(np.uint16), n, factors[done], acc)
 
 
 @inline
@@ -94,8 +92,15 @@ def _combine_piece(
     """scratch[0][:n] = the combination of elements start … start + n; n is at most ROW."""
     acc, b, zeros = scratch[0], scratch[1], scratch[2]
     load_base(raw, codes, start, n, base, zeros, b)
-    acc[:n] = 0.0
-    _accumulate(raw, codes, start, n, b, zeros, factors, acc)
+    acc[:n] = -0.0  # what is added to it keeps its sign, zero included
+    brains = base < 0
+    for k in range(factors.shape[0]):
+        brains &= codes[k] == 2
+    if brains:
+        _brains(raw, start, n, factors, acc)
+    else:
+        for k in range(factors.shape[0]):
+            accumulate(raw[k], codes[k], start, n, b, factors[k], acc)
     finish(acc, b, n, anchored, scale, divisor)
 
 
@@ -174,7 +179,7 @@ def combine_columns(
             m = min(ROW, length - offset)
             start = r * length + offset
             load_base(raw, codes, start, m, base, zeros, b)
-            acc[:m] = 0.0
+            acc[:m] = -0.0
             for k in range(factors.shape[0]):
                 widen(raw[k], codes[k], start, m, b, x)
                 for i in range(m):

@@ -162,7 +162,7 @@ def narrow(row: Any, n: int, raw: Any, code: int, start: int) -> bool:
     if code == 2:
         words = raw[2 * start : 2 * (start + n)].view(np.uint16)
         for i in range(n):
-            y = np.float32(_rounded(row[i], 7, -126))
+            y = np.float32(np.copysign(_rounded(row[i], 7, -126), row[i]))  # rounding to 0 keeps the sign
             words[i] = np.uint16(np.uint32(y.view(np.uint32)) >> np.uint32(16))
             bad |= not (abs(y) < np.float32(np.inf))
     elif code == 1:

@@ -383,13 +383,15 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _same(a: Expression, b: Expression) -> bool:
-    return a is b or (isinstance(a, Leaf) and isinstance(b, Leaf) and a.key == b.key) or _same_layers(a, b)
-
-
-def _same_layers(a: Expression, b: Expression) -> bool:
-    if not isinstance(a, Layers) or not isinstance(b, Layers):
-        return False
-    return (a.start, a.stop) == (b.start, b.stop) and _same(a.of, b.of)
+    if a is b:
+        return True
+    if isinstance(a, Leaf) and isinstance(b, Leaf):
+        return a.key == b.key
+    if isinstance(a, Layers) and isinstance(b, Layers):
+        return (a.start, a.stop) == (b.start, b.stop) and _same(a.of, b.of)
+    if isinstance(a, Cast) and isinstance(b, Cast):
+        return a.dtype == b.dtype and _same(a.of, b.of)
+    return False
 
 
 def _difference(expression: Expression) -> tuple[Expression, Expression] | None:

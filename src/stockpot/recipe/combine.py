@@ -23,16 +23,19 @@ class Mode:
         compat: Whether mergekit's numerics are asked for.
         variant: Variant of an outer merge, used where the method has it.
         own: Whether ``variant`` was written at this merge itself.
+        dtype: What inputs are rounded to before the arithmetic, as mergekit does under ``compat``.
     """
 
     compat: bool = False
     variant: str | None = None
     own: bool = False
+    dtype: str | None = None
 
     def within(self, merge: Merge) -> Mode:
         """The mode inside ``merge``."""
         compat = self.compat if merge.compat is None else merge.compat
-        return Mode(compat, merge.variant or self.variant, merge.variant is not None)
+        dtype = merge.dtypes.get("dtype") if compat else None
+        return Mode(compat, merge.variant or self.variant, merge.variant is not None, dtype)
 
     def variant_of(self, method: Method) -> str | None:
         """The variant to ask ``method`` for; an inherited one only where it exists."""

@@ -165,7 +165,15 @@ class Lowering:
             return self._document(target, bool(self._library.result.compat))
         if isinstance(target, Merge):
             return self._rounded(target, mode)
-        return self._leaf(target)
+        return self._stored(self._leaf(target), mode.dtype)
+
+    def _stored(self, leaf: Leaf, dtype: str | None) -> Expression:
+        """A checkpoint as it is, or rounded to ``dtype`` when it is read."""
+        if dtype is None:
+            return leaf
+        if (leaf, dtype) not in self._done:
+            self._done[leaf, dtype] = Cast(leaf, dtype)
+        return self._done[leaf, dtype]
 
     def _leaf(self, reference: Reference) -> Leaf:
         if reference.lora is not None:
