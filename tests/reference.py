@@ -43,8 +43,8 @@ def from_bits(bits, code):
 
 def bits_of(array):
     """The bit patterns of an array, as unsigned integers."""
-    array = np.ascontiguousarray(array)
-    return array.view(WORD[array.dtype.itemsize])
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return flat.view(WORD[flat.dtype.itemsize]).reshape(np.shape(array))
 
 
 @cache
@@ -75,7 +75,7 @@ def cast_once(values, code):
     size = np.abs(values)
     middle = midpoints(code)
     below = np.searchsorted(middle, size, side="left")  # how many midpoints lie below: the nearest magnitude
-    tie = np.isin(size, middle)
+    tie = middle[np.minimum(below, len(middle) - 1)] == size
     place = below + (tie & (below % 2 == 1))  # of a tie, side="left" gives the lower neighbour
     bits = np.where(np.isnan(values), LARGEST_CODE[code] + 1, place).astype(np.uint64)
     sign = np.signbit(values).astype(np.uint64) << np.uint64(8 * FLOATS[code].itemsize - 1)
@@ -119,6 +119,13 @@ def ulps(a, b):
 def same(a, b):
     """Whether two arrays have one dtype, one shape and equal values (±0 are equal, NaN is not)."""
     return a.dtype == b.dtype and a.shape == b.shape and bool(np.all(widened(a) == widened(b)))
+
+
+def between(made, value, slack):
+    """Whether each stored entry is a cast of something within ``slack`` of its float64 value."""
+    code = code_of(made.dtype)
+    low, high = (widened(cast_once(value + sign * slack, code)) for sign in (-1.0, 1.0))
+    return (low <= widened(made)) & (widened(made) <= high)
 
 
 def same_bytes(a, b):
@@ -219,62 +226,64 @@ def task_arithmetic(base, models, weights, scale=1.0):
 
 
 def slerp_factors(a, b, t):
-    """sin((1−t)Ω)/sin Ω and sin(tΩ)/sin Ω; 1 − t and t where the directions coincide or one is zero."""
-    norm = np.sqrt(np.sum(a * a)) * np.sqrt(np.sum(b * b))
-    if norm == 0.0:
-        return 1.0 - t, t
+    """sin((1−t)Ω)/sin Ω and sin(tΩ)/sin Ω along the last axis; 1 − t and t where Ω or a vector is 0."""
+    length_a, length_b = (np.sqrt(np.sum(x * x, axis=-1, keepdims=True)) for x in (a, b))
+    zero = (length_a == 0.0) | (length_b == 0.0)
     # From the difference of unit vectors, which is accurate for small angles where arccos is not.
-    u, v = a / np.sqrt(np.sum(a * a)), b / np.sqrt(np.sum(b * b))
-    omega = 2.0 * np.arctan2(np.sqrt(np.sum((u - v) ** 2)), np.sqrt(np.sum((u + v) ** 2)))
-    if np.sin(omega) < 1e-12:
-        return 1.0 - t, t
-    return np.sin((1.0 - t) * omega) / np.sin(omega), np.sin(t * omega) / np.sin(omega)
+    u, v = a / np.where(zero, 1.0, length_a), b / np.where(zero, 1.0, length_b)
+    apart, together = (np.sqrt(np.sum(x * x, axis=-1, keepdims=True)) for x in (u - v, u + v))
+    omega = 2.0 * np.arctan2(apart, together)
+    flat = zero | (np.sin(omega) < 1e-12)
+    below = np.where(flat, 1.0, np.sin(omega))
+    first = np.where(flat, 1.0 - t, np.sin((1.0 - t) * omega) / below)
+    return first, np.where(flat, t, np.sin(t * omega) / below)
 
 
 def slerp(a, b, t):
     """Shoemake's slerp of two float64 arrays as one vector each."""
-    first, second = slerp_factors(a, b, t)
-    return first * a + second * b
+    first, second = slerp_factors(a.reshape(-1), b.reshape(-1), t)
+    return first.reshape(()) * a + second.reshape(()) * b
 
 
 def slerp_along(a, b, t, axis):
     """Slerp of each vector along ``axis`` (0 or -1) on its own."""
     if np.ndim(a) == 0:
         return slerp(a, b, t)
-    length = a.shape[axis]
-    first, second = (np.moveaxis(x, axis, -1).reshape(-1, length) for x in (a, b))
-    made = np.array([slerp(x, y, t) for x, y in zip(first, second, strict=True)]).reshape(-1, length)
-    shape = np.moveaxis(a, axis, -1).shape
-    return np.moveaxis(made.reshape(shape), -1, axis)
+    x, y = np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1)
+    first, second = slerp_factors(x, y, t)
+    return np.moveaxis(first * x + second * y, -1, axis)
 
 
 def model_stock_ratio(group):
-    """t = N c / (1 + (N − 1) c) in [0, 1], c the mean pairwise cosine; 0 with a zero task vector."""
+    """t = N c / (1 + (N − 1) c) in [0, 1] along the last axis, c the mean pairwise cosine; 0 with a zero vector."""
     n = len(group)
-    norms = [np.sqrt(np.sum(d * d)) for d in group]
-    if min(norms) == 0.0:
-        return 0.0
-    pairs = [np.sum(group[i] * group[j]) / (norms[i] * norms[j]) for i in range(n) for j in range(i + 1, n)]
-    c = sum(pairs) / len(pairs)
+    norms = [np.sqrt(np.sum(d * d, axis=-1, keepdims=True)) for d in group]
+    zero = np.minimum.reduce(norms) == 0.0
+    safe = [np.where(zero, 1.0, length) for length in norms]
+    pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
+    cosines = [np.sum(group[i] * group[j], axis=-1, keepdims=True) / (safe[i] * safe[j]) for i, j in pairs]
+    c = sum(cosines) / len(cosines)
     below = 1.0 + (n - 1) * c
-    return 0.0 if below <= 0.0 else min(max(n * c / below, 0.0), 1.0)
+    undefined = zero | (below <= 0.0)
+    return np.where(undefined, 0.0, np.clip(n * c / np.where(undefined, 1.0, below), 0.0, 1.0))
 
 
 def model_stock(base, models, *, filter_wise=False):
     """θ₀ + t × mean(xᵢ − θ₀), one t per tensor or per row."""
     ds = deltas(models, base)
-    if not filter_wise or np.ndim(base) == 0:
-        return widened(base) + model_stock_ratio(ds) * sum(ds) / len(ds)
-    length = base.shape[-1]
-    rows = [d.reshape(-1, length) for d in ds]
-    ratio = np.array([model_stock_ratio([d[r] for d in rows]) for r in range(len(rows[0]))])
-    return widened(base) + (ratio[:, None] * (sum(rows) / len(rows))).reshape(base.shape)
+    if filter_wise and np.ndim(base) > 0:
+        return widened(base) + model_stock_ratio(ds) * (sum(ds) / len(ds))
+    ratio = model_stock_ratio([d.reshape(-1) for d in ds]).reshape(())
+    return widened(base) + ratio * (sum(ds) / len(ds))
 
 
-def elect(parts):
-    """Entries whose sign is that of their sum (a sum of 0 counts as +), the others set to 0."""
-    total = sum(parts)
-    positive = total >= 0.0
+def elect(parts, lean=0.0):
+    """Entries whose sign is that of their sum (a sum of 0 counts as +), the others set to 0.
+
+    ``lean`` moves the border by that share of the summed magnitudes: with −lean and +lean one gets both
+    outcomes of a sum that is 0 but for rounding.
+    """
+    positive = sum(parts) >= lean * sum(np.abs(p) for p in parts)
     return [np.where((p > 0.0) == positive, p, 0.0) for p in parts]
 
 
@@ -299,13 +308,13 @@ def ties(base, models, weights, density, *, normalize=True, rescale=False, unwei
     return widened(base) + scale * total
 
 
-def dare(base, models, weights, masks, density, *, rescale=True, normalize=False, elects=False, scale=1.0):
+def dare(base, models, weights, masks, density, *, rescale=True, normalize=False, elects=False, lean=0.0, scale=1.0):
     """θ₀ + λ Σ wᵢ mᵢ (xᵢ − θ₀) / densityᵢ; with ``elects``, only of entries whose sign agrees."""
     parts = []
     for d, w, m, share in zip(deltas(models, base), weights, masks, density, strict=True):
-        parts.append(np.where(m, w * d / (share if rescale else 1.0), 0.0))
+        parts.append(np.where(m, w * d / (share if rescale and share > 0.0 else 1.0), 0.0))
     if elects:
-        parts = elect(parts)
+        parts = elect(parts, lean)
     total = sum(parts)
     if normalize:
         divisor = sum(w * (p != 0.0) for w, p in zip(weights, parts, strict=True)) if elects else sum(weights)

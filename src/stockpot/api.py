@@ -14,8 +14,8 @@ from stockpot.errors import UnsupportedError
 from stockpot.execute.local import Progress, Result, execute
 from stockpot.execute.local import compute as _compute
 from stockpot.expression import Expression, Layers, Leaf, Linear, Stack, leaves
-from stockpot.plan.build import Limits, build_plan
-from stockpot.plan.model import Plan
+from stockpot.planning.build import Limits, build_plan
+from stockpot.planning.model import Plan
 from stockpot.recipe.model import Recipe
 from stockpot.recipe.parse import load_recipe
 

@@ -10,7 +10,7 @@ import click
 from stockpot.cli.options import human, limit_options, print_json, show_notes
 
 if TYPE_CHECKING:
-    from stockpot.plan.model import Plan
+    from stockpot.planning.model import Plan
 
 __all__ = ["command", "show_plan"]
 
@@ -85,7 +85,7 @@ def _tensor_rows(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _how(source: Any) -> Any:
-    from stockpot.plan.model import Read
+    from stockpot.planning.model import Read
 
     if isinstance(source, Read):
         ref = source.ref

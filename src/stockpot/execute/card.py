@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stockpot.plan.model import Plan
+from stockpot.planning.model import Plan
 
 __all__ = ["model_card"]
 

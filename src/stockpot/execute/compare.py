@@ -16,7 +16,7 @@ from stockpot.execute.schedule import run_all
 from stockpot.execute.workspace import Workspace
 from stockpot.kernels import gram
 from stockpot.kernels.sizes import ROW
-from stockpot.plan.blocks import BLOCK, Grid
+from stockpot.planning.blocks import BLOCK, Grid
 
 __all__ = ["Difference", "compare"]
 

@@ -8,10 +8,10 @@ import numpy.typing as npt
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, Problem
-from stockpot.plan.blocks import BLOCK
-from stockpot.plan.model import Operand, Read, Step, reads
+from stockpot.planning.blocks import BLOCK
+from stockpot.planning.model import Read, Step, reads
 
-__all__ = ["explain", "tolerable"]
+__all__ = ["explain", "mend"]
 
 
 def explain(step: Step, reader: PayloadReader, start: int = 0, n: int | None = None) -> ExecutionError:
@@ -33,20 +33,23 @@ def explain(step: Step, reader: PayloadReader, start: int = 0, n: int | None = N
     return worst or _overflow(step)
 
 
-def tolerable(
-    operand: Operand, out: npt.NDArray[np.uint8], dtype: DType, start: int, n: int, reader: PayloadReader
-) -> bool:
-    """Whether every infinity of a result stands where an input is infinite too, and nothing is NaN.
+def mend(step: Step, out: npt.NDArray[np.uint8], reader: PayloadReader, start: int, n: int) -> bool:
+    """Put back the infinities that all inputs share; whether the result is then as it should be.
 
-    Some checkpoints store masks with -inf, which every model shares.
+    Some checkpoints store masks with -inf, which every model has alike. Arithmetic makes NaN of them
+    (the difference of two infinities), yet the merge of equal values is that value.
     """
-    result = _as_float64(out[: n * dtype.itemsize], dtype)
-    if np.isnan(result).any():
+    result = out[: n * step.dtype.itemsize].view(np.dtype(step.dtype.numpy))
+    wrong = ~np.isfinite(_as_float64(out[: n * step.dtype.itemsize], step.dtype))
+    shared: npt.NDArray[np.float64] | None = None
+    for read in reads(step.source):
+        values = _values(read, reader, start, n)[wrong]
+        shared = values if shared is None else np.where(values == shared, shared, np.nan)
+    if shared is None or not np.all(np.isinf(shared)):
         return False
-    inherited = np.zeros(n, bool)
-    for read in reads(operand):
-        inherited |= np.isinf(_values(read, reader, start, n))
-    return bool(np.all(inherited[np.isinf(result)]))
+    with np.errstate(invalid="ignore"):
+        result[wrong] = shared.astype(result.dtype)
+    return bool(np.all(np.isinf(_as_float64(out[: n * step.dtype.itemsize], step.dtype)[wrong])))
 
 
 def _values(read: Read, reader: PayloadReader, start: int, n: int) -> npt.NDArray[np.float64]:

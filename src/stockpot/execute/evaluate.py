@@ -1,6 +1,6 @@
 """Computing one tensor block by block: the passes that a method needs, then its values.
 
-An evaluator mirrors a :class:`~stockpot.plan.model.Compute`. Its ``phases`` are the passes over all
+An evaluator mirrors a :class:`~stockpot.planning.model.Compute`. Its ``phases`` are the passes over all
 blocks that settle what the values depend on (angles, thresholds, norms), those of its inputs first;
 after them ``compute`` gives any block. Nothing larger than a block is ever held.
 """
@@ -24,8 +24,8 @@ from stockpot.kernels import combine, gram, rows, select
 from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Elementwise, Span, axis_of
 from stockpot.methods.registry import METHODS
-from stockpot.plan.blocks import Grid, row_length
-from stockpot.plan.model import Compute, Read
+from stockpot.planning.blocks import Grid, row_length
+from stockpot.planning.model import Compute, Read
 
 __all__ = ["Evaluator", "Phase", "evaluator_of"]
 

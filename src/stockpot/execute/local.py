@@ -23,7 +23,7 @@ from stockpot.execute.evaluate import Phase
 from stockpot.execute.receipt import RECEIPT_NAME, make_receipt
 from stockpot.execute.schedule import run_all
 from stockpot.execute.step import Sink, step_phases
-from stockpot.plan.model import Plan, Step
+from stockpot.planning.model import Plan, Step
 
 __all__ = ["Result", "compute", "execute"]
 

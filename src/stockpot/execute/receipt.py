@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stockpot.errors import CheckpointError, Problem
-from stockpot.plan.model import Plan
+from stockpot.planning.model import Plan
 
 __all__ = ["RECEIPT_NAME", "make_receipt", "read_receipt"]
 

@@ -96,7 +96,10 @@ class Selection:
         elif self.keep <= above + at_high + inside + at_low:
             self._finish(self.low, above + at_high + inside, self._counts[:, 3])
         else:
+            below = self.elements - above - at_high - inside - at_low
             self._move(self._floor, self.low - 1)
+            if self.passes >= _GUESSES and below > self.quota:
+                self._halve()
 
     def _inside_bracket(self, rank: int, inside: int, above: int) -> None:
         """The answer is the ``rank``-th largest of the keys strictly inside."""
@@ -106,7 +109,7 @@ class Selection:
             if self.passes < _GUESSES:
                 self._bracket(np.sort(collected), 1.0 - rank / inside)
             else:
-                self.low = (self._floor + self._ceiling + 1) // 2
+                self._halve()
             return
         place = len(collected) - rank
         threshold = int(np.partition(collected, place)[place])
@@ -127,6 +130,10 @@ class Selection:
         self._floor, self._ceiling = floor, ceiling
         self.low, self.high = floor, ceiling
         self._reset()
+
+    def _halve(self) -> None:
+        """Look at the upper half of what is left."""
+        self.low = (self._floor + self._ceiling + 1) // 2
 
     def _finish(self, threshold: int, above: int, ties: npt.NDArray[np.int64]) -> None:
         self.cut = Cut(threshold, self.keep - above, np.concatenate([[0], np.cumsum(ties)]))

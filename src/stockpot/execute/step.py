@@ -10,11 +10,11 @@ import numpy.typing as npt
 import xxhash
 
 from stockpot.checkpoint.reader import PayloadReader
-from stockpot.execute.diagnose import explain, tolerable
+from stockpot.execute.diagnose import explain, mend
 from stockpot.execute.evaluate import NotFiniteError, Phase, evaluator_of
 from stockpot.execute.workspace import Workspace
-from stockpot.plan.blocks import BLOCK, Grid, grid_of
-from stockpot.plan.model import Compute, Read, Step, reads
+from stockpot.planning.blocks import BLOCK, Grid, grid_of
+from stockpot.planning.model import Compute, Read, Step, reads
 
 __all__ = ["Sink", "step_phases"]
 
@@ -81,7 +81,7 @@ def _computed(
         start, n = grid.block(block)
         out = space.take(("out",), (n * width,), np.uint8)
         bad = evaluator.compute(start, n, space, out, step.dtype.kernel)
-        if bad and not tolerable(source, out, step.dtype, start, n, reader):
+        if bad and not mend(step, out, reader, start, n):
             raise explain(step, reader, start, n)
         sink(step, start * width, out)
         digest.add(block, out)

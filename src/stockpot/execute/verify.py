@@ -16,7 +16,7 @@ from stockpot.execute.evaluate import Phase
 from stockpot.execute.receipt import read_receipt
 from stockpot.execute.schedule import run_all
 from stockpot.execute.workspace import Workspace
-from stockpot.plan.blocks import Grid
+from stockpot.planning.blocks import Grid
 
 __all__ = ["hash_tensors", "model_hash", "verify"]
 

@@ -33,7 +33,8 @@ def _ratio(gram: Floats, p: Resolved) -> Floats:
     cosines = inner / np.where(products > floor, products, floor or 1.0)
     cosine = np.clip(cosines.mean(axis=1), -1.0, 1.0)
     denominator = 1.0 + (models - 1) * cosine
-    singular = denominator < _COMPAT_DENOMINATOR if p.compat else denominator <= 0.0
+    still = norms.min(axis=1) == 0.0
+    singular = denominator < _COMPAT_DENOMINATOR if p.compat else (denominator <= 0.0) | still
     ratio: Floats = np.where(singular, 0.0, models * cosine / np.where(singular, 1.0, denominator))
     return ratio if p.compat else np.clip(ratio, 0.0, 1.0)
 

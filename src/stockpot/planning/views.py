@@ -19,7 +19,7 @@ from stockpot.checkpoint.model import Checkpoint
 from stockpot.errors import Problem
 from stockpot.expression import Apply, Cast, Expression, Layers, Leaf, Linear, Stack
 from stockpot.methods.declare import REQUIRED, Parameter, Resolved
-from stockpot.plan.model import Compute, Operand, Read
+from stockpot.planning.model import Compute, Operand, Read
 from stockpot.settings import Setting, first_value
 
 __all__ = ["Context", "Meta", "View", "build_view"]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from stockpot.checkpoint.writer import ShardLayout
 from stockpot.methods.declare import axis_of
 from stockpot.methods.registry import METHODS
-from stockpot.plan.blocks import grid_of, row_length
-from stockpot.plan.model import Compute, Cost, Operand, Read, Step
+from stockpot.planning.blocks import grid_of, row_length
+from stockpot.planning.model import Compute, Cost, Operand, Read, Step
 
 if TYPE_CHECKING:
-    from stockpot.plan.build import Limits
+    from stockpot.planning.build import Limits
 
 __all__ = ["estimate", "free_bytes"]
 

@@ -19,9 +19,9 @@ from stockpot.expression import Expression, Leaf, leaves
 from stockpot.methods.declare import Elementwise, Space, Span
 from stockpot.methods.elementwise.atoms import MatchL1, Trim
 from stockpot.methods.registry import METHODS
-from stockpot.plan.cost import estimate
-from stockpot.plan.model import Compute, Operand, Plan, Read, Step
-from stockpot.plan.views import Context, Meta, View, build_view
+from stockpot.planning.cost import estimate
+from stockpot.planning.model import Compute, Operand, Plan, Read, Step
+from stockpot.planning.views import Context, Meta, View, build_view
 from stockpot.recipe.model import Recipe
 
 __all__ = ["Limits", "build_plan"]

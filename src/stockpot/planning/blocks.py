@@ -8,7 +8,7 @@ from math import lcm, prod
 from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Elementwise, axis_of
 from stockpot.methods.registry import METHODS
-from stockpot.plan.model import Compute, Operand
+from stockpot.planning.model import Compute, Operand
 
 __all__ = ["BLOCK", "Grid", "grid_of", "row_length"]
 
