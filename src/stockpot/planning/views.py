@@ -361,9 +361,10 @@ class _Merged:
 
     def tied_name(self, name: str) -> str:
         """The name by which parameters and random numbers are looked up: a tied head goes by its embedding's."""
-        if is_head(name) and ties_embeddings(self._reference.config):
-            return embedding_of(self._reference.names) or name
-        return name
+        if not is_head(name) or not ties_embeddings(self._reference.config):
+            return name
+        untied = any(name in view.names and not ties_embeddings(view.config) for view in self._views)
+        return name if untied else embedding_of(self._reference.names) or name
 
     def depth(self, name: str, compat: bool) -> float:
         """Place of a tensor in the model, 0 (first layer, embeddings) to 1 (last layer, head)."""
