@@ -73,9 +73,7 @@ def floor_seconds(models: list[Path], out: Path, threads: int = THREADS) -> floa
     paths = [sorted(model.glob("*.safetensors")) for model in models]
     if not all(paths):
         raise FileNotFoundError(f"no safetensors files in one of {[str(m) for m in models]}")
-    sources = [
-        (os.open(path, os.O_RDONLY), path.stat().st_size) for group in paths for path in group
-    ]
+    sources = [(os.open(path, os.O_RDONLY), path.stat().st_size) for group in paths for path in group]
     started = time.perf_counter()
     out.mkdir(parents=True)
     mode = os.O_CREAT | os.O_EXCL | os.O_WRONLY

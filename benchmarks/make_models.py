@@ -49,9 +49,7 @@ class Shape:
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """All tensor names with their shapes, in the order in which they are stored."""
         kv = self.hidden // self.heads * self.kv_heads
-        shapes: dict[str, tuple[int, ...]] = {
-            "model.embed_tokens.weight": (self.vocabulary, self.hidden)
-        }
+        shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocabulary, self.hidden)}
         for layer in range(self.layers):
             prefix = f"model.layers.{layer}"
             shapes |= {
@@ -181,9 +179,7 @@ def blocks(places: list[Place]) -> Iterator[tuple[int, Place, int]]:
             yield number, place, first
 
 
-def fill(
-    block: tuple[int, Place, int], models: list[list[int]], stored: np.dtype, seed: int
-) -> None:
+def fill(block: tuple[int, Place, int], models: list[list[int]], stored: np.dtype, seed: int) -> None:
     """Draw one block for the base and every fine-tune, and write it to all of the models."""
     number, place, first = block
     count = min(BLOCK, place.elements - first)

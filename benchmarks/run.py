@@ -127,9 +127,7 @@ def run_measured(command: list[str], environment: dict[str, str]) -> Measured:
     this script keeps small itself.
     """
     started = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     errors = process.stderr.read() if process.stderr else ""
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
@@ -162,9 +160,7 @@ def floor(work: Path, models: Path, method: Method, threads: int) -> float:
     out = work / "floor"
     clean(out)
     command = [sys.executable, str(HERE / "floor.py"), str(out), *folders]
-    done = subprocess.run(
-        [*command, "--threads", str(threads)], check=True, stdout=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([*command, "--threads", str(threads)], check=True, stdout=subprocess.PIPE, text=True)
     return float(done.stdout)
 
 
@@ -384,9 +380,7 @@ def print_machine() -> None:
 
 def arguments() -> argparse.Namespace:
     """The parsed command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [method.name for method in METHODS]
     parser.add_argument("--folder", default=".bench", help="models and outputs (default ./.bench)")
     parser.add_argument("--models", help="a folder with base, ft1, ft2, ft3 to use as it is")

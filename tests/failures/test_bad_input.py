@@ -237,7 +237,6 @@ def test_memory_too_small(place):
 
 def test_disk_full_half_way(place, monkeypatch):
     """A write that fails in the middle is one error that names file and tensor; nothing is left."""
-
     real, calls = os.pwrite, []
 
     def full(*arguments):

@@ -113,7 +113,12 @@ def test_stacked_layers_load_and_generate(tmp_path):
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     assert loaded.config.num_hidden_layers == 4
-    sources = [models[0].model.layers[0], models[0].model.layers[1], models[1].model.layers[1], models[1].model.layers[2]]
+    sources = [
+        models[0].model.layers[0],
+        models[0].model.layers[1],
+        models[1].model.layers[1],
+        models[1].model.layers[2],
+    ]
     for layer, source in zip(loaded.model.layers, sources, strict=True):
         assert torch.equal(layer.mlp.up_proj.weight, source.mlp.up_proj.weight)
     assert torch.equal(loaded.lm_head.weight, models[1].lm_head.weight)

@@ -28,9 +28,9 @@ SHAPES = {
     "model.layers.0.mlp.weight": (31, 37),
     "kernel.weight": (5, 4, 3, 3),
     "thin.weight": (211, 1),
-    "several.blocks": (3, 100_003),
+    "several.blocks": (601, 499),
 }
-"""More than 2^18 elements are more than one block; 100003 is prime, so the last block is a short one."""
+"""More than 2^18 elements are more than one block; 601 and 499 are prime, so the last block is a short one."""
 
 DTYPES = {code: (code,) * 4 for code in FLOATS} | {
     "mixed, F32 base": ("F32", "BF16", "F16", "F8_E5M2"),
@@ -81,9 +81,7 @@ def ties_case(*, variant=None, scale=1.0, weight=W, density=DENSITY, **options):
         lambda b, m: (
             b + scale * sp.ties(*minus(m, b), weight=list(weight), density=list(density), variant=variant, **options)
         ),
-        lambda b, m, _: ref.ties(
-            b, m, weight, density, scale=scale, unweighted=variant == "unweighted", **options
-        ),
+        lambda b, m, _: ref.ties(b, m, weight, density, scale=scale, unweighted=variant == "unweighted", **options),
     )
 
 
@@ -167,9 +165,7 @@ CASES = {
         around(lambda x, y: ref.slerp_along(x, y, 0.25, 0)),
         models=2,
     ),
-    "model_stock": Case(
-        lambda b, m: b + sp.model_stock(*minus(m, b)), lambda b, m, _: ref.model_stock(b, m), models=3
-    ),
+    "model_stock": Case(lambda b, m: b + sp.model_stock(*minus(m, b)), lambda b, m, _: ref.model_stock(b, m), models=3),
     "model_stock by rows": Case(
         lambda b, m: b + sp.model_stock(*minus(m, b), filter_wise=True),
         lambda b, m, _: ref.model_stock(b, m, filter_wise=True),
@@ -201,7 +197,9 @@ def drawn(dtypes):
     """A base and three fine-tunes as arrays: shape name → array."""
     rng = np.random.default_rng(0)
     base = {n: weights(rng, s, dtypes[0]) for n, s in SHAPES.items()}
-    return base, [{n: weights(rng, s, code, around=base[n], apart=0.02) for n, s in SHAPES.items()} for code in dtypes[1:]]
+    return base, [
+        {n: weights(rng, s, code, around=base[n], apart=0.02) for n, s in SHAPES.items()} for code in dtypes[1:]
+    ]
 
 
 def models_of(dtypes, count, name):

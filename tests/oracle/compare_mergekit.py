@@ -322,9 +322,7 @@ def find(option: str | None, name: str) -> Path | None:
 
 def arguments() -> argparse.Namespace:
     """The parsed command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [precision.name for precision in PRECISIONS]
     parser.add_argument("--mergekit", metavar="PATH", help="the mergekit-yaml command")
     parser.add_argument("--stockpot", metavar="PATH", help="the stockpot command")
@@ -335,9 +333,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in DIR, leave all files")
     parser.add_argument("--mergekit-only", action="store_true", help="do not run stockpot")
     parser.add_argument("--cli", action="store_true", help="start mergekit-yaml for every recipe")
-    parser.add_argument(
-        "--unstable", action="store_true", help="let torch order equal magnitudes as it likes"
-    )
+    parser.add_argument("--unstable", action="store_true", help="let torch order equal magnitudes as it likes")
     parser.add_argument(
         "--excuse-rounding",
         action="store_true",

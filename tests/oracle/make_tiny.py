@@ -85,9 +85,7 @@ def jittered(base: Tensors, generator: torch.Generator) -> Tensors:
     }
 
 
-def fine_tune(
-    base: Tensors, sigma: float, frozen: tuple[str, ...], generator: torch.Generator
-) -> Tensors:
+def fine_tune(base: Tensors, sigma: float, frozen: tuple[str, ...], generator: torch.Generator) -> Tensors:
     """`base` plus noise of standard deviation `sigma`, no two deltas of a tensor equally large.
 
     Equal magnitudes are drawn again: which of them a magnitude trim keeps is not defined, and
@@ -133,10 +131,7 @@ def make(out: Path, family: str, seed: int) -> None:
     fresh = {name: value.detach().float() for name, value in network.state_dict().items()}
     base = jittered(fresh, generator)
     models = {"base": base}
-    models |= {
-        name: fine_tune(base, sigma, FROZEN.get(name, ()), generator)
-        for name, sigma in NOISE.items()
-    }
+    models |= {name: fine_tune(base, sigma, FROZEN.get(name, ()), generator) for name, sigma in NOISE.items()}
     for name, tensors in models.items():
         rounded = {key: value.bfloat16() for key, value in tensors.items()}
         write(out / family / "f32" / name, network, tensors, torch.float32)

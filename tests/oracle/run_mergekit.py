@@ -22,14 +22,10 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 
-OPTIONS = MergeOptions(
-    copy_tokenizer=False, quiet=True, write_model_card=False, num_threads=1, random_seed=0
-)
+OPTIONS = MergeOptions(copy_tokenizer=False, quiet=True, write_model_card=False, num_threads=1, random_seed=0)
 
 
-def stable_topk(
-    values: torch.Tensor, k: int, *, largest: bool = True
-) -> tuple[torch.Tensor, torch.Tensor]:
+def stable_topk(values: torch.Tensor, k: int, *, largest: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
     """`torch.topk` along the last axis with equal values taken in the order of their index."""
     ordered, indices = torch.sort(values, dim=-1, descending=largest, stable=True)
     return ordered[..., :k], indices[..., :k]

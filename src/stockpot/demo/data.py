@@ -12,6 +12,25 @@ import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 from sklearn.datasets import load_digits
 
+__all__ = [
+    "BROAD",
+    "CLASSES",
+    "SIDE",
+    "TEST_SHIFTS",
+    "Digits",
+    "FloatArray",
+    "IntArray",
+    "Shift",
+    "Split",
+    "chain",
+    "fade",
+    "load_splits",
+    "noise",
+    "rotate",
+    "translate",
+    "warp",
+]
+
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Shift: TypeAlias = Callable[[FloatArray, np.random.Generator], FloatArray]

@@ -11,6 +11,8 @@ from stockpot.demo.data import TEST_SHIFTS, Split
 from stockpot.demo.network import Parameters, probabilities
 from stockpot.demo.results import CLEAN, Scores
 
+__all__ = ["Benchmark", "make_benchmark"]
+
 
 @dataclass(frozen=True)
 class Benchmark:

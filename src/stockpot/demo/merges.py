@@ -12,6 +12,8 @@ from stockpot.demo.network import Parameters
 from stockpot.demo.recipes import Recipe
 from stockpot.demo.runs import FINE_TUNES, SPECIALISTS, load_model
 
+__all__ = ["Kitchen", "Merged", "cook_all", "greedy_soup"]
+
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Values tried for alpha and t, which go from one model to the other."""
 _SUM_STRENGTHS = (0.1, 0.15, 0.2, 0.3, 0.35, 0.4)

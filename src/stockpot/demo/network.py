@@ -10,6 +10,8 @@ import numpy as np
 
 from stockpot.demo.data import CLASSES, SIDE, FloatArray, IntArray
 
+__all__ = ["WIDTHS", "Parameters", "initialise", "logits", "loss_and_gradient", "probabilities"]
+
 Parameters: TypeAlias = Mapping[str, FloatArray]
 """``layers.i.weight`` is (out, in) and ``layers.i.bias`` is (out,), as PyTorch names them."""
 

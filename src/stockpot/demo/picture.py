@@ -16,6 +16,8 @@ from matplotlib.patches import Rectangle
 
 from stockpot.demo.results import DemoResult, Kind, Row
 
+__all__ = ["compose", "draw"]
+
 _GROUPS: dict[Kind, tuple[str, str]] = {
     "start": ("shared start", "#3d4651"),
     "single": ("single models", "#8d959e"),

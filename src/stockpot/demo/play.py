@@ -26,6 +26,8 @@ from stockpot.demo.runs import (
     train_start,
 )
 
+__all__ = ["Report", "play", "summary"]
+
 Report = Callable[[str], None]
 
 

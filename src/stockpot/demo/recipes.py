@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 import stockpot as sp
 
+__all__ = ["Recipe", "Value", "merge"]
+
 Value: TypeAlias = float | bool
 
 

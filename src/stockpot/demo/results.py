@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+__all__ = ["CLEAN", "DemoResult", "Kind", "Row", "Scores"]
+
 Kind: TypeAlias = Literal["start", "single", "merge", "ensemble"]
 
 CLEAN = "clean"

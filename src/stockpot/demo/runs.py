@@ -13,6 +13,19 @@ from stockpot.demo.data import BROAD, TEST_SHIFTS, Digits, Shift
 from stockpot.demo.network import WIDTHS, Parameters, initialise
 from stockpot.demo.train import Schedule, train
 
+__all__ = [
+    "FINE_TUNES",
+    "FULL",
+    "QUICK",
+    "SPECIALISTS",
+    "Effort",
+    "Run",
+    "fine_tune",
+    "load_model",
+    "save_model",
+    "train_start",
+]
+
 
 @dataclass(frozen=True)
 class Run:

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from stockpot.demo.results import Row
 
+__all__ = ["plain_console", "render"]
+
 _ROOMY = 120
 """Columns of text from which the explanations fit as well."""
 

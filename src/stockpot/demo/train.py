@@ -9,6 +9,8 @@ import numpy as np
 from stockpot.demo.data import FloatArray, Shift, Split
 from stockpot.demo.network import Parameters, loss_and_gradient
 
+__all__ = ["Schedule", "train"]
+
 
 @dataclass(frozen=True)
 class Schedule:
