@@ -210,7 +210,7 @@ def write_all(file: int, values: np.ndarray, offset: int) -> None:
         data, offset = data[done:], offset + done
 
 
-def make(  # noqa: PLR0913  the options of the command
+def make(
     out: Path,
     shapes: dict[str, tuple[int, ...]],
     config: dict[str, object],

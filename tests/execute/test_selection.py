@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import kept_count, trim_mask
 
 import stockpot as sp
+from reference import kept_count, trim_mask
 from stockpot.execute import select
 from stockpot.execute.select import Selection
 from stockpot.planning import blocks

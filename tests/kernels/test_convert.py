@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import FLOATS, KERNEL_CODES, LARGEST_CODE, SMALL, bits_of, cast_once, from_bits, magnitudes, midpoints
 
+from reference import FLOATS, KERNEL_CODES, LARGEST_CODE, SMALL, bits_of, cast_once, from_bits, magnitudes, midpoints
 from stockpot.kernels import convert
 from stockpot.kernels.convert import ROW
 

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from reference import FLOATS, KERNEL_CODES, cast_once, widened
 
+from reference import FLOATS, KERNEL_CODES, cast_once, widened
 from stockpot.kernels import gram
 from stockpot.kernels.sizes import ROW
 

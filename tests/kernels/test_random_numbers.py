@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from reference import philox, random_words
 
+from reference import philox, random_words
 from stockpot.kernels.random import philox_block
 from stockpot.kernels.sizes import ROW
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference as ref
-from reference import FLOATS, between, cast_once, ulps, weights, widened
 
+import reference as ref
 import stockpot as sp
+from reference import FLOATS, between, cast_once, ulps, weights, widened
 
 SHAPES = {
     "scalar": (),

@@ -351,10 +351,7 @@ def run(work: Path, mergekit: Mergekit, stockpot: Path | None, options: argparse
         mergekit.make_models(work / "models", missing)
     cases = lay_out(work, options)
     jobs = mergekit_jobs(cases)
-    if options.cli:
-        done = mergekit.merge_each(jobs)
-    else:
-        done = mergekit.merge_all(jobs, stable=not options.unstable)
+    done = mergekit.merge_each(jobs) if options.cli else mergekit.merge_all(jobs, stable=not options.unstable)
     errors = done.errors
     rows = []
     for case, error, wide in zip(cases, errors, errors[len(cases) :], strict=False):

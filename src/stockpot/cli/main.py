@@ -59,9 +59,7 @@ def cli() -> None:
 
 
 def _quick_start() -> None:
-    """Leave out what costs time at the start and is not needed: collecting garbage while modules are
-    imported, and a pool of BLAS threads beside our own.
-    """
+    """Leave out what costs time at the start: collecting garbage during imports, a pool of BLAS threads."""
     gc.set_threshold(100_000)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

@@ -27,7 +27,7 @@ from stockpot.methods.registry import METHODS
 from stockpot.planning.blocks import Grid, row_length
 from stockpot.planning.model import Compute, Read
 
-__all__ = ["Evaluator", "Phase", "evaluator_of"]
+__all__ = ["Evaluator", "NotFiniteError", "Phase", "evaluator_of"]
 
 Bytes = npt.NDArray[np.uint8]
 

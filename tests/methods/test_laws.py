@@ -1,0 +1,296 @@
+"""The laws that methods declare, tested over the whole registry: a new method is tested by being declared."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from reference import FLOATS, between, cast_once, drop_mask, kept_count, same, same_bytes, trim_mask, widened
+
+import stockpot as sp
+from stockpot.expression import apply
+from stockpot.methods.declare import REQUIRED, Base, Law, Span
+from stockpot.methods.registry import METHODS
+
+SIZES = ((), (0,), (1,), (2,), (13,), (3, 5), (2, 1, 7))
+COUNTS = (1, 2, 3, 7)
+NAMES = (
+    "w",
+    "weight",
+    "0.weight",
+    "model.layers.3.mlp.up_proj.weight",
+    "model.layers.11.mlp.up_proj.weight",
+    "a..b",
+    "重み.層.7.β",
+    "x/y z\t'quoted'",
+    "lm_head.weight",
+    "embed_tokens.weight",
+)
+
+
+def with_law(law):
+    return [m for m in METHODS.values() if law in m.laws]
+
+
+def named(method):
+    return method.name
+
+
+def counts_of(method):
+    return [n for n in COUNTS if method.at_least <= n and (method.at_most is None or n <= method.at_most)]
+
+
+def directed(method):
+    """Whether it takes an angle between two models, which opposite ones do not have."""
+    return isinstance(method.family, Span) and method.family.gram and method.at_most == 2
+
+
+def required(method):
+    return {p.python_name: 0.25 if not p.per_model else 1.0 for p in method.parameters if p.default is REQUIRED}
+
+
+def merged(method, base, models, **parameters):
+    """The merge of ``models`` as the method is meant: around ``base`` where it works on differences."""
+    parameters = {**required(method), **parameters}
+    if method.base is Base.REQUIRED:
+        return base + apply(method, [m - base for m in models], parameters)
+    return apply(method, models, parameters)
+
+
+def opened(arrays, names=None):
+    """Models in memory, each under a name of its own, with one tensor."""
+    return [sp.open({"w": a}, name=(names or "abcdefgh")[i]) for i, a in enumerate(arrays)]
+
+
+def numbers(method):
+    """Values whose sums with simple weights are exact in float64: then a law that says equal means equal."""
+    positive = st.floats(2.0**-10, 4.0, width=32)
+    return st.just(0.0) | positive if directed(method) else st.just(0.0) | positive | positive.map(lambda x: -x)
+
+
+@st.composite
+def groups(draw, method, count=None, codes=tuple(FLOATS)):
+    """A base and some models as arrays of one dtype and shape; fine-tunes of it where angles matter."""
+    code, shape = draw(st.sampled_from(codes)), draw(st.sampled_from(SIZES))
+    size = int(np.prod(shape))
+    count = count or draw(st.sampled_from(counts_of(method)))
+    rows = [draw(st.lists(numbers(method), min_size=size, max_size=size)) for _ in range(count + 1)]
+    arrays = [cast_once(np.array(row, np.float64).reshape(shape), code) for row in rows]
+    if directed(method):
+        arrays = [arrays[0], *(cast_once(widened(arrays[0]) + widened(a), code) for a in arrays[1:])]
+    return arrays[0], arrays[1:]
+
+
+def close(made, expected):
+    """Equal; in float64 within a few roundings of it, relative to the largest value of the inputs."""
+    if made.dtype == np.float64:
+        return made.shape == expected.shape and np.allclose(made, expected, rtol=1e-14, atol=1e-13)
+    return same(made, expected)
+
+
+@pytest.mark.parametrize("method", with_law(Law.IDEMPOTENT), ids=named)
+@given(data=st.data())
+def test_copies_of_one_model_give_that_model_back(method, data):
+    """IDEMPOTENT: merging a model with itself, however often and around whatever base, changes nothing."""
+    base, (x, *_) = data.draw(groups(method, 1))
+    n = data.draw(st.sampled_from(counts_of(method)))
+    b, *copies = opened([base, *[x] * n])
+    assert close(sp.compute(merged(method, b, copies))["w"], x)
+
+
+@pytest.mark.parametrize("method", [m for m in with_law(Law.ORDER_FREE) if m.at_most != 1], ids=named)
+@given(data=st.data())
+def test_the_order_of_the_models_does_not_matter(method, data):
+    """ORDER_FREE: models may come in any order if their parameters come along.
+
+    That includes random methods: masks belong to a model's name, not to its place.
+    """
+    base, arrays = data.draw(groups(method))
+    n = len(arrays)
+    order = data.draw(st.permutations(range(n)))
+    simple = {"weight": st.sampled_from([0.25, 0.5, 1.0, 2.0]), "density": st.sampled_from([0.25, 0.5, 1.0])}
+    per_model = {
+        p.python_name: data.draw(st.lists(simple[p.name], min_size=n, max_size=n))
+        for p in method.parameters
+        if p.per_model
+    }
+    b, *models = opened([base, *arrays])
+    made = sp.compute(merged(method, b, models, **per_model), seed=3)["w"]
+    shuffled = {name: [values[i] for i in order] for name, values in per_model.items()}
+    again = sp.compute(merged(method, b, [models[i] for i in order], **shuffled), seed=3)["w"]
+    if isinstance(method.family, Span) and method.family.gram:
+        size = sum(np.abs(widened(a)) for a in (base, *arrays))
+        assert np.all(between(again, widened(made), 1e-12 * size) | np.isclose(widened(again), widened(made), 1e-2))
+        assert np.all(between(again, widened(made), 1e-12 * size)) or again.dtype != np.float64
+    else:
+        assert same(made, again) or np.allclose(widened(made), widened(again), rtol=1e-15, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", with_law(Law.ZERO_DELTA), ids=named)
+@given(data=st.data())
+def test_models_equal_to_the_base_give_the_base_back(method, data):
+    """ZERO_DELTA: nothing learned is nothing changed, and 0/0 never appears."""
+    base, _ = data.draw(groups(method, 1))
+    n = data.draw(st.sampled_from(counts_of(method)))
+    b, *copies = opened([base] * (n + 1))
+    if method.base is Base.OPTIONAL:
+        expression = b + apply(method, [m - b for m in copies], required(method))
+    else:
+        expression = merged(method, b, copies)
+    assert close(sp.compute(expression)["w"], base)
+
+
+@pytest.mark.parametrize("method", with_law(Law.ENDPOINTS), ids=named)
+@given(data=st.data())
+def test_a_weight_of_one_returns_that_model_exactly(method, data):
+    """ENDPOINTS: weight 1 for one model and 0 for the others is that model, bit for bit but for the sign of 0."""
+    base, arrays = data.draw(groups(method))
+    chosen = data.draw(st.integers(0, len(arrays) - 1))
+    b, *models = opened([base, *arrays])
+    weight = [1.0 if i == chosen else 0.0 for i in range(len(arrays))]
+    made = sp.compute(merged(method, b, models, weight=weight))["w"]
+    assert close(made, arrays[chosen]) if method.on == "delta" else same(made, cast_once(widened(arrays[chosen]), _code(made)))
+
+
+def _code(array):
+    return next(c for c, d in FLOATS.items() if d == array.dtype)
+
+
+@pytest.mark.parametrize(("name", "ends"), [("slerp", {"t": (0.0, 1.0)}), ("wise_ft", {"alpha": (0.0, 1.0)})])
+@given(data=st.data())
+def test_interpolation_ends_at_its_ends(name, ends, data):
+    """At 0 stands the first model and at 1 the second, bit for bit, whatever lies between them."""
+    method = METHODS[name]
+    a, (b,) = data.draw(groups(METHODS["linear"], 1))
+    (parameter, places), = ends.items()
+    x, y = opened([a, b])
+    for place, expected in zip(places, (a, b), strict=True):
+        assert same(sp.compute(apply(method, [x, y], {parameter: place}))["w"], expected)
+
+
+@pytest.mark.parametrize("method", with_law(Law.KEEPS_EXACTLY), ids=named)
+@given(data=st.data())
+def test_density_keeps_exactly_that_many_entries(method, data):
+    """KEEPS_EXACTLY: of n entries, the round(density × n) largest stay and the others are the base's; ties by index."""
+    size = data.draw(st.sampled_from([1, 2, 13, 64, 101]))
+    values = data.draw(st.lists(st.sampled_from([-3.0, -1.0, 1.0, 2.0, 2.5]), min_size=size, max_size=size))
+    density = data.draw(st.floats(0.0, 1.0))
+    code = data.draw(st.sampled_from(tuple(FLOATS)))
+    delta = cast_once(np.array(values), code)
+    a, b = opened([delta, np.zeros_like(delta)])
+    made = widened(sp.compute(merged(method, b, [a], density=density))["w"])
+    assert np.count_nonzero(made) == kept_count(density, size)
+    assert np.array_equal(made, np.where(trim_mask(widened(delta), density), widened(delta), 0.0))
+
+
+@pytest.mark.parametrize("method", list(METHODS.values()), ids=named)
+@given(data=st.data())
+def test_shape_and_dtype_are_kept(method, data):
+    """Every method gives each tensor the shape and dtype that it has in the base (the first model without one)."""
+    base, arrays = data.draw(groups(method))
+    b, *models = opened([base, *arrays])
+    made = sp.compute(merged(method, b, models))["w"]
+    assert (made.shape, made.dtype) == (base.shape, base.dtype)
+
+
+@pytest.mark.parametrize("method", with_law(Law.DETERMINISTIC), ids=named)
+def test_methods_without_randomness_ignore_seed_and_names(method):
+    """DETERMINISTIC: neither seed nor tensor names nor names of models change a value."""
+    rng = np.random.default_rng(0)
+    n = counts_of(method)[-1]
+    arrays = [np.abs(rng.normal(size=(5, 7))).astype(np.float32) for _ in range(n + 1)]
+    expected = sp.compute(merged(method, *_split(opened(arrays))))["w"]
+    for seed in (1, 2**63):
+        models = [sp.open(dict.fromkeys(NAMES, a), name=f"模型 {i}") for i, a in enumerate(arrays)]
+        for made in sp.compute(merged(method, *_split(models)), seed=seed).values():
+            assert made.tobytes() == expected.tobytes()
+
+
+def _split(models):
+    return models[0], models[1:]
+
+
+RANDOM = [m for m in METHODS.values() if m.random]
+
+
+@pytest.mark.parametrize("method", RANDOM, ids=named)
+def test_masks_depend_on_seed_tensor_and_model(method):
+    """Another seed, another tensor name or another model's name gives other random numbers."""
+    delta, base = np.ones(500, np.float32), sp.open({"w": np.zeros(500, np.float32)}, name="base")
+
+    def mask(seed=0, model="m", tensor="w"):
+        b = sp.open({tensor: np.zeros(500, np.float32)}, name="base")
+        return sp.compute(merged(method, b, [sp.open({tensor: delta}, name=model)], density=0.5), seed=seed)[tensor]
+
+    first = mask()
+    assert np.array_equal(first, mask())
+    for other in (mask(seed=1), mask(model="n"), mask(tensor="v")):
+        assert 150 < np.count_nonzero(first != other) < 350
+    assert np.array_equal(first != 0, drop_mask((500,), 0.5, seed=0, tensor="w", model="m"))
+    assert base is not None
+
+
+@pytest.mark.parametrize("method", RANDOM, ids=named)
+def test_masks_depend_on_nothing_else(method):
+    """A mask is the same whatever else is merged: other tensors, other models, their order, the tensor's length."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=5000).astype(np.float32)
+    alone = drop_mask((5000,), 0.3, seed=9, tensor="b", model="m")
+
+    def kept(length, models, before):
+        def checkpoint(x, name):
+            return sp.open({**({"a": np.ones(3, np.float32)} if before else {}), "b": x}, name=name)
+
+        base = checkpoint(np.zeros(length, np.float32), "base")
+        own = {name: checkpoint(values[:length] if name == "m" else np.zeros(length, np.float32), name) for name in models}
+        return sp.compute(merged(method, base, list(own.values()), density=0.3), seed=9)["b"] != 0
+
+    for models in (("m",), ("m", "x"), ("x", "y", "m")):
+        for before in (False, True):
+            assert np.array_equal(kept(5000, models, before), alone)
+    assert np.array_equal(kept(2049, ("m",), False), alone[:2049])
+
+
+@pytest.mark.parametrize("density", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("method", RANDOM, ids=named)
+def test_the_mean_over_seeds_is_the_delta(method, density):
+    """Dropping and rescaling is unbiased: over 300 seeds the mean approaches δ, the variance δ²(1−p)/p."""
+    delta = np.array([0.5, -1.0, 2.0, -0.25] * 64)
+    b, m = sp.open({"w": np.zeros(256)}, name="base"), sp.open({"w": delta}, name="m")
+    made = np.array([sp.compute(merged(method, b, [m], density=density), seed=s)["w"] for s in range(300)])
+    assert np.all((made == 0) | np.isclose(made, delta / density, rtol=1e-15))
+    spread = np.abs(delta) * np.sqrt((1 - density) / density / 300)
+    assert np.all(np.abs(made.mean(axis=0) - delta) < 5 * spread)
+    assert abs(np.mean(made != 0) - density) < 5 * np.sqrt(density * (1 - density) / made.size)
+
+
+@pytest.mark.parametrize("method", RANDOM, ids=named)
+@given(density=st.floats(0.0, 1.0), seed=st.integers(0, 2**64 - 1))
+@example(density=0.0, seed=0)
+@example(density=1.0, seed=2**64 - 1)
+@example(density=1 - 2.0**-53, seed=0)
+@example(density=2.0**-40, seed=0)
+def test_density_may_be_anything_from_0_to_1(method, density, seed):
+    """Density 0 gives the base, 1 the sum without random numbers, anything between drops by the mask."""
+    assume(density == 0.0 or density > 1e-30)
+    delta = np.linspace(1.0, 2.0, 50)
+    b, m = sp.open({"w": np.zeros(50)}, name="base"), sp.open({"w": delta}, name="m")
+    made = sp.compute(merged(method, b, [m], density=density), seed=seed)["w"]
+    mask = drop_mask((50,), density, seed=seed, tensor="w", model="m")
+    assert np.allclose(made, np.where(mask, delta / (density or 1.0), 0.0), rtol=1e-15)
+
+
+@pytest.mark.parametrize("method", list(METHODS.values()), ids=named)
+def test_all_orders_of_three_models_give_the_same_bytes_where_promised(method):
+    """With simple numbers no sum rounds, so an order-free method gives the same bytes for all six orders."""
+    if Law.ORDER_FREE not in method.laws or 3 not in counts_of(method):
+        assert Law.ORDER_FREE not in method.laws or method.at_most == 2
+        return
+    rng = np.random.default_rng(1)
+    arrays = [(rng.integers(-8, 8, 400) / 16).astype(np.float32) for _ in range(4)]
+    b, *models = opened(arrays)
+    made = [sp.compute(merged(method, b, list(order)), seed=5) for order in permutations(models)]
+    assert all(same_bytes(made[0], other) for other in made[1:])
