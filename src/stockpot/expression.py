@@ -225,7 +225,8 @@ class Stack(Expression):
     """Models on top of each other: layers of all parts in turn.
 
     What stands before the layers (embeddings) comes from the first part, what stands after them
-    (final norm, head) from the last.
+    (final norm, head) from the last. Of a model with several stacks only the one that layers were taken
+    from grows; the others are the first part's.
     """
 
     parts: tuple[Expression, ...]

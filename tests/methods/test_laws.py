@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from reference import FLOATS, between, cast_once, drop_mask, kept_count, same, same_bytes, trim_mask, widened
+from reference import FLOATS, cast_once, drop_mask, kept_count, same, same_bytes, trim_mask, ulps, widened
 
 import stockpot as sp
 from stockpot.expression import apply
@@ -46,6 +46,10 @@ def counts_of(method):
 def directed(method):
     """Whether it takes an angle between two models, which opposite ones do not have."""
     return isinstance(method.family, Span) and method.family.gram and method.at_most == 2
+
+
+def _exact(method):
+    return not (isinstance(method.family, Span) and method.family.gram)
 
 
 def required(method):
@@ -121,12 +125,10 @@ def test_the_order_of_the_models_does_not_matter(method, data):
     made = sp.compute(merged(method, b, models, **per_model), seed=3)["w"]
     shuffled = {name: [values[i] for i in order] for name, values in per_model.items()}
     again = sp.compute(merged(method, b, [models[i] for i in order], **shuffled), seed=3)["w"]
-    if isinstance(method.family, Span) and method.family.gram:
-        size = sum(np.abs(widened(a)) for a in (base, *arrays))
-        assert np.all(between(again, widened(made), 1e-12 * size) | np.isclose(widened(again), widened(made), 1e-2))
-        assert np.all(between(again, widened(made), 1e-12 * size)) or again.dtype != np.float64
-    else:
-        assert same(made, again) or np.allclose(widened(made), widened(again), rtol=1e-15, atol=1e-14)
+    if made.dtype == np.float64:
+        assert np.allclose(made, again, rtol=1e-13, atol=1e-13)
+    else:  # the sums are exact; angles are not, and may round to the neighbour
+        assert ulps(made, again) <= int(not _exact(method))
 
 
 @pytest.mark.parametrize("method", with_law(Law.ZERO_DELTA), ids=named)
@@ -146,17 +148,13 @@ def test_models_equal_to_the_base_give_the_base_back(method, data):
 @pytest.mark.parametrize("method", with_law(Law.ENDPOINTS), ids=named)
 @given(data=st.data())
 def test_a_weight_of_one_returns_that_model_exactly(method, data):
-    """ENDPOINTS: weight 1 for one model and 0 for the others is that model, bit for bit but for the sign of 0."""
+    """ENDPOINTS: weight 1 for one model and 0 for the others is that model, exactly; around a base in float64, to rounding."""
     base, arrays = data.draw(groups(method))
     chosen = data.draw(st.integers(0, len(arrays) - 1))
     b, *models = opened([base, *arrays])
     weight = [1.0 if i == chosen else 0.0 for i in range(len(arrays))]
     made = sp.compute(merged(method, b, models, weight=weight))["w"]
-    assert close(made, arrays[chosen]) if method.on == "delta" else same(made, cast_once(widened(arrays[chosen]), _code(made)))
-
-
-def _code(array):
-    return next(c for c, d in FLOATS.items() if d == array.dtype)
+    assert (close if method.on == "delta" else same)(made, arrays[chosen])
 
 
 @pytest.mark.parametrize(("name", "ends"), [("slerp", {"t": (0.0, 1.0)}), ("wise_ft", {"alpha": (0.0, 1.0)})])
@@ -219,7 +217,7 @@ RANDOM = [m for m in METHODS.values() if m.random]
 @pytest.mark.parametrize("method", RANDOM, ids=named)
 def test_masks_depend_on_seed_tensor_and_model(method):
     """Another seed, another tensor name or another model's name gives other random numbers."""
-    delta, base = np.ones(500, np.float32), sp.open({"w": np.zeros(500, np.float32)}, name="base")
+    delta = np.ones(500, np.float32)
 
     def mask(seed=0, model="m", tensor="w"):
         b = sp.open({tensor: np.zeros(500, np.float32)}, name="base")
@@ -230,7 +228,6 @@ def test_masks_depend_on_seed_tensor_and_model(method):
     for other in (mask(seed=1), mask(model="n"), mask(tensor="v")):
         assert 150 < np.count_nonzero(first != other) < 350
     assert np.array_equal(first != 0, drop_mask((500,), 0.5, seed=0, tensor="w", model="m"))
-    assert base is not None
 
 
 @pytest.mark.parametrize("method", RANDOM, ids=named)
@@ -283,12 +280,9 @@ def test_density_may_be_anything_from_0_to_1(method, density, seed):
     assert np.allclose(made, np.where(mask, delta / (density or 1.0), 0.0), rtol=1e-15)
 
 
-@pytest.mark.parametrize("method", list(METHODS.values()), ids=named)
-def test_all_orders_of_three_models_give_the_same_bytes_where_promised(method):
+@pytest.mark.parametrize("method", [m for m in with_law(Law.ORDER_FREE) if 3 in counts_of(m) and _exact(m)], ids=named)
+def test_all_orders_of_three_models_give_the_same_bytes(method):
     """With simple numbers no sum rounds, so an order-free method gives the same bytes for all six orders."""
-    if Law.ORDER_FREE not in method.laws or 3 not in counts_of(method):
-        assert Law.ORDER_FREE not in method.laws or method.at_most == 2
-        return
     rng = np.random.default_rng(1)
     arrays = [(rng.integers(-8, 8, 400) / 16).astype(np.float32) for _ in range(4)]
     b, *models = opened(arrays)

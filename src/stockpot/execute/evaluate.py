@@ -241,7 +241,7 @@ class _Rows(Evaluator):
         assert node.resolved is not None
         self._program: Program = assemble(family.build(node.resolved), self.count)
         self._cuts: tuple[Cut, ...] = ()
-        self._random = np.array([_random_key(*node.key, label) for label in node.labels], np.uint32)
+        self._random = np.array([_random_key(*node.key, label) for label in node.labels], np.int64)
 
     def phases(self) -> Iterator[Phase]:
         yield from super().phases()

@@ -68,7 +68,7 @@ class Selection:
     def guess(self, sample: Keys) -> None:
         """Bracket the answer by a sample of the keys, widely enough to miss it about once in 10^5 tensors."""
         if len(sample) < self.elements:
-            self._bracket(np.sort(sample), 1.0 - self.keep / self.elements)
+            self._bracket(sample, 1.0 - self.keep / self.elements)
 
     @property
     def quota(self) -> int:
@@ -107,7 +107,7 @@ class Selection:
         if len(collected) < inside:
             self._move(self.low + 1, self.high - 1)
             if self.passes < _GUESSES:
-                self._bracket(np.sort(collected), 1.0 - rank / inside)
+                self._bracket(collected, 1.0 - rank / inside)
             else:
                 self._halve()
             return
@@ -117,11 +117,13 @@ class Selection:
         ties = np.array([np.count_nonzero(keys == threshold) for keys in self._inside], np.int64)
         self._finish(threshold, above + larger, ties)
 
-    def _bracket(self, ordered: Keys, quantile: float) -> None:
+    def _bracket(self, sample: Keys, quantile: float) -> None:
         """Bracket ``quantile`` by order statistics four and a half standard deviations to each side."""
-        count = len(ordered)
+        count = len(sample)
         spread = 4.5 * np.sqrt(max(quantile * (1.0 - quantile), 1.0 / count) / count) * count + 2.0
         first, last = int(quantile * count - spread), int(quantile * count + spread)
+        inner = [place for place in (first, last) if 0 <= place < count]
+        ordered = np.partition(sample, inner) if inner else sample
         self.low = max(int(ordered[first]), self._floor) if first >= 0 else self._floor
         self.high = min(int(ordered[last]), self._ceiling) if last < count else self._ceiling
 

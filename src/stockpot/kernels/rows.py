@@ -254,7 +254,7 @@ def rows_block(
         thresholds: uint32 (inputs,), keys at which TRIM cuts.
         ties: int64 (inputs,), how many entries at the threshold TRIM keeps in this block; n or more
             stands for all of them. Counted down.
-        random_keys: uint32 (inputs, 2), Philox keys of DROP.
+        random_keys: int64 (inputs, 2), Philox keys of DROP (as uint32 they would halve the speed of the rounds).
         norms: float64 (inputs, 2); L1_BEFORE and L1_AFTER add the sums of magnitudes here.
         out: bytes of the result; nothing is stored when it is empty (a pass for norms only).
         scratch: float64 (count + 5, ROW); words: uint32 (ROW,).

@@ -33,7 +33,7 @@ def estimate(steps: Sequence[Step], shards: Sequence[ShardLayout], limits: Limit
     written = sum(shard.size for shard in shards)
     worker = max((_worker_bytes(s) for s in steps), default=0)
     shared = max((_shared_bytes(s) for s in steps), default=0)
-    room = limits.memory - BASELINE - shared
+    room = limits.memory - BASELINE - 2 * shared
     threads = max(1, min(limits.threads, room // worker if worker else limits.threads))
     return Cost(
         read=read,

@@ -71,6 +71,10 @@ class View(Protocol):
     def config(self) -> Mapping[str, Any]:
         """The config that goes with it."""
 
+    @property
+    def sliced(self) -> str | None:
+        """The stack that layers were taken from; None for a whole model."""
+
     def lower(self, name: str) -> Operand:
         """How tensor ``name`` is computed."""
 
@@ -120,6 +124,10 @@ class LeafView:
     def config(self) -> Mapping[str, Any]:
         return self.checkpoint.config
 
+    @property
+    def sliced(self) -> None:
+        return None
+
     def lower(self, name: str) -> Operand:
         return Read(self.checkpoint.tensors[name], self.label)
 
@@ -152,6 +160,7 @@ class LayersView:
             )
             found = ("", node.stop)
         stack, count = found
+        self.sliced = stack
         if node.stop > count:
             context.problem(
                 f"layer_range [{node.start}, {node.stop}] reaches beyond the {count} layers of {of.label}",
@@ -190,12 +199,15 @@ class StackView:
         layers: dict[str, tuple[View, str]] = {}
         after: dict[str, tuple[View, str]] = {}
         offset = 0
+        self.sliced = next((p.sliced for p in parts if p.sliced is not None), None)
         for part in parts:
-            stacks = layer_counts(part.names)
+            stacks = {s: c for s, c in layer_counts(part.names).items() if self.sliced in (None, s)}
             for name in part.names:
                 layer = parse_layer(name)
-                if layer is not None:
+                if layer is not None and layer.stack in stacks:
                     layers[layer.at(offset + layer.index)] = (part, name)
+                elif layer is not None:  # another tower, of which only one is wanted
+                    layers.setdefault(name, (part, name))
                 elif position(name) == "before":
                     before.setdefault(name, (part, name))
                 else:
@@ -239,15 +251,19 @@ class CastView:
     def config(self) -> Mapping[str, Any]:
         return self.of.config
 
+    @property
+    def sliced(self) -> str | None:
+        return self.of.sliced
+
     def lower(self, name: str) -> Operand:
         operand = self.of.lower(name)
         if not operand_is_float(operand):
             return operand
-        if isinstance(operand, Compute):
-            return replace(operand, dtype=self.dtype)
         if operand.dtype == self.dtype:
             return operand
-        return Compute("", (operand,), operand.ref.shape, factors=(1.0,), dtype=self.dtype)
+        if isinstance(operand, Compute) and operand.dtype is None:
+            return replace(operand, dtype=self.dtype)
+        return Compute("", (operand,), self.names[name].shape, factors=(1.0,), dtype=self.dtype)
 
     def source_name(self, name: str) -> str:
         return self.of.source_name(name)
@@ -311,6 +327,10 @@ class _Merged:
     @property
     def config(self) -> Mapping[str, Any]:
         return self._reference.config
+
+    @property
+    def sliced(self) -> str | None:
+        return self._reference.sliced
 
     def source_name(self, name: str) -> str:
         return self._reference.source_name(name) if name in self._reference.names else name
