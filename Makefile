@@ -25,7 +25,7 @@ bench: $(VENV)/.demo
 test-lowest:
 	$(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/lowest.txt -e . pytest hypothesis safetensors
-	$(VENV)-lowest/bin/python -m pytest tests/kernels tests/methods tests/plan tests/execute -W default
+	$(VENV)-lowest/bin/python -m pytest tests/kernels tests/methods tests/planning tests/execute tests/failures -W default
 
 # Our numbers beside mergekit's; needs `pip install 'stockpot[bench]'` in an environment of its own.
 compare-mergekit:

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+
 from reference import FLOATS
 
 CODES = {dtype: code for code, dtype in FLOATS.items()} | {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference as ref
-from reference import between, cast_once, same, weights, widened
 
+import reference as ref
 import stockpot as sp
+from reference import between, cast_once, same, weights, widened
 from stockpot.expression import Cast
 
 SHAPE = (601, 499)

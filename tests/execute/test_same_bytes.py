@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from files import read_model, write_model
-from reference import cast_once, same_bytes, weights, widened
 
 import stockpot as sp
+from files import read_model, write_model
+from reference import cast_once, same_bytes, weights, widened
 from stockpot.methods.registry import METHODS
 
 SHAPES = {

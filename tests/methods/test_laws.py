@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from reference import FLOATS, cast_once, drop_mask, kept_count, same, same_bytes, trim_mask, ulps, widened
 
 import stockpot as sp
+from reference import FLOATS, cast_once, drop_mask, kept_count, same, same_bytes, trim_mask, ulps, widened
 from stockpot.expression import apply
 from stockpot.methods.declare import REQUIRED, Base, Law, Span
 from stockpot.methods.registry import METHODS

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from files import write_model
 
 import stockpot as sp
+from files import write_model
 from stockpot.recipe.parse import parse_recipe
 
 LAYERS = 5

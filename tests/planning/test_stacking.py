@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from files import read_model, write_model
-from reference import weights
 
 import stockpot as sp
+from files import read_model, write_model
+from reference import weights
 
 PARTS = ("self_attn.q_proj.weight", "mlp.experts.5.w1.weight", "input_layernorm.weight")
 

@@ -9,9 +9,9 @@ from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, Problem
 from stockpot.planning.blocks import BLOCK
-from stockpot.planning.model import Read, Step, reads
+from stockpot.planning.model import Operand, Read, Step, reads
 
-__all__ = ["explain", "mend"]
+__all__ = ["alike", "explain", "mend"]
 
 
 def explain(step: Step, reader: PayloadReader, start: int = 0, n: int | None = None) -> ExecutionError:
@@ -31,6 +31,17 @@ def explain(step: Step, reader: PayloadReader, start: int = 0, n: int | None = N
                     return error
                 worst = worst or error
     return worst or _overflow(step)
+
+
+def alike(operand: Operand, reader: PayloadReader) -> bool:
+    """Whether all stored tensors below ``operand`` hold the same values, NaN nowhere: a mask, not weights."""
+    first, *others = reads(operand)
+    for start in range(0, first.ref.elements, BLOCK):
+        n = min(BLOCK, first.ref.elements - start)
+        values = _values(first, reader, start, n)
+        if np.isnan(values).any() or any(not np.array_equal(values, _values(o, reader, start, n)) for o in others):
+            return False
+    return True
 
 
 def mend(step: Step, out: npt.NDArray[np.uint8], reader: PayloadReader, start: int, n: int) -> bool:

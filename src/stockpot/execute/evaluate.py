@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, Problem
+from stockpot.execute.diagnose import alike
 from stockpot.execute.program import Program, assemble
 from stockpot.execute.select import Cut, Selection
 from stockpot.execute.workspace import Workspace
@@ -78,6 +79,17 @@ class Evaluator:
             Whether one of them is not finite.
         """
         raise NotImplementedError
+
+    def settled(self, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """``sums`` over the inputs, finite; those of a mask of infinities that all inputs share count as equal.
+
+        Raises:
+            NotFiniteError: when an input holds a NaN, or an infinity that not all have.
+        """
+        finite = np.isfinite(sums)
+        if not np.all(finite) and not alike(self.node, self._reader):
+            raise NotFiniteError
+        return np.where(finite, sums, 1.0)
 
     def gather(self, start: int, n: int, space: Workspace) -> Bytes:
         """The bytes of all inputs, base last; one row each."""
@@ -166,8 +178,7 @@ class _Combination(Evaluator):
                 total = sums.total
             upper = np.triu(np.ones((self.count, self.count)), 1) > 0
             total = np.where(upper.T, np.swapaxes(total, 1, 2), total)
-            if not np.all(np.isfinite(total)):
-                raise NotFiniteError
+            total = self.settled(total)
             factors = self._solve(total)
             if self._axis == "tensor":
                 factors = factors.reshape(-1)
@@ -320,9 +331,7 @@ class _Rows(Evaluator):
             sums.add(block, norms)
 
         def finish() -> None:
-            if not np.all(np.isfinite(sums.total)):
-                raise NotFiniteError
-            self._program = self._program.matched(sums.total)
+            self._program = self._program.matched(self.settled(sums.total))
 
         return Phase("norms", self.grid.count, run, finish)
 
