@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from stockpot.errors import UnsupportedError
 from stockpot.execute.local import Progress, Result, execute
 from stockpot.execute.local import compute as _compute
 from stockpot.expression import Expression, Layers, Leaf, Linear, Stack, leaves
-from stockpot.planning.build import Limits, build_plan
-from stockpot.planning.model import Plan
+from stockpot.planning.build import build_plan
+from stockpot.planning.model import Limits, Plan
 from stockpot.recipe.model import Recipe
 from stockpot.recipe.parse import load_recipe
 
@@ -114,7 +115,7 @@ def merge(
 
 
 def compute(
-    expression: Expression | Recipe, *, dtype: str | None = None, seed: int = 0, **limits: Any
+    expression: Expression | Recipe, *, dtype: str | None = None, seed: int | None = None, **limits: Any
 ) -> dict[str, npt.NDArray[Any]]:
     """Compute ``expression`` in memory: tensor name → array."""
     return _compute(plan(expression, dtype=dtype, seed=seed, **limits))
@@ -126,7 +127,13 @@ def _recipe(what: Expression | Recipe | PathLike, dtype: str | None, seed: int |
     recipe = what if isinstance(what, Recipe) else load_recipe(what, lenient=lenient, seed=seed)
     if recipe.unsupported:
         raise UnsupportedError(*recipe.unsupported)
-    return recipe
+    return recipe if seed is None else _seeded(recipe, seed)
+
+
+def _seeded(recipe: Recipe, seed: int) -> Recipe:
+    """``recipe`` with another seed."""
+    *others, result = recipe.resolved.get("documents") or [{}]
+    return replace(recipe, seed=seed, resolved={**recipe.resolved, "documents": [*others, {**result, "seed": seed}]})
 
 
 def _donor(expression: Expression) -> Leaf | None:

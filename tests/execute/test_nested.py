@@ -81,9 +81,7 @@ def test_rows_below_random_numbers(arrays, models):
     made = computed(base + sp.dare_ties(inner - base, ms[2] - base, density=0.7), seed=1, dtype="float64")
     value = ref.slerp_along(widened(xs[0]), widened(xs[1]), 0.75, -1)
     masks = [ref.drop_mask(SHAPE, 0.7, seed=1, tensor="w", model=name) for name in ("m0, m1", "m2")]
-    both = [
-        ref.dare(b, [value, xs[2]], (1, 1), masks, (0.7, 0.7), elects=True, lean=lean) for lean in (-SIZE, SIZE)
-    ]
+    both = [ref.dare(b, [value, xs[2]], (1, 1), masks, (0.7, 0.7), elects=True, lean=lean) for lean in (-SIZE, SIZE)]
     assert np.all(np.logical_or(*(np.isclose(made, v, rtol=1e-12, atol=1e-14) for v in both)))
 
 
@@ -98,7 +96,7 @@ def test_a_cast_rounds_in_between(arrays, models):
     assert not np.array_equal(made, 0.5 * value + 0.5 * widened(b))
 
 
-@pytest.mark.parametrize("around", [lambda x: x, lambda x: sp.passthrough(x), lambda x: sp.linear(x, x), lambda x: 1.0 * x])
+@pytest.mark.parametrize("around", [lambda x: x, sp.passthrough, lambda x: sp.linear(x, x), lambda x: 1.0 * x])
 def test_a_cast_rounds_also_where_nothing_else_is_done(around, arrays, models):
     """A cast to bfloat16 that is written as float32 has bfloat16 values; it is not taken for a copy."""
     _, xs = arrays

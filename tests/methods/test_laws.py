@@ -148,7 +148,7 @@ def test_models_equal_to_the_base_give_the_base_back(method, data):
 @pytest.mark.parametrize("method", with_law(Law.ENDPOINTS), ids=named)
 @given(data=st.data())
 def test_a_weight_of_one_returns_that_model_exactly(method, data):
-    """ENDPOINTS: weight 1 for one model and 0 for the others is that model, exactly; around a base in float64, to rounding."""
+    """ENDPOINTS: weight 1 for one model and 0 for the others is that model exactly (F64 around a base: to rounding)."""
     base, arrays = data.draw(groups(method))
     chosen = data.draw(st.integers(0, len(arrays) - 1))
     b, *models = opened([base, *arrays])
@@ -163,7 +163,7 @@ def test_interpolation_ends_at_its_ends(name, ends, data):
     """At 0 stands the first model and at 1 the second, bit for bit, whatever lies between them."""
     method = METHODS[name]
     a, (b,) = data.draw(groups(METHODS["linear"], 1))
-    (parameter, places), = ends.items()
+    ((parameter, places),) = ends.items()
     x, y = opened([a, b])
     for place, expected in zip(places, (a, b), strict=True):
         assert same(sp.compute(apply(method, [x, y], {parameter: place}))["w"], expected)
@@ -242,7 +242,9 @@ def test_masks_depend_on_nothing_else(method):
             return sp.open({**({"a": np.ones(3, np.float32)} if before else {}), "b": x}, name=name)
 
         base = checkpoint(np.zeros(length, np.float32), "base")
-        own = {name: checkpoint(values[:length] if name == "m" else np.zeros(length, np.float32), name) for name in models}
+        own = {
+            name: checkpoint(values[:length] if name == "m" else np.zeros(length, np.float32), name) for name in models
+        }
         return sp.compute(merged(method, base, list(own.values()), density=0.3), seed=9)["b"] != 0
 
     for models in (("m",), ("m", "x"), ("x", "y", "m")):

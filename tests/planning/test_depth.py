@@ -152,7 +152,7 @@ def test_lambda_may_be_a_gradient(tmp_path):
         write_model(tmp_path / name, arrays())
     (tmp_path / "r.yml").write_text(
         "merge_method: task_arithmetic\nbase_model: base\nmodels: [{model: a}]\n"
-        "parameters:\n  lambda:\n  - {filter: self_attn, value: 0.5}\n  - [0.0, 1.0]\n".replace("- [0.0", "- value: [0.0")
+        "parameters:\n  lambda:\n  - {filter: self_attn, value: 0.5}\n  - {value: [0.0, 1.0]}\n"
     )
     plan = sp.plan(tmp_path / "r.yml")
     found = {s.name: s.source.scale for s in plan.steps}

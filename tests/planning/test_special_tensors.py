@@ -19,7 +19,11 @@ EMBED, HEAD, LAYER = "model.embed_tokens.weight", "lm_head.weight", "model.layer
 def language_model(seed, *, head=None, code="F32", **more):
     """Embedding, one layer, norm; a head unless it is left to the embedding."""
     rng = np.random.default_rng(seed)
-    arrays = {EMBED: weights(rng, (6, 4), code), LAYER: weights(rng, (4, 4), code), "model.norm.weight": weights(rng, 4, code)}
+    arrays = {
+        EMBED: weights(rng, (6, 4), code),
+        LAYER: weights(rng, (4, 4), code),
+        "model.norm.weight": weights(rng, 4, code),
+    }
     if head is not None:
         arrays[HEAD] = arrays[EMBED] if head == "same" else weights(rng, (6, 4), code)
     return arrays | more
@@ -54,6 +58,7 @@ def test_every_method_is_among_them():
 @pytest.mark.parametrize("kind", KINDS)
 def test_integers_and_booleans_are_those_of_the_base(kind):
     """Token ids, counters and masks are copied from the base, bit for bit, whatever the other models hold."""
+
     def made(seed):
         rng = np.random.default_rng(seed)
         return sp.open(
@@ -123,6 +128,17 @@ def test_an_untied_head_meets_the_embedding_of_a_tied_model(tmp_path):
     assert HEAD in read_model(tmp_path / "out")
 
 
+def test_a_head_of_its_own_unties_a_base_that_stores_its_copy(tmp_path):
+    """The base stores its tied head too, the other model has one of its own: the result is untied and says so."""
+    tied = on_disk(tmp_path / "tied", language_model(0, head="same"), tie=True)
+    own = on_disk(tmp_path / "own", language_model(1, head="own"), tie=False)
+    sp.save(0.6 * tied + 0.4 * own, tmp_path / "out")
+    made, (x, y) = read_model(tmp_path / "out"), (read_model(tmp_path / n) for n in ("tied", "own"))
+    assert np.array_equal(made[HEAD], cast_once(0.6 * widened(x[HEAD]) + 0.4 * widened(y[HEAD]), "F32"))
+    assert not np.array_equal(made[HEAD], made[EMBED])
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+
+
 def test_a_model_without_a_head_that_is_not_tied_to_anything_is_an_error(tmp_path):
     """A missing head with no embedding to stand in for it is a missing tensor."""
     a = sp.open({HEAD: np.ones((2, 2)), "w": np.ones(2)}, name="a")
@@ -131,12 +147,17 @@ def test_a_model_without_a_head_that_is_not_tied_to_anything_is_an_error(tmp_pat
         sp.plan(0.6 * a + 0.4 * b)
 
 
-BUFFERS = ["model.layers.0.self_attn.rotary_emb.inv_freq", "h.0.attn.masked_bias", "h.0.attn.bias", "embeddings.position_ids"]
+BUFFERS = [
+    "model.layers.0.self_attn.rotary_emb.inv_freq",
+    "h.0.attn.masked_bias",
+    "h.0.attn.bias",
+    "embeddings.position_ids",
+]
 
 
 @pytest.mark.parametrize("name", BUFFERS)
 def test_buffers_that_not_every_model_stores_are_copied_and_noted(name):
-    """A recomputed buffer that one model lacks is taken from the base, and a note says so; without it, it is left out."""
+    """A recomputed buffer that one model lacks is the base's, with a note; if the base lacks it, it is left out."""
     rng = np.random.default_rng(0)
     buffer = rng.random(3).astype(np.float32)
     with_it = sp.open({"w": np.ones(2, np.float32), name: buffer}, name="with")
@@ -155,9 +176,7 @@ def test_buffers_that_not_every_model_stores_are_copied_and_noted(name):
 def test_masks_of_infinities_that_all_models_share_survive(kind, code):
     """A causal mask stored with -inf in every model is that mask in the result, beside the merged weights."""
     mask = np.triu(np.full((5, 5), -np.inf), 1).astype(cast_once(0.0, code).dtype)
-    models = [
-        sp.open({"w": np.full(3, i + 1.0, np.float32), "mask": mask}, name=str(i)) for i in range(3)
-    ]
+    models = [sp.open({"w": np.full(3, i + 1.0, np.float32), "mask": mask}, name=str(i)) for i in range(3)]
     made = sp.compute(merges(*models)[kind])
     assert made["mask"].astype(np.float64).tolist() == mask.astype(np.float64).tolist()
     assert np.all(np.isfinite(made["w"]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 import stockpot as sp
 from files import read_model, write_model
-from reference import weights
+from reference import FLOATS, weights
 
 PARTS = ("self_attn.q_proj.weight", "mlp.experts.5.w1.weight", "input_layernorm.weight")
 
@@ -58,7 +60,7 @@ def test_a_stack_takes_its_ends_from_its_ends(place):
         expected |= {f"model.layers.{new}.{p}": (name, f"model.layers.{old}.{p}") for p in PARTS}
     expected |= {n: ("a", n) for n in ("model.norm.weight", "lm_head.weight")}
     assert found == expected
-    assert list(found)[0] == "model.embed_tokens.weight"
+    assert next(iter(found)) == "model.embed_tokens.weight"
 
 
 def test_a_recipe_of_slices_copies_bytes(place):
@@ -83,7 +85,7 @@ def test_a_recipe_of_slices_copies_bytes(place):
 def test_nan_and_every_bit_survive_a_copy(tmp_path):
     """What is only copied is not looked at: payloads of NaN, negative zeros and integers keep their bits."""
     bits = np.arange(65536, dtype=np.uint16)
-    arrays = model(0) | {"model.layers.0.mlp.experts.5.w1.weight": bits.view(weights(np.random.default_rng(0), 1, "BF16").dtype)}
+    arrays = model(0) | {"model.layers.0.mlp.experts.5.w1.weight": bits.view(FLOATS["BF16"])}
     arrays["position_ids"] = np.arange(7)
     write_model(tmp_path / "a", arrays, config=config())
     sp.save(sp.layers(sp.open(tmp_path / "a"), 0, 2), tmp_path / "out")
@@ -141,6 +143,33 @@ def test_stacking_the_layers_of_one_stack_leaves_another_alone(tmp_path):
     assert {n: s for n, s in found.items() if n.startswith("vision")} == {n: ("a", n) for n in vision}
     assert found["model.layers.4.input_layernorm.weight"] == ("b", "model.layers.3.input_layernorm.weight")
     assert not any(n.startswith("model.layers.5") for n in found)
+
+
+def test_lists_with_one_entry_per_layer_follow_their_layers(tmp_path):
+    """What a config says of each layer by position or number is said of that layer in the result too."""
+    told = {
+        "a": {"layer_types": ["a0", "a1", "a2", "a3"], "no_rope_layers": [1, 1, 0, 1], "mlp_only_layers": [0, 3]},
+        "b": {"layer_types": ["b0", "b1", "b2", "b3"], "no_rope_layers": [0, 0, 1, 0], "mlp_only_layers": []},
+    }
+    for seed, name in enumerate("ab"):
+        write_model(tmp_path / name, model(seed), config=config(**told[name]))
+    a, b = sp.open(tmp_path / "a"), sp.open(tmp_path / "b")
+    merged = sp.stack(sp.layers(a, 2, 4), sp.linear(sp.layers(b, 1, 3), sp.layers(a, 0, 2)), sp.layers(a, 3, 4))
+    sp.save(merged, tmp_path / "out")
+    made = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert made["num_hidden_layers"] == 5
+    assert made["layer_types"] == ["a2", "a3", "b1", "b2", "a3"]
+    assert made["no_rope_layers"] == [0, 1, 0, 1, 1]
+    assert made["mlp_only_layers"] == [1, 4]
+
+
+def test_lists_of_a_model_that_is_not_sliced_are_left_alone(tmp_path):
+    """Without slices the config is the donor's, lists and all."""
+    for seed, name in enumerate("ab"):
+        write_model(tmp_path / name, model(seed), config=config(layer_types=["x", "y", "z", "x"]))
+    sp.save(0.5 * sp.open(tmp_path / "a") + 0.5 * sp.open(tmp_path / "b"), tmp_path / "out")
+    assert (tmp_path / "out" / "config.json").read_text().count("layer_types") == 1
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["layer_types"] == ["x", "y", "z", "x"]
 
 
 @pytest.mark.parametrize(

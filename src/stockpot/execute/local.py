@@ -23,9 +23,10 @@ from stockpot.execute.evaluate import Phase
 from stockpot.execute.receipt import RECEIPT_NAME, make_receipt
 from stockpot.execute.schedule import run_all
 from stockpot.execute.step import Sink, step_phases
+from stockpot.planning.build import beside
 from stockpot.planning.model import Plan, Step
 
-__all__ = ["Result", "compute", "execute"]
+__all__ = ["Progress", "Result", "compute", "execute"]
 
 Progress = Callable[[int, int], None]
 """Called with (bytes moved, bytes in all) now and then, in the calling thread."""
@@ -50,7 +51,7 @@ def execute(plan: Plan, out: Path, *, overwrite: bool = False, progress: Progres
     Raises:
         ExecutionError: when a weight is NaN, a file fails, the disk is full; nothing is left behind.
     """
-    partial = out.with_name(out.name + ".partial")
+    partial, _ = beside(out)
     _prepare(partial)
     try:
         with _Output(partial, plan) as output:
@@ -173,7 +174,7 @@ def _publish(partial: Path, out: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise PlanError(Problem("the output exists", file=str(out), fix="give --overwrite"))
-    old = out.with_name(out.name + ".old")
+    _, old = beside(out)
     if old.exists():
         shutil.rmtree(old)
     out.rename(old)

@@ -16,7 +16,7 @@ from stockpot.kernels.compile import inline, kernel
 from stockpot.kernels.convert import accumulate, brain, narrow, widen
 from stockpot.kernels.sizes import ROW
 
-__all__ = ["combine_columns", "combine_rows", "combine_tensor"]
+__all__ = ["combine_columns", "combine_rows", "combine_tensor", "finish", "load_base"]
 
 
 @inline

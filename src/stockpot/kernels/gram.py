@@ -13,7 +13,7 @@ from stockpot.kernels.compile import inline, kernel
 from stockpot.kernels.convert import widen
 from stockpot.kernels.sizes import ROW
 
-__all__ = ["gram_columns", "gram_rows"]
+__all__ = ["LANES", "gram_columns", "gram_rows", "load"]
 
 LANES = 64
 

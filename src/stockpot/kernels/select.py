@@ -25,6 +25,30 @@ def magnitude_keys(x: Any, n: int, keys: Any) -> None:
 
 
 @inline
+def _brain_keys(x: Any, b: Any, n: int, keys: Any) -> None:
+    """Keys of differences of bfloat16 patterns, in float32.
+
+    The same keys as by way of float64: a difference of two bfloat16 numbers is either exact in float64
+    or the larger one is what both routes round to.
+    """
+    for i in range(n):
+        wide = np.uint32(np.uint32(x[i]) << np.uint32(16)).view(np.float32)
+        less = np.uint32(np.uint32(b[i]) << np.uint32(16)).view(np.float32)
+        keys[i] = np.float32(abs(np.float32(wide - less))).view(np.uint32)
+
+
+@inline
+def _keys(raw: Any, codes: Any, k: int, base: int, start: int, n: int, x: Any, b: Any, keys: Any) -> None:
+    """keys[:n] = the keys of input k less the base, which ``b`` holds as float64."""
+    if base >= 0 and codes[k] == 2 and codes[base] == 2:
+        first, last = 2 * start, 2 * (start + n)
+        _brain_keys(raw[k, first:last].view(np.uint16), raw[base, first:last].view(np.uint16), n, keys)
+    else:
+        widen(raw[k], codes[k], start, n, b, x)
+        magnitude_keys(x, n, keys)
+
+
+@inline
 def _tally(keys: Any, n: int, low: int, high: int, counts: Any) -> None:
     above, at_high, at_low = np.uint32(0), np.uint32(0), np.uint32(0)
     for i in range(n):
@@ -73,8 +97,7 @@ def keys_block(raw: Any, codes: Any, n: int, base: int, k: int, keys: Any, scrat
     for start in range(0, n, ROW):
         m = min(ROW, n - start)
         load_base(raw, codes, start, m, base, zeros, b)
-        widen(raw[k], codes[k], start, m, b, x)
-        magnitude_keys(x, m, keys[start : start + m])
+        _keys(raw, codes, k, base, start, m, x, b, keys[start : start + m])
 
 
 @kernel
@@ -105,8 +128,7 @@ def bracket_block(
         for k in range(low.shape[0]):
             if low[k] > high[k]:
                 continue
-            widen(raw[k], codes[k], start, m, b, x)
-            magnitude_keys(x, m, keys)
+            _keys(raw, codes, k, base, start, m, x, b, keys)
             _tally(keys, m, low[k], high[k], counts[k])
             if high[k] > low[k] + np.uint32(1):
                 counts[k, 2] = _collect(keys, m, low[k], high[k], found[k], counts[k, 2])

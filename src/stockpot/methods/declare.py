@@ -20,6 +20,7 @@ __all__ = [
     "Base",
     "Citation",
     "Elementwise",
+    "Floats",
     "Law",
     "Method",
     "Parameter",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stockpot.architecture.layers import layer_counts
+from stockpot.architecture.layers import layer_counts, parse_layer
 from stockpot.architecture.tied import is_head, ties_embeddings
 from stockpot.checkpoint.dtypes import DType, dtype_named
 from stockpot.checkpoint.model import Checkpoint
@@ -19,29 +20,12 @@ from stockpot.expression import Expression, Leaf, leaves
 from stockpot.methods.declare import Elementwise, Space, Span
 from stockpot.methods.elementwise.atoms import MatchL1, Trim
 from stockpot.methods.registry import METHODS
-from stockpot.planning.cost import estimate
-from stockpot.planning.model import Compute, Operand, Plan, Read, Step
-from stockpot.planning.views import Context, Meta, View, build_view
+from stockpot.planning.cost import estimate, nearest
+from stockpot.planning.model import GIB, Compute, Limits, Operand, Plan, Read, Step, reads
+from stockpot.planning.views import Context, Meta, View, apart, build_view
 from stockpot.recipe.model import Recipe
 
-__all__ = ["Limits", "build_plan"]
-
-GIB = 1 << 30
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a merge may use.
-
-    Args:
-        memory: Bytes of resident memory of the whole process.
-        threads: Worker threads.
-        shard_size: Payload bytes of an output file.
-    """
-
-    memory: int = GIB
-    threads: int = 2
-    shard_size: int = 5_000_000_000
+__all__ = ["beside", "build_plan"]
 
 
 def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overwrite: bool = False) -> Plan:
@@ -80,8 +64,8 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     return Plan(
         steps=tuple(steps),
         shards=shards,
-        sidecars=_sidecars(recipe, steps, checkpoints),
-        sources={c.label: c for c in checkpoints.values()},
+        sidecars=_sidecars(recipe, view, steps, checkpoints),
+        sources=dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True)),
         cost=cost,
         notes=(*recipe.notes, *context.notes, *_mixed_dtypes(checkpoints, recipe)),
         seed=recipe.seed,
@@ -151,11 +135,11 @@ def _simplified(source: Operand) -> Operand:
         return source
     method = METHODS.get(source.method)
     if method is None:
-        return source.inputs[0] if source.factors == (1.0,) else source
+        return _simplified(source.inputs[0]) if source.factors == (1.0,) else source
     if isinstance(method.family, Span) and not method.family.gram and source.resolved is not None:
         try:
             factor = float(method.family.coefficients(None, source.resolved)[0])
-            return source.inputs[0] if factor == method.family.divisor(source.resolved) else source
+            return _simplified(source.inputs[0]) if factor == method.family.divisor(source.resolved) else source
         except ValueError:
             return source
     return source
@@ -206,16 +190,23 @@ def _check_output(
     out: Path,
     overwrite: bool,
 ) -> None:
-    if out.exists() and not overwrite:
+    exists = os.path.lexists(out)
+    if exists and not overwrite:
         context.problem("the output exists", file=str(out), fix="choose another folder, or give --overwrite")
-    if out.exists() and not out.is_dir():
+    if exists and not out.is_dir():
         context.problem("the output is a file, not a folder", file=str(out), fix="choose another name")
+    _check_place(context, out)
     resolved = out.resolve()
-    for checkpoint in checkpoints.values():
-        if any(resolved == f.resolve() or resolved in f.resolve().parents for f in checkpoint.files):
-            context.problem(
-                f"the output is (or holds) the input {checkpoint.label}", file=str(out), fix="choose another folder"
-            )
+    here = Path.cwd()
+    if resolved == here or resolved in here.parents:
+        context.problem("the output is (or holds) the current folder", file=str(out), fix="choose another folder")
+    for place in (resolved, *beside(resolved)):
+        for checkpoint in checkpoints.values():
+            if any(place == f.resolve() or place in f.resolve().parents for f in checkpoint.files):
+                message = f"the output is (or holds) the input {checkpoint.label}"
+                if place != resolved:
+                    message = f"{place.name} is needed while writing, and is (or holds) the input {checkpoint.label}"
+                context.problem(message, file=str(out), fix="choose another folder")
     if free is not None and needed > free:
         context.problem(
             f"the disk has {free / GIB:.2f} GiB free, the output needs {needed / GIB:.2f} GiB",
@@ -224,33 +215,79 @@ def _check_output(
         )
 
 
+def _check_place(context: Context, out: Path) -> None:
+    """Where the output goes must be a folder that may be written to."""
+    place = nearest(out.resolve().parent)
+    fix = "choose a folder that you may write to"
+    if not place.is_dir():
+        context.problem("a file stands where a folder is needed", file=str(place), fix=fix)
+        return
+    effective = os.access in os.supports_effective_ids
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=effective):
+        context.problem("no permission to write here", file=str(place), fix=fix)
+
+
+def beside(out: Path) -> tuple[Path, Path]:
+    """OUT.partial, where the work lies until it is done, and OUT.old, where an earlier output waits to be deleted."""
+    whole = Path(os.path.abspath(out))  # noqa: PTH100 - "." has no name to add to; links stay
+    return whole.parent / (whole.name + ".partial"), whole.parent / (whole.name + ".old")
+
+
 def _sidecars(
-    recipe: Recipe, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]
+    recipe: Recipe, view: View, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]
 ) -> tuple[tuple[str, bytes | Path], ...]:
     if recipe.donor is None or recipe.donor.key not in checkpoints:
         return ()
     donor = checkpoints[recipe.donor.key]
     if donor.folder is None:
         return ()
-    names = [s.name for s in steps]
     floats = [s.dtype for s in steps if s.dtype.is_float]
     dtype = max(set(floats), key=floats.count) if floats else None
-    return tuple(plan_sidecars(donor, dtype=dtype, tied=_tied(donor, names), layers=_layer_counts(donor, names)))
+    layers = {**_layer_counts(donor, view), **_layer_lists(donor, view)}
+    return tuple(plan_sidecars(donor, dtype=dtype, tied=_tied(donor, steps, checkpoints), layers=layers or None))
 
 
-def _tied(donor: Checkpoint, names: Sequence[str]) -> bool | None:
-    """What tie_word_embeddings must become: False when a head came in that the donor ties; else None."""
-    added = any(is_head(n) and n not in donor.tensors for n in names)
-    return False if added and ties_embeddings(donor.config) else None
+def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:
+    """What tie_word_embeddings must become: False when a head of its own came in that the donor ties; else None."""
+    untied = {c.label for c in checkpoints.values() if not ties_embeddings(c.config)}
+    own = any(
+        step.name not in donor.tensors or any(r.model in untied and is_head(r.ref.name) for r in reads(step.source))
+        for step in steps
+        if is_head(step.name)
+    )
+    return False if own and ties_embeddings(donor.config) else None
 
 
-def _layer_counts(donor: Checkpoint, names: Sequence[str]) -> Mapping[str, int] | None:
+def _layer_counts(donor: Checkpoint, view: View) -> Mapping[str, Any]:
     """Config keys that count layers, when stacking changed their number."""
-    before, after = layer_counts(donor.tensors), layer_counts(names)
+    before, after = layer_counts(donor.tensors), layer_counts(view.names)
     changed = {before[s]: after[s] for s in before if s in after and before[s] != after[s]}
     keys = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-    found = {k: changed[donor.config[k]] for k in keys if donor.config.get(k) in changed}
-    return found or None
+    return {k: changed[donor.config[k]] for k in keys if donor.config.get(k) in changed}
+
+
+_LAYER_LISTS = ("layer_types", "layers_block_type", "mlp_layer_types", "no_rope_layers", "attention_layers")
+"""Config keys with one entry for each layer."""
+
+_LAYER_NUMBERS = ("mlp_only_layers", "moe_layers")
+"""Config keys that list layers by number."""
+
+
+def _layer_lists(donor: Checkpoint, view: View) -> Mapping[str, Any]:
+    """Config keys that tell layers apart, when layers were taken: each layer keeps what its model says of it."""
+    names = {layer.index: n for n in view.names if (layer := parse_layer(n)) and layer.stack == view.sliced}
+    origins = [view.origin(names[index]) for index in sorted(names)]
+    layers = [(config, layer.index) for config, name in origins if (layer := parse_layer(name))]
+    found: dict[str, Any] = {}
+    for key in _LAYER_LISTS:
+        if isinstance(donor.config.get(key), list):
+            lists = [(config.get(key) or donor.config[key], index) for config, index in layers]
+            fits = all(index < len(entries) for entries, index in lists)
+            found[key] = [entries[index] for entries, index in lists] if fits else None
+    for key in _LAYER_NUMBERS:
+        if isinstance(donor.config.get(key), list):
+            found[key] = [i for i, (config, index) in enumerate(layers) if index in (config.get(key) or ())]
+    return found if layers else {}
 
 
 def _mixed_dtypes(checkpoints: Mapping[Any, Checkpoint], recipe: Recipe) -> list[Problem]:

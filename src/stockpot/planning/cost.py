@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stockpot.checkpoint.writer import ShardLayout
 from stockpot.methods.declare import axis_of
 from stockpot.methods.registry import METHODS
 from stockpot.planning.blocks import grid_of, row_length
-from stockpot.planning.model import Compute, Cost, Operand, Read, Step
+from stockpot.planning.model import Compute, Cost, Limits, Operand, Read, Step
 
-if TYPE_CHECKING:
-    from stockpot.planning.build import Limits
-
-__all__ = ["estimate", "free_bytes"]
+__all__ = ["estimate", "free_bytes", "nearest"]
 
 BASELINE = 190 << 20
 """Resident bytes of the process itself: Python, NumPy, the compiled kernels (measured)."""
@@ -49,10 +46,15 @@ def estimate(steps: Sequence[Step], shards: Sequence[ShardLayout], limits: Limit
 
 def free_bytes(folder: Path) -> int:
     """Free bytes on the disk of ``folder``, or of its nearest existing parent."""
+    return shutil.disk_usage(nearest(folder)).free
+
+
+def nearest(folder: Path) -> Path:
+    """``folder`` itself, or its nearest parent that exists (as far as one is allowed to see)."""
     place = folder.resolve()
-    while not place.exists():
+    while not os.path.lexists(place):
         place = place.parent
-    return shutil.disk_usage(place).free
+    return place
 
 
 def _worker_bytes(step: Step) -> int:

@@ -14,7 +14,9 @@ from stockpot.checkpoint.writer import ShardLayout
 from stockpot.errors import Problem
 from stockpot.methods.declare import Resolved
 
-__all__ = ["Compute", "Cost", "Operand", "Plan", "Read", "Step", "reads"]
+__all__ = ["GIB", "Compute", "Cost", "Limits", "Operand", "Plan", "Read", "Step", "reads"]
+
+GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,21 @@ class Step:
     def input_bytes(self) -> int:
         """Bytes read, all passes counted."""
         return self.passes * sum(r.ref.nbytes for r in reads(self.source))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a merge may use.
+
+    Args:
+        memory: Bytes of resident memory of the whole process.
+        threads: Worker threads.
+        shard_size: Payload bytes of an output file.
+    """
+
+    memory: int = GIB
+    threads: int = 2
+    shard_size: int = 5_000_000_000
 
 
 @dataclass(frozen=True)

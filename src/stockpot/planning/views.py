@@ -7,7 +7,7 @@ none is raised, so that a plan reports everything at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from stockpot.methods.declare import REQUIRED, Parameter, Resolved
 from stockpot.planning.model import Compute, Operand, Read
 from stockpot.settings import Setting, first_value
 
-__all__ = ["Context", "Meta", "View", "build_view"]
+__all__ = ["Context", "Meta", "View", "apart", "build_view"]
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class View(Protocol):
     def lower(self, name: str) -> Operand:
         """How tensor ``name`` is computed."""
 
-    def source_name(self, name: str) -> str:
-        """The name under which its (first) checkpoint knows tensor ``name``."""
+    def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
+        """Config of the (first) checkpoint that tensor ``name`` comes from, and its name there."""
 
 
 def build_view(expression: Expression, context: Context) -> View:
@@ -131,8 +131,8 @@ class LeafView:
     def lower(self, name: str) -> Operand:
         return Read(self.checkpoint.tensors[name], self.label)
 
-    def source_name(self, name: str) -> str:
-        return name
+    def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
+        return self.config, name
 
 
 def main_stack(names: Mapping[str, Meta], config: Mapping[str, Any]) -> tuple[str, int] | None:
@@ -185,8 +185,8 @@ class LayersView:
     def lower(self, name: str) -> Operand:
         return self.of.lower(self._mapped[name])
 
-    def source_name(self, name: str) -> str:
-        return self.of.source_name(self._mapped[name])
+    def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
+        return self.of.origin(self._mapped[name])
 
 
 class StackView:
@@ -227,9 +227,9 @@ class StackView:
         part, old = self._mapped[name]
         return part.lower(old)
 
-    def source_name(self, name: str) -> str:
+    def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
         part, old = self._mapped[name]
-        return part.source_name(old)
+        return part.origin(old)
 
 
 @dataclass(frozen=True)
@@ -265,8 +265,8 @@ class CastView:
             return replace(operand, dtype=self.dtype)
         return Compute("", (operand,), self.names[name].shape, factors=(1.0,), dtype=self.dtype)
 
-    def source_name(self, name: str) -> str:
-        return self.of.source_name(name)
+    def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
+        return self.of.origin(name)
 
 
 def operand_is_float(operand: Operand) -> bool:
@@ -332,8 +332,8 @@ class _Merged:
     def sliced(self) -> str | None:
         return self._reference.sliced
 
-    def source_name(self, name: str) -> str:
-        return self._reference.source_name(name) if name in self._reference.names else name
+    def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
+        return self._reference.origin(name) if name in self._reference.names else (self.config, name)
 
     def fetch(self, view: View, name: str) -> Operand | None:
         """Tensor ``name`` of ``view``, or of its tied embedding; None (reported) when it does not fit."""
@@ -403,6 +403,20 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
+def apart(labels: Iterable[str]) -> tuple[str, ...]:
+    """``labels``, told apart by number where one occurs again.
+
+    >>> apart(["a", "b", "a"])
+    ('a', 'b', 'a#2')
+    """
+    seen: dict[str, int] = {}
+    found = []
+    for label in labels:
+        seen[label] = seen.get(label, 0) + 1
+        found.append(label if seen[label] == 1 else f"{label}#{seen[label]}")
+    return tuple(found)
+
+
 def _same(a: Expression, b: Expression) -> bool:
     if a is b:
         return True
@@ -460,7 +474,7 @@ class ApplyView(_Merged):
             anchored=anchored,
             scale=scale,
             resolved=self._resolve(source),
-            labels=tuple(v.label for v in self.inputs),
+            labels=apart(v.label for v in self.inputs),
             key=(source, self._context.seed),
             line=self.node.line,
         )
@@ -479,7 +493,7 @@ class ApplyView(_Merged):
             values = []
             for own, view in zip(node.each, self.inputs, strict=True):
                 written = (*own.get(parameter.name, ()), *shared)
-                source = view.source_name(name) if name in view.names else name
+                source = view.origin(name)[1] if name in view.names else name
                 values.append(float(self._value(parameter, written, source, depth, view.label)))
             each[parameter.name] = tuple(values)
         return Resolved(one, each, len(self.inputs), node.compat, node.variant)

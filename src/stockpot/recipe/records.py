@@ -9,7 +9,7 @@ from typing import Any
 
 from stockpot.settings import Setting
 
-__all__ = ["Merge", "Model", "Reference", "Settings", "Slice", "Source"]
+__all__ = ["Merge", "Model", "Reference", "Settings", "Slice", "Source", "normalized"]
 
 Settings = Mapping[str, Setting]
 
