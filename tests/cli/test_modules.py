@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import pkgutil
 import subprocess
 import sys
@@ -92,5 +91,5 @@ def test_quick_verbs_load_little(arguments, heavy):
         f"main({arguments!r})\n"
         f"print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=dict(os.environ))
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stderr.strip() == "[]"

@@ -126,7 +126,7 @@ def _difference(name: str, a: TensorRef, b: TensorRef, identical: bool, sums: np
         return Difference(name, _kind(a), _kind(b), identical)
     aa, ab, bb, apart = (float(s) for s in sums)
     distance = math.sqrt(apart / aa) if aa > 0 else (0.0 if apart == 0 else math.inf)
-    cosine = ab / (math.sqrt(aa) * math.sqrt(bb)) if aa > 0 and bb > 0 else None
+    cosine = min(max(ab / (math.sqrt(aa) * math.sqrt(bb)), -1.0), 1.0) if aa > 0 and bb > 0 else None
     return Difference(name, _kind(a), _kind(b), identical, distance, cosine)
 
 

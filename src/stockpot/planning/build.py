@@ -21,8 +21,9 @@ from stockpot.methods.declare import Elementwise, Space, Span
 from stockpot.methods.elementwise.atoms import MatchL1, Trim
 from stockpot.methods.registry import METHODS
 from stockpot.planning.cost import estimate, nearest
+from stockpot.planning.lowering import apart, build_view
 from stockpot.planning.model import GIB, Compute, Limits, Operand, Plan, Read, Step, reads
-from stockpot.planning.views import Context, Meta, View, apart, build_view
+from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
 
 __all__ = ["beside", "build_plan"]

@@ -1,0 +1,208 @@
+"""Views of methods and sums, and the view of any expression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from stockpot.checkpoint.dtypes import dtype_named
+from stockpot.expression import Apply, Cast, Expression, Layers, Leaf, Linear, Stack
+from stockpot.methods.declare import REQUIRED, Parameter, Resolved
+from stockpot.planning.merged import Merged
+from stockpot.planning.model import Compute, Operand
+from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
+from stockpot.planning.views import Context, View
+from stockpot.settings import Setting, first_value
+
+__all__ = ["apart", "build_view"]
+
+
+def build_view(expression: Expression, context: Context) -> View:
+    """The view of ``expression``; the same node gives the same view."""
+    found = context.cache.get(id(expression))
+    if found is None:
+        found = _build(expression, context)
+        context.cache[id(expression)] = found
+    return found
+
+
+def _build(expression: Expression, context: Context) -> View:
+    if isinstance(expression, Leaf):
+        return LeafView(context.checkpoints[expression.key])
+    if isinstance(expression, Layers):
+        return LayersView(expression, build_view(expression.of, context), context)
+    if isinstance(expression, Stack):
+        return StackView([build_view(p, context) for p in expression.parts])
+    if isinstance(expression, Cast):
+        return CastView(build_view(expression.of, context), dtype_named(expression.dtype))
+    if isinstance(expression, Apply):
+        return ApplyView(expression, context)
+    assert isinstance(expression, Linear)
+    return LinearView(expression, context)
+
+
+def apart(labels: Iterable[str]) -> tuple[str, ...]:
+    """``labels``, told apart by number where one occurs again.
+
+    >>> apart(["a", "b", "a"])
+    ('a', 'b', 'a#2')
+    """
+    seen: dict[str, int] = {}
+    found = []
+    for label in labels:
+        seen[label] = seen.get(label, 0) + 1
+        found.append(label if seen[label] == 1 else f"{label}#{seen[label]}")
+    return tuple(found)
+
+
+def _same(a: Expression, b: Expression) -> bool:
+    if a is b:
+        return True
+    if isinstance(a, Leaf) and isinstance(b, Leaf):
+        return a.key == b.key
+    if isinstance(a, Layers) and isinstance(b, Layers):
+        return (a.start, a.stop) == (b.start, b.stop) and _same(a.of, b.of)
+    if isinstance(a, Cast) and isinstance(b, Cast):
+        return a.dtype == b.dtype and _same(a.of, b.of)
+    return False
+
+
+def _difference(expression: Expression) -> tuple[Expression, Expression] | None:
+    """(x, base) of an expression ``x - base``, else None."""
+    if not isinstance(expression, Linear) or len(expression.terms) != 2:
+        return None
+    by_factor = {t.constant: t.of for t in expression.terms}
+    return (by_factor[1.0], by_factor[-1.0]) if by_factor.keys() == {1.0, -1.0} else None
+
+
+class ApplyView(Merged):
+    """A method; differences to one common base are computed inside its kernel."""
+
+    def __init__(self, node: Apply, context: Context) -> None:
+        self.node = node
+        pairs = [_difference(child) for child in node.inputs]
+        first = pairs[0] if pairs else None
+        common = first is not None and all(p is not None and _same(p[1], first[1]) for p in pairs)
+        self.base_expression = first[1] if common and first is not None else None
+        children = [p[0] if common and p is not None else c for p, c in zip(pairs, node.inputs, strict=True)]
+        self.inputs = [build_view(c, context) for c in children]
+        self.base = build_view(self.base_expression, context) if self.base_expression is not None else None
+        reference = self.base if self.base is not None else self.inputs[0]
+        views = self.inputs if self.base is None else [*self.inputs, self.base]
+        super().__init__(views, reference, context, node.line)
+
+    def lower(self, name: str) -> Operand:
+        return self.lower_scaled(name, anchored=False, scale=1.0)
+
+    def lower_scaled(self, name: str, *, anchored: bool, scale: float) -> Operand:
+        """As :meth:`lower`; ``anchored`` adds the base to ``scale`` times the result."""
+        copied = self.copied(name)
+        if copied is not None:
+            return copied
+        source = self.tied_name(name)
+        operands = [self.fetch(v, source if source in v.names else name) for v in self.inputs]
+        base = self.fetch(self.base, source if source in self.base.names else name) if self.base is not None else None
+        if any(o is None for o in operands) or (self.base is not None and base is None):
+            return self._reference.lower(name if name in self._reference.names else source)
+        return Compute(
+            method=self.node.method.name,
+            inputs=tuple(o for o in operands if o is not None),
+            shape=self.names[name].shape,
+            base=base,
+            anchored=anchored,
+            scale=scale,
+            resolved=self._resolve(source),
+            labels=apart(v.label for v in self.inputs),
+            key=(source, self._context.seed),
+            line=self.node.line,
+        )
+
+    def _resolve(self, name: str) -> Resolved:
+        node, depth = self.node, self.depth(name, self.node.compat)
+        one: dict[str, float | bool] = {}
+        each: dict[str, tuple[float, ...]] = {}
+        for parameter in node.method.parameters:
+            if parameter.kind == "ignored":
+                continue
+            shared = node.one.get(parameter.name, ())
+            if not parameter.per_model:
+                one[parameter.name] = self._value(parameter, shared, name, depth, None)
+                continue
+            values = []
+            for own, view in zip(node.each, self.inputs, strict=True):
+                written = (*own.get(parameter.name, ()), *shared)
+                source = view.origin(name)[1] if name in view.names else name
+                values.append(float(self._value(parameter, written, source, depth, view.label)))
+            each[parameter.name] = tuple(values)
+        return Resolved(one, each, len(self.inputs), node.compat, node.variant)
+
+    def _value(
+        self, parameter: Parameter, written: tuple[Setting, ...], name: str, depth: float, model: str | None
+    ) -> float | bool:
+        value = first_value(written, name, depth)
+        if value is None and parameter.default is REQUIRED:
+            whose = f" of {model}" if model else ""
+            self._context.problem(
+                f"{self.node.method.name}: no value of {parameter.name}{whose} matches",
+                tensor=name,
+                line=written[0].line if written else self._line,
+                fix="add an entry without a filter at the end of the list",
+            )
+            return 0.0
+        chosen = parameter.default if value is None else value
+        return bool(chosen) if parameter.kind == "bool" else float(chosen)
+
+
+class LinearView(Merged):
+    """Σ coefficient × model; ``base + λ method(x − base)`` becomes one kernel."""
+
+    def __init__(self, node: Linear, context: Context) -> None:
+        self.node = node
+        self.terms = [build_view(t.of, context) for t in node.terms]
+        anchor = self._anchor()
+        views: list[View] = [anchor] if anchor is not None else list(self.terms)
+        super().__init__(views, self._first_model(), context, None)
+        self._fused = anchor
+        self._compat = any(isinstance(t.of, Apply) and t.of.compat for t in node.terms)
+
+    def _first_model(self) -> View:
+        """The reference for names: the term with the largest constant coefficient, the first of equals."""
+        best = max(range(len(self.terms)), key=lambda i: (self.node.terms[i].constant or 0.0, -i))
+        return self.terms[best]
+
+    def _anchor(self) -> ApplyView | None:
+        """The method of a sum ``base + λ method(differences to that base)``, else None."""
+        if len(self.node.terms) != 2:
+            return None
+        for base, other, view in (
+            (self.node.terms[0], self.node.terms[1], self.terms[1]),
+            (self.node.terms[1], self.node.terms[0], self.terms[0]),
+        ):
+            if base.constant != 1.0 or not isinstance(view, ApplyView) or view.base_expression is None:
+                continue
+            if _same(base.of, view.base_expression) and other.of is view.node:
+                return view
+        return None
+
+    def lower(self, name: str) -> Operand:
+        source = self.tied_name(name)
+        depth = self.depth(source, self._compat)
+        if self._fused is not None:
+            term = next(t for t in self.node.terms if t.of is self._fused.node)
+            scale = self._coefficient(term.coefficient, source, depth)
+            return self._fused.lower_scaled(name, anchored=True, scale=scale)
+        copied = self.copied(name)
+        if copied is not None:
+            return copied
+        operands = [self.fetch(v, source if source in v.names else name) for v in self.terms]
+        if any(o is None for o in operands):
+            return self._reference.lower(name)
+        return Compute(
+            "",
+            tuple(o for o in operands if o is not None),
+            self.names[name].shape,
+            factors=tuple(self._coefficient(t.coefficient, source, depth) for t in self.node.terms),
+        )
+
+    def _coefficient(self, setting: Setting, name: str, depth: float) -> float:
+        value = setting.at(name, depth)
+        return 1.0 if value is None else float(value)
