@@ -52,8 +52,8 @@ def execute(plan: Plan, out: Path, *, overwrite: bool = False, progress: Progres
         ExecutionError: when a weight is NaN, a file fails, the disk is full; nothing is left behind.
     """
     partial, _ = beside(out)
-    _prepare(partial)
     try:
+        _prepare(partial)
         with _Output(partial, plan) as output:
             hashes = _run(plan, output.write, progress)
         receipt = make_receipt(plan, hashes)
