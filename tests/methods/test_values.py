@@ -39,8 +39,12 @@ DTYPES = {code: (code,) * 4 for code in FLOATS} | {
 }
 """Dtype of the base, then of three models."""
 
+DTYPES_BY_NAME = {code: dtype.name for code, dtype in FLOATS.items()}
+
 W = (0.3, -1.7, 2.25)
 DENSITY = (0.2, 0.55, 0.9)
+W7 = (0.3, 1.7, -0.25, 1.0, 0.6, -0.1, 0.9)
+DENSITY7 = (0.2, 0.55, 0.9, 1.0, 0.35, 0.7, 0.5)
 SEED = 20
 SLACK = 1e-12
 
@@ -65,13 +69,22 @@ def minus(models, base):
     return [m - base for m in models]
 
 
-def dare_case(function, density, **options):
-    elects = function is sp.dare_ties
+def dare_case(function, density, weight=W, **options):
+    elects, count = function is sp.dare_ties, len(weight)
     return Case(
-        lambda b, m: b + 0.75 * function(*minus(m, b), weight=list(W), density=list(density), **options),
+        lambda b, m: b + 0.75 * function(*minus(m, b), weight=list(weight), density=list(density), **options),
         lambda b, m, n, lean=0.0: ref.dare(
-            b, m, W, masks(n, np.shape(b), 3, density), density, elects=elects, lean=lean, scale=0.75, **options
+            b,
+            m,
+            weight,
+            masks(n, np.shape(b), count, density),
+            density,
+            elects=elects,
+            lean=lean,
+            scale=0.75,
+            **options,
         ),
+        models=count,
         leans=elects,
     )
 
@@ -82,6 +95,7 @@ def ties_case(*, variant=None, scale=1.0, weight=W, density=DENSITY, **options):
             b + scale * sp.ties(*minus(m, b), weight=list(weight), density=list(density), variant=variant, **options)
         ),
         lambda b, m, _: ref.ties(b, m, weight, density, scale=scale, unweighted=variant == "unweighted", **options),
+        models=len(weight),
     )
 
 
@@ -184,6 +198,26 @@ CASES = {
     "dare_ties": dare_case(sp.dare_ties, DENSITY),
     "dare_ties, normalized": dare_case(sp.dare_ties, DENSITY, normalize=True),
     "dare_ties, not rescaled": dare_case(sp.dare_ties, (0.1, 1.0, 0.5), rescale=False),
+    "linear of seven": Case(
+        lambda _, m: sp.linear(*m, weight=list(W7)),
+        lambda _, m, __: ref.linear(m, W7),
+        models=7,
+        exact=True,
+        of_delta=False,
+    ),
+    "task_arithmetic of five": Case(
+        lambda b, m: b + sp.task_arithmetic(*minus(m, b), weight=list(W7[:5])),
+        lambda b, m, _: ref.task_arithmetic(b, m, W7[:5]),
+        models=5,
+        exact=True,
+    ),
+    "ties of one": ties_case(weight=(0.7,), density=(0.3,)),
+    "ties of four": ties_case(weight=W7[:4], density=DENSITY7[:4]),
+    "ties of five": ties_case(weight=W7[:5], density=DENSITY7[:5]),
+    "ties of seven": ties_case(weight=W7, density=DENSITY7),
+    "ties of seven, unweighted": ties_case(variant="unweighted", weight=W7, density=DENSITY7),
+    "dare_linear of seven": dare_case(sp.dare_linear, DENSITY7, W7),
+    "dare_ties of seven": dare_case(sp.dare_ties, DENSITY7, W7, normalize=True),
 }
 
 
@@ -194,11 +228,12 @@ def one_sign(name, shape):
 
 @cache
 def drawn(dtypes):
-    """A base and three fine-tunes as arrays: shape name → array."""
+    """A base and seven fine-tunes as arrays: shape name → array."""
     rng = np.random.default_rng(0)
     base = {n: weights(rng, s, dtypes[0]) for n, s in SHAPES.items()}
     return base, [
-        {n: weights(rng, s, code, around=base[n], apart=0.02) for n, s in SHAPES.items()} for code in dtypes[1:]
+        {n: weights(rng, s, code, around=base[n], apart=0.02) for n, s in SHAPES.items()}
+        for code in (dtypes[1:] * 3)[:7]
     ]
 
 
@@ -214,8 +249,16 @@ def models_of(dtypes, count, name):
     return base, tuned
 
 
-@pytest.mark.parametrize("dtypes", DTYPES)
-@pytest.mark.parametrize("case", CASES)
+NUMBERS = tuple(f" of {number}" for number in ("one", "four", "five", "seven"))
+PAIRS = [
+    (case, dtypes)
+    for case in CASES
+    for dtypes in DTYPES
+    if dtypes in ("F32", "BF16", "mixed, F16 base") or not any(number in case for number in NUMBERS)
+]
+
+
+@pytest.mark.parametrize(("case", "dtypes"), PAIRS)
 def test_values_are_those_of_the_formula(case, dtypes):
     """Each tensor of each method, dtype and shape equals its formula evaluated in float64 and cast once."""
     known = CASES[case]
@@ -246,11 +289,23 @@ def test_the_output_dtype_is_the_one_asked_for(stored, out):
     rng = np.random.default_rng(0)
     a, b = (weights(rng, (40, 7), stored, sd=0.3) for _ in range(2))
     x, y = sp.open({"w": a}, name="a"), sp.open({"w": b}, name="b")
-    name = {"F64": "float64", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}.get(out, FLOATS[out].name)
+    name = DTYPES_BY_NAME[out]
     mixed = sp.compute(0.4 * x + 0.6 * y, dtype=name)["w"]
     assert ref.same(mixed, cast_once(0.4 * widened(a) + 0.6 * widened(b), out))
     copied = sp.compute(sp.passthrough(x), dtype=name)["w"]
     assert copied.tobytes() == cast_once(widened(a), out).tobytes()
+
+
+@pytest.mark.parametrize("out", list(FLOATS))
+@pytest.mark.parametrize("stored", list(FLOATS))
+def test_the_sign_of_zero_survives(stored, out):
+    """Changing the dtype of -0 gives -0, and so does a mean of models that all have -0 there, as in IEEE sums."""
+    zeros = cast_once(np.array([0.0, -0.0, -0.0, 0.0, -0.0]), stored)
+    x, y = sp.open({"w": zeros}, name="x"), sp.open({"w": zeros}, name="y")
+    name = DTYPES_BY_NAME[out]
+    for merged in (sp.passthrough(x), 0.5 * x + 0.5 * y, sp.slerp(x, y, t=0.25), sp.linear(x, y, x, y)):
+        made = sp.compute(merged, dtype=name)["w"]
+        assert np.signbit(made.astype(np.float64)).tolist() == [False, True, True, False, True]
 
 
 def test_weights_may_be_any_finite_numbers():

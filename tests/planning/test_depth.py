@@ -80,6 +80,8 @@ def test_a_single_layer_takes_the_last_entry():
         ("vit.embeddings.cls_token", True),
         ("visual.conv1.weight", True),
         ("transformer.ln_f.weight", False),
+        ("gpt_neox.embed_in.weight", True),
+        ("embed_out.weight", False),
         ("classifier.weight", False),
         ("pooler.dense.weight", False),
         ("0.weight", False),

@@ -87,6 +87,19 @@ def test_everything_wrong_is_told_at_once(place, tmp_path):
     assert len(caught.value.problems) == 5
 
 
+def test_one_mistake_is_told_once():
+    """What is wrong with many tensors alike is one problem, with the first of them and their number."""
+    a, b = (sp.open({f"layers.{i}.w": np.ones(n) for i in range(300)}, name=str(n)) for n in (2, 3))
+    with pytest.raises(sp.PlanError) as caught:
+        sp.plan(0.5 * a + 0.5 * b)
+    (problem,) = caught.value.problems
+    assert problem.tensor == "layers.0.w"
+    assert "(and 299 more tensors likewise)" in problem.message
+    with pytest.raises(sp.PlanError, match="sum to 0") as caught:
+        sp.plan(sp.linear(a, a, weight=[1, -1]))
+    assert len(caught.value.problems) == 1
+
+
 @pytest.mark.parametrize("cores", [1, 2, 8, 64, 512])
 @pytest.mark.parametrize("memory", [256 * MIB, 300 * MIB, 1 << 30])
 def test_any_number_of_cores_fits_a_budget_that_one_fits(place, cores, memory):

@@ -190,3 +190,15 @@ def test_any_names_can_be_merged(names):
     assert list(made) == names
     for n in names:
         assert np.array_equal(made[n], 0.5 * arrays[0][n] + 0.5 * arrays[1][n])
+
+
+def test_a_head_with_embed_in_its_name_is_a_head(tmp_path):
+    """GPT-NeoX calls its head embed_out: a stack takes it from the last part, like every head."""
+    for seed, name in enumerate("ab"):
+        rng = np.random.default_rng(seed)
+        names = ["gpt_neox.embed_in.weight", "gpt_neox.layers.0.w", "gpt_neox.layers.1.w", "embed_out.weight"]
+        write_model(tmp_path / name, {n: rng.normal(size=2) for n in names}, config=config(2))
+    a, b = sp.open(tmp_path / "a"), sp.open(tmp_path / "b")
+    found = sources(sp.plan(sp.stack(sp.layers(a, 0, 2), sp.layers(b, 1, 2))))
+    assert found["gpt_neox.embed_in.weight"][0] == "a"
+    assert found["embed_out.weight"][0] == "b"

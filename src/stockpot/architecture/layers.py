@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from stockpot.architecture.tied import is_head
+
 __all__ = ["LayerName", "layer_counts", "parse_layer", "position", "recomputed_buffer"]
 
 _LAYER = re.compile(r"^(?P<stack>(?:[^.\d][^.]*\.)*?[^.\d][^.]*)\.(?P<index>\d+)(?=\.|$)(?P<rest>.*)$")
@@ -62,7 +64,7 @@ def position(name: str) -> Literal["before", "after"]:
     >>> position("model.embed_tokens.weight"), position("lm_head.weight")
     ('before', 'after')
     """
-    return "before" if _BEFORE.search(name) else "after"
+    return "before" if _BEFORE.search(name) and not is_head(name) else "after"
 
 
 def recomputed_buffer(name: str) -> bool:

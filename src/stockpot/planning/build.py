@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from stockpot.methods.elementwise.atoms import MatchL1, Trim
 from stockpot.methods.registry import METHODS
 from stockpot.planning.cost import estimate, nearest
 from stockpot.planning.lowering import apart, build_view
-from stockpot.planning.model import GIB, Compute, Limits, Operand, Plan, Read, Step, reads
+from stockpot.planning.model import GIB, MIB, Compute, Limits, Operand, Plan, Read, Step, reads
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
 
@@ -57,11 +57,11 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         _check_output(context, checkpoints, cost.written, cost.disk_free, out, overwrite)
     if cost.memory > limits.memory:
         context.problem(
-            f"needs {cost.memory / GIB:.2f} GiB of memory, the budget is {limits.memory / GIB:.2f} GiB",
-            fix=f"give --memory {-(-cost.memory // (1 << 20))}MiB or more",
+            f"needs {-(-cost.memory // MIB)} MiB of memory, the budget is {limits.memory // MIB} MiB",
+            fix=f"give --memory {-(-cost.memory // MIB)}MiB or more",
         )
     if context.problems:
-        raise PlanError(*context.problems)
+        raise PlanError(*_grouped(context.problems))
     return Plan(
         steps=tuple(steps),
         shards=shards,
@@ -73,6 +73,16 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         recipe_text=recipe.text,
         resolved=recipe.resolved,
     )
+
+
+def _grouped(problems: Sequence[Problem]) -> Iterator[Problem]:
+    """``problems``, those that differ only in the tensor told once."""
+    groups: dict[Problem, list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault(replace(problem, tensor=None), []).append(problem)
+    for first, *others in groups.values():
+        more = f" (and {len(others)} more tensor{'s' * (len(others) > 1)} likewise)" if others else ""
+        yield replace(first, message=first.message + more)
 
 
 def _open_all(expression: Expression) -> tuple[dict[tuple[str, str | None, int], Checkpoint], list[Problem]]:

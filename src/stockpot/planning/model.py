@@ -14,8 +14,9 @@ from stockpot.checkpoint.writer import ShardLayout
 from stockpot.errors import Problem
 from stockpot.methods.declare import Resolved
 
-__all__ = ["GIB", "Compute", "Cost", "Limits", "Operand", "Plan", "Read", "Step", "reads"]
+__all__ = ["GIB", "MIB", "Compute", "Cost", "Limits", "Operand", "Plan", "Read", "Step", "reads"]
 
+MIB = 1 << 20
 GIB = 1 << 30
 
 
