@@ -137,9 +137,8 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
 
 
 def _donor(expression: Expression) -> Leaf | None:
-    """The leaf with the largest positive coefficient of a sum, else the first leaf."""
+    """The model with the largest coefficient of a sum, else the first leaf."""
     if isinstance(expression, Linear):
-        terms = sorted(expression.terms, key=lambda t: -(t.constant or 0.0))
-        return _donor(terms[0].of)
+        return _donor(expression.largest.of)
     found = leaves(expression)
     return found[0] if found else None

@@ -133,6 +133,12 @@ class Linear(Expression):
                 total += term.constant
         return total
 
+    @property
+    def largest(self) -> Term:
+        """The model (a difference, where there are only those) of largest constant coefficient, the first of equals."""
+        models = [t for t in self.terms if t.of.space is Space.WEIGHTS] or self.terms
+        return max(models, key=lambda t: t.constant or 0.0)
+
     @cached_property
     def _mixes_deltas_only(self) -> bool:
         return all(t.of.space is Space.DELTA for t in self.terms)

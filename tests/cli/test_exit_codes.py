@@ -121,9 +121,23 @@ def test_machines_get_one_json_document(kind, place, capsys):
     """With --json, standard output is one JSON document and nothing else."""
     run(capsys, "merge", "ok.yml", "out", "--quiet")
     code, out, err = run(capsys, *JSON[kind])
-    assert json.loads(out)
+    assert strictly(out)
     assert code == (1 if kind == "diff" else 0)
     assert "\x1b" not in out + err
+
+
+def strictly(text):
+    """JSON by the letter: Infinity and NaN, which Python would take, are not part of it."""
+    return json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+
+
+def test_json_has_no_infinity(place, capsys):
+    """The distance from a tensor of zeros is infinite, and null for machines."""
+    write_model(place / "zero", {f"layers.{i}.w": np.zeros(9, np.float32) for i in range(3)})
+    code, out, _ = run(capsys, "diff", "zero", "a", "--json")
+    assert code == 1
+    assert [t["distance"] for t in strictly(out)["tensors"]] == [None] * 3
+    assert "inf" in run(capsys, "diff", "zero", "a")[1]
 
 
 def test_json_of_a_plan_tells_where_every_byte_goes(place, capsys):

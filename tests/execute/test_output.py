@@ -53,10 +53,10 @@ def as_nobody():
 @pytest.fixture
 def open_way(place):
     """The folders above ``place`` may be entered by anyone while a test runs."""
-    before = {p: p.stat().st_mode for p in [place, *place.parents] if p.stat().st_uid == os.geteuid()}
-    with contextlib.suppress(OSError):
-        for p, mode in before.items():
-            p.chmod(mode | 0o055)
+    above = [(p, p.stat()) for p in (place, *place.parents)]
+    before = {p: s.st_mode for p, s in above if s.st_uid == os.geteuid() and s.st_mode & 0o055 != 0o055}
+    for p, mode in before.items():
+        p.chmod(mode | 0o055)
     yield place
     for p, mode in before.items():
         p.chmod(mode)

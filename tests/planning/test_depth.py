@@ -148,6 +148,21 @@ def test_per_model_values_belong_to_their_models():
     assert found["model.layers.4.mlp.w"] == (0.25, 1.0)
 
 
+def test_a_models_own_value_goes_before_the_common_one(tmp_path):
+    """A value at a model counts over one for all; where its filters match nothing, the common one counts."""
+    for name in ("a", "b", "base"):
+        write_model(tmp_path / name, arrays())
+    (tmp_path / "r.yml").write_text(
+        "merge_method: task_arithmetic\nbase_model: base\nmodels:\n"
+        "- model: a\n  parameters:\n    weight: [{filter: mlp, value: 0.3}]\n- model: b\n"
+        "parameters:\n  weight: [{filter: embed, value: 0.1}, {value: 0.8}]\n"
+    )
+    found = resolved(sp.plan(tmp_path / "r.yml"), "weight")
+    assert found["model.layers.1.mlp.w"] == (0.3, 0.8)
+    assert found["model.layers.1.self_attn.w"] == (0.8, 0.8)
+    assert found["model.embed_tokens.weight"] == (0.1, 0.1)
+
+
 def test_lambda_may_be_a_gradient(tmp_path):
     """lambda of a recipe varies over depth and by name like any other parameter."""
     for name in ("a", "base"):

@@ -90,6 +90,19 @@ def test_integers_of_a_sum_follow_its_largest_share():
     assert sp.compute(-1.0 * a + 1.0 * b + 1.0 * c)["n"] == [1]
 
 
+def test_a_factor_above_one_does_not_change_what_the_base_is(tmp_path):
+    """base + 2 × (…) has the base's dtype, integers and files, not those of a model in the difference."""
+    for i, (name, code) in enumerate((("base", "BF16"), ("a", "F32"), ("b", "F16"))):
+        rng = np.random.default_rng(i)
+        write_model(tmp_path / name, {"w": weights(rng, 4, code), "n": np.array([i])}, config={"model_type": name})
+    base, a, b = (sp.open(tmp_path / n) for n in ("base", "a", "b"))
+    for merged in (base + 2.0 * sp.ties(a - base, b - base), 3.0 * sp.task_arithmetic(a - b, b - base) + base):
+        made = sp.save(merged, tmp_path / "out", overwrite=True).folder
+        arrays = read_model(made)
+        assert (arrays["w"].dtype, arrays["n"].tolist()) == (cast_once(0.0, "BF16").dtype, [0])
+        assert json.loads((made / "config.json").read_text())["model_type"] == "base"
+
+
 def on_disk(folder, arrays, *, tie):
     return sp.open(write_model(folder, arrays, config={"model_type": "llama", "tie_word_embeddings": tie}))
 

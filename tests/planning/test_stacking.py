@@ -202,3 +202,17 @@ def test_a_head_with_embed_in_its_name_is_a_head(tmp_path):
     found = sources(sp.plan(sp.stack(sp.layers(a, 0, 2), sp.layers(b, 1, 2))))
     assert found["gpt_neox.embed_in.weight"][0] == "a"
     assert found["embed_out.weight"][0] == "b"
+
+
+def test_differences_of_other_layers_are_other_differences(place):
+    """Task vectors taken at different depths of one base stay what they are: each less its own layers."""
+    a, b, base = (sp.open(place / n) for n in ("a", "b", "a"))
+    early, late = sp.layers(base, 0, 2), sp.layers(base, 2, 4)
+    delta = sp.task_arithmetic(sp.layers(b, 0, 2) - early, sp.layers(b, 1, 3) - late, weight=[1.0, 2.0])
+    made = sp.compute(sp.layers(a, 0, 2) + delta, dtype="float64")
+    x, y = ({n: v.astype(np.float64) for n, v in read_model(place / m).items()} for m in "ab")
+    for i in range(2):
+        for part in PARTS:
+            first, second, third = (f"model.layers.{i + k}.{part}" for k in range(3))
+            expected = x[first] + (y[first] - x[first]) + 2.0 * (y[second] - x[third])
+            assert np.allclose(made[first], expected, rtol=1e-12, atol=1e-15)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -72,10 +73,18 @@ def human(nbytes: float) -> str:
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on standard output."""
+    """One JSON document on standard output; numbers that are not finite, which JSON lacks, are null."""
     import json
 
-    click.echo(json.dumps(data, indent=1, ensure_ascii=False))
+    click.echo(json.dumps(_finite(data), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def show_notes(notes: tuple[Problem, ...]) -> None:

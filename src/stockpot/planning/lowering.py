@@ -165,9 +165,8 @@ class LinearView(Merged):
         self._compat = any(isinstance(t.of, Apply) and t.of.compat for t in node.terms)
 
     def _first_model(self) -> View:
-        """The reference for names: the term with the largest constant coefficient, the first of equals."""
-        best = max(range(len(self.terms)), key=lambda i: (self.node.terms[i].constant or 0.0, -i))
-        return self.terms[best]
+        """The reference for names: the model with the largest constant coefficient, the first of equals."""
+        return self.terms[self.node.terms.index(self.node.largest)]
 
     def _anchor(self) -> ApplyView | None:
         """The method of a sum ``base + λ method(differences to that base)``, else None."""
