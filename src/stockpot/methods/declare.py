@@ -9,25 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
     "REQUIRED",
+    "SCOPE",
     "Axis",
     "Base",
+    "Blockwise",
     "Citation",
+    "Companion",
     "Elementwise",
+    "Family",
     "Floats",
     "Law",
+    "Matrix",
     "Method",
     "Parameter",
     "Resolved",
+    "Scope",
     "Space",
     "Span",
+    "Work",
     "axis_of",
+    "scope_of",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -73,19 +81,21 @@ class Parameter:
         doc: One line, with units and meaning.
         default: Its default, or ``REQUIRED``.
         per_model: Whether each model has a value of its own.
-        kind: ``float``, ``bool`` or ``ignored`` (accepted from other tools, changes nothing).
+        kind: ``float``, ``int``, ``bool``, ``choice`` or ``ignored`` (accepted from other tools, changes nothing).
         low, high: Closed range of allowed values; None is unbounded.
         open_low: Whether ``low`` itself is excluded.
+        choices: The words that a ``choice`` may be.
     """
 
     name: str
     doc: str
     default: Any = REQUIRED
     per_model: bool = False
-    kind: Literal["float", "bool", "ignored"] = "float"
+    kind: Literal["float", "int", "bool", "choice", "ignored"] = "float"
     low: float | None = None
     high: float | None = None
     open_low: bool = False
+    choices: tuple[str, ...] = ()
 
     @property
     def python_name(self) -> str:
@@ -93,9 +103,48 @@ class Parameter:
         return self.name + "_" if self.name == "lambda" else self.name
 
 
+SCOPE = Parameter(
+    "scope",
+    "what statistics are taken over: each tensor on its own, or the whole model in a pass of its own",
+    default="tensor",
+    kind="choice",
+    choices=("tensor", "model"),
+)
+"""The parameter that methods with a whole-model form share."""
+
+
+@dataclass(frozen=True)
+class Companion:
+    """Another checkpoint that a method reads beside its models, with tensors of the same names.
+
+    Args:
+        name: Key under ``parameters`` in recipes, keyword in Python.
+        doc: One line.
+        per_model: Whether each model has one of its own.
+        required: Whether it must be given.
+        delta: Whether the base is subtracted from it.
+        gram: Whether its tensor is a Gram matrix of inputs, of shape (columns, columns); else of the models' shape.
+    """
+
+    name: str
+    doc: str
+    per_model: bool = False
+    required: bool = True
+    delta: bool = False
+    gram: bool = False
+
+
 @dataclass(frozen=True)
 class Citation:
-    """Where a method comes from."""
+    """Where a method comes from.
+
+    Args:
+        authors: In BibTeX's form, ``Prateek Yadav and Derek Tam and others``.
+        title: As published.
+        year: Of the version cited.
+        place: ``arXiv:2306.01708``, or journal, or address of the code.
+        equation: The equation, algorithm or section that defines the method.
+    """
 
     authors: str
     title: str
@@ -103,8 +152,33 @@ class Citation:
     place: str
     equation: str
 
+    @property
+    def short(self) -> str:
+        """Surnames: ``Yadav et al.``, ``Matena and Raffel``.
+
+        >>> Citation("Michael S. Matena and Colin Raffel", "", 2022, "", "").short
+        'Matena and Raffel'
+        """
+        names = [name.split()[-1] for name in self.authors.split(" and ")]
+        if len(names) > 2 or names[-1] == "others":
+            return f"{names[0]} et al."
+        return " and ".join(names)
+
     def __str__(self) -> str:
-        return f"{self.authors} ({self.year}), {self.title}, {self.place}, {self.equation}"
+        return f"{self.short} ({self.year}), {self.title}, {self.place}, {self.equation}"
+
+    @property
+    def bibtex(self) -> str:
+        """A BibTeX entry."""
+        key = self.authors.split(" and ")[0].split()[-1].lower() + str(self.year)
+        fields = {"author": self.authors, "title": "{" + self.title + "}", "year": str(self.year)}
+        if self.place.startswith("arXiv:"):
+            number = self.place.removeprefix("arXiv:")
+            fields |= {"eprint": number, "archivePrefix": "arXiv", "url": f"https://arxiv.org/abs/{number}"}
+        else:
+            fields["howpublished"] = self.place
+        body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+        return f"@misc{{{key},\n{body}\n}}"
 
 
 @dataclass(frozen=True)
@@ -117,19 +191,32 @@ class Resolved:
         models: Number of models (inputs, the base not counted).
         compat: Whether mergekit's behaviour is asked for.
         variant: Name of the variant, or None for the default.
+        depth: Place of the tensor in the model: 0 for the first layer (and embeddings) to 1 for the last (and head).
+        companions: Names of the companions that were given.
     """
 
-    one: Mapping[str, float | bool]
+    one: Mapping[str, float | bool | str]
     each: Mapping[str, tuple[float, ...]]
     models: int
     compat: bool = False
     variant: str | None = None
+    depth: float = 0.0
+    companions: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Any:
         return self.each[name] if name in self.each else self.one[name]
 
 
 Axis = Literal["tensor", "row", "column"]
+Scope = Literal["tensor", "model"]
+
+
+def _undivided(_: Resolved) -> float:
+    return 1.0
+
+
+def _tensor_axis(_: Resolved) -> Axis:
+    return "tensor"
 
 
 @dataclass(frozen=True)
@@ -148,8 +235,13 @@ class Span:
 
     coefficients: Callable[[Floats | None, Resolved], Floats]
     gram: bool = False
-    divisor: Callable[[Resolved], float] = lambda _: 1.0
-    axis: Callable[[Resolved], Axis] = lambda _: "tensor"
+    divisor: Callable[[Resolved], float] = _undivided
+    axis: Callable[[Resolved], Axis] = _tensor_axis
+
+
+def scope_of(method: Method | None, resolved: Resolved | None) -> Scope:
+    """What a method's statistics are taken over."""
+    return "model" if method is not None and resolved is not None and resolved.one.get("scope") == "model" else "tensor"
 
 
 def axis_of(method: Method | None, resolved: Resolved | None) -> Axis:
@@ -167,6 +259,54 @@ class Elementwise:
     """
 
     build: Callable[[Resolved], Sequence[Any]]
+
+
+class Work(Protocol):
+    """What a matrix method is given beside its matrices."""
+
+    def tick(self) -> None:
+        """One unit of work is done; for progress."""
+
+    def normal(self, rows: int, columns: int) -> Floats:
+        """Standard normal numbers, a function of seed and tensor name alone."""
+
+    def companion(self, name: str) -> Sequence[Floats]:
+        """The matrices of a companion: one per model, or a single one."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A method that works on whole matrices, one tensor at a time.
+
+    Args:
+        solve: (one float64 matrix of shape (rows, columns) per model, parameters, work) → matrix of that shape.
+            It may not change its inputs.
+        otherwise: Parameters → coefficients of shape (models,) of the linear combination that tensors of
+            another rank than 2 get.
+        units: (parameters, (rows, columns)) → how often ``solve`` ticks.
+        copies: (parameters, (rows, columns)) → float64 numbers that ``solve`` holds at its peak, inputs not counted.
+    """
+
+    solve: Callable[[Sequence[Floats], Resolved, Work], Floats]
+    otherwise: Callable[[Resolved], Floats]
+    units: Callable[[Resolved, tuple[int, int]], int]
+    copies: Callable[[Resolved, tuple[int, int]], int]
+
+
+@dataclass(frozen=True)
+class Blockwise:
+    """A method given as a function of NumPy arrays, called for one block of elements (or a whole tensor) at a time.
+
+    Args:
+        function: (float64 array of shape (models, elements) or (models, *shape), parameters) → values.
+        whole: Whether it takes whole tensors.
+    """
+
+    function: Callable[[Floats, Resolved], Floats]
+    whole: bool
+
+
+Family = Span | Elementwise | Matrix | Blockwise
 
 
 @dataclass(frozen=True)
@@ -187,13 +327,15 @@ class Method:
         aliases: Other names.
         variants: Name → what it does differently.
         scaled: Whether recipes may scale the resulting difference by ``lambda``.
+        companions: Other checkpoints that it reads.
+        notes: Further sentences for the documentation: departures from the source, treatment of vectors.
     """
 
     name: str
     summary: str
     formula: str
     cites: Citation
-    family: Span | Elementwise
+    family: Family
     base: Base
     on: Literal["weights", "delta", "either"]
     at_least: int = 1
@@ -203,6 +345,8 @@ class Method:
     aliases: tuple[str, ...] = ()
     variants: Mapping[str, str] | None = None
     scaled: bool = False
+    companions: tuple[Companion, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def random(self) -> bool:
