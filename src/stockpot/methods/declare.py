@@ -36,6 +36,7 @@ __all__ = [
     "Work",
     "axis_of",
     "scope_of",
+    "solves",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -239,6 +240,14 @@ class Span:
     axis: Callable[[Resolved], Axis] = _tensor_axis
 
 
+def solves(method: Method | None, resolved: Resolved | None, shape: tuple[int, ...]) -> bool:
+    """Whether a matrix method works on a tensor of ``shape`` as a matrix; others get its linear combination."""
+    if method is None or resolved is None or not isinstance(method.family, Matrix):
+        return False
+    given = all(c.name in resolved.companions for c in method.companions if c.required)
+    return len(shape) == 2 and 0 not in shape and given and bool(resolved.one.get("matrix", True))
+
+
 def scope_of(method: Method | None, resolved: Resolved | None) -> Scope:
     """What a method's statistics are taken over."""
     return "model" if method is not None and resolved is not None and resolved.one.get("scope") == "model" else "tensor"
@@ -246,7 +255,7 @@ def scope_of(method: Method | None, resolved: Resolved | None) -> Scope:
 
 def axis_of(method: Method | None, resolved: Resolved | None) -> Axis:
     """Over what a method's angles are taken; ``tensor`` for all that have none."""
-    if method is None or resolved is None or not isinstance(method.family, Span):
+    if method is None or resolved is None or not isinstance(method.family, Span | Elementwise):
         return "tensor"
     return method.family.axis(resolved)
 
@@ -255,10 +264,13 @@ def axis_of(method: Method | None, resolved: Resolved | None) -> Axis:
 class Elementwise:
     """A method made of atoms that act on each element of all inputs: sparsify → elect → combine.
 
-    ``build`` maps parameters to the atoms (see :mod:`stockpot.methods.elementwise.atoms`).
+    Args:
+        build: Parameters → its atoms (see :mod:`stockpot.methods.elementwise.atoms`).
+        axis: ``row`` where an atom needs whole rows.
     """
 
     build: Callable[[Resolved], Sequence[Any]]
+    axis: Callable[[Resolved], Axis] = _tensor_axis
 
 
 class Work(Protocol):
@@ -329,6 +341,7 @@ class Method:
         scaled: Whether recipes may scale the resulting difference by ``lambda``.
         companions: Other checkpoints that it reads.
         notes: Further sentences for the documentation: departures from the source, treatment of vectors.
+        gives: Space of its result where that is not the space of its inputs: masks are Weights.
     """
 
     name: str
@@ -347,6 +360,7 @@ class Method:
     scaled: bool = False
     companions: tuple[Companion, ...] = ()
     notes: tuple[str, ...] = ()
+    gives: Space | None = None
 
     @property
     def random(self) -> bool:

@@ -1,0 +1,152 @@
+"""Linear combinations: by given factors, or by those that a span method finds from inner products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from stockpot.checkpoint.reader import PayloadReader
+from stockpot.errors import ExecutionError, Problem
+from stockpot.execute.evaluate import Bytes, Evaluator, OrderedSum, Phase, Tick
+from stockpot.execute.population import Population
+from stockpot.execute.workspace import Workspace
+from stockpot.kernels import combine, gram
+from stockpot.kernels.sizes import ROW
+from stockpot.methods.declare import Floats, Matrix, Span, axis_of
+from stockpot.planning.blocks import Grid
+from stockpot.planning.model import Compute, Read
+
+__all__ = ["Combination"]
+
+
+class Combination(Evaluator):
+    """A linear combination of the inputs."""
+
+    def __init__(
+        self, node: Compute, grid: Grid, reader: PayloadReader, children: tuple[Evaluator | Read, ...]
+    ) -> None:
+        super().__init__(node, grid, reader, children)
+        self.axis = axis_of(node.method, node.resolved)
+        self.factors = np.array(node.factors, np.float64)
+        self._divisor = 1.0
+        family = node.method.family if node.method is not None else None
+        self.measures = isinstance(family, Span) and family.gram
+        if isinstance(family, Span) and node.resolved is not None:
+            self._divisor = family.divisor(node.resolved)
+            if not family.gram:
+                self.factors = self.solve(None)
+        elif isinstance(family, Matrix) and node.resolved is not None:
+            self.factors = np.ascontiguousarray(family.otherwise(node.resolved), np.float64)
+
+    def solve(self, products: Floats | None) -> Floats:
+        """The coefficients of a span method, from inner products where it needs them."""
+        node = self.node
+        assert node.method is not None
+        assert isinstance(node.method.family, Span)
+        assert node.resolved is not None
+        try:
+            return np.ascontiguousarray(node.method.family.coefficients(products, node.resolved), np.float64)
+        except ValueError as error:
+            raise ExecutionError(Problem(f"{node.name}: {error}", tensor=node.key[0], line=node.line)) from error
+
+    @classmethod
+    def settle(cls, members: tuple[Combination, ...]) -> Iterator[Phase]:
+        """One pass for the inner products of all pairs of inputs."""
+        if not members[0].measures:
+            return
+        population = Population(members)
+        parts: dict[int, npt.NDArray[np.float64]] = {}
+        sums = OrderedSum()
+        axis = members[0].axis
+
+        def run(block: int, space: Workspace, _: Tick) -> None:
+            _place, member, start, n = population.at(block)
+            part = member.products(start, n, space)
+            if axis == "row":
+                parts[block] = part
+            else:
+                sums.add(block, part)
+
+        def finish() -> None:
+            total = sums.total
+            if axis == "row":
+                total = np.concatenate([parts[block] for block in range(population.blocks)])
+            elif axis == "column":
+                total = np.moveaxis(total, -1, 0)
+            for member in members:
+                member.settle_factors(total)
+
+        yield Phase("angles", population.blocks, run, finish)
+
+    def products(self, start: int, n: int, space: Workspace) -> npt.NDArray[np.float64]:
+        """Inner products over a block: (groups, inputs, inputs), or (inputs, inputs, columns)."""
+        raw = self.gather(start, n, space)
+        scratch = space.take(("scratch",), (self.count + 3, ROW), np.float64)
+        if self.axis == "column":
+            part = np.empty((self.count, self.count, self.length))
+            gram.gram_columns(raw, self.codes, n // self.length, self.length, self.base, self.count, part, scratch)
+            return part
+        groups = n // self.length if self.axis == "row" else 1
+        part = np.empty((groups, self.count, self.count))
+        gram.gram_rows(raw, self.codes, groups, n // groups, self.base, self.count, part, scratch)
+        return part
+
+    def settle_factors(self, total: npt.NDArray[np.float64]) -> None:
+        """Coefficients from the inner products of all blocks, of which the upper half is filled."""
+        upper = np.triu(np.ones((self.count, self.count)), 1) > 0
+        total = np.where(upper.T, np.swapaxes(total, 1, 2), total)
+        factors = self.solve(self.settled(total))
+        if self.axis == "tensor":
+            factors = factors.reshape(-1)
+        self.factors = np.ascontiguousarray(factors.T) if self.axis == "column" else factors
+
+    def adopt(self, other: Evaluator) -> None:
+        """Take the factors that were settled for the same tensor before."""
+        assert isinstance(other, Combination)
+        self.factors = other.factors
+
+    def compute(self, start: int, n: int, space: Workspace, out: Bytes, code: int) -> bool:
+        """The combination of a block."""
+        raw = self.gather(start, n, space)
+        node = self.node
+        scratch = space.take(("scratch",), (4, ROW), np.float64)
+        if self.factors.ndim == 1:
+            return bool(
+                combine.combine_tensor(
+                    raw,
+                    self.codes,
+                    n,
+                    self.base,
+                    node.anchored,
+                    node.scale,
+                    self._divisor,
+                    self.factors,
+                    out,
+                    code,
+                    scratch,
+                )
+            )
+        kernel, factors = combine.combine_rows, self.factors
+        if self.axis == "column":
+            kernel = combine.combine_columns
+        else:
+            first = start // self.length
+            factors = factors[first : first + n // self.length]
+        return bool(
+            kernel(
+                raw,
+                self.codes,
+                n // self.length,
+                self.length,
+                self.base,
+                node.anchored,
+                node.scale,
+                self._divisor,
+                factors,
+                out,
+                code,
+                scratch,
+            )
+        )
