@@ -67,10 +67,10 @@ def test_everything_declared_is_told(method):
     for told in (*method.notes, *(law.value for law in method.laws), *(method.variants or {}).values()):
         assert told in plain
     for p in method.parameters:
-        row = next(line for line in plain.splitlines() if line.startswith(f"| `{p.name}` |"))
-        assert p.doc in row
-        assert (" required " in row) == (p.default is REQUIRED)
-        assert (" yes " in row) == p.per_model
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{p.name}` |"))
+        _, _, default, values, each, doc, _ = (c.strip().replace("\\", "") for c in re.split(r"(?<!\\)\|", row))
+        assert (default == "required") == (p.default is REQUIRED)
+        assert (values, each, doc) == (values_of(p), "yes" if p.per_model else "", p.doc)
     for name in (*method.aliases, *(c.name for c in method.companions)):
         assert f"`{name}`" in text
     assert ("`lambda`" in text) == (method.scaled or "lambda" in {p.name for p in method.parameters})

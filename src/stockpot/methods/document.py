@@ -58,6 +58,8 @@ Every merging method, as it is declared. `stockpot methods NAME` shows the same 
 - **Base**: what `base_model` means. Methods that work on differences are given them in Python: `model - base`.
 - **Passes**: how often the inputs are read. Memory is bounded by blocks unless a whole tensor is needed.
 - **Promises** are tested for every method that makes them.
+- **Examples** show what is required, and the parameters that each model has. In Python, `a`, `b` and `base` are
+  models opened with `sp.open`.
 - Where a result differs from other tools: [compatibility](compatibility.md).
 """
 
