@@ -52,7 +52,7 @@ def parse(text):
 def typeset(text):
     """What LaTeX makes of a value; fails at characters that LaTeX takes for something else."""
     out, at = "", 0
-    token = re.compile(r"\\(text\w+)\{\}|\\([&%$#_])|\{\\(\w+)\}|\{\\([`'^~=.\"a-zA-Z])\{", re.ASCII)
+    token = re.compile(r"\\(text\w+)\{\}|\\([&%$#_])|\{\\([A-Za-z]+)\}|\{\\([`'^~=.\"a-zA-Z])\{", re.ASCII)
     while at < len(text):
         found = token.match(text, at)
         if found is None:
