@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import Any, final
 
 from stockpot.expression import Apply, Expression, apply
+from stockpot.methods.bibtex import bibliography
 from stockpot.methods.declare import REQUIRED, Method
 from stockpot.methods.elementwise.dare import DARE_LINEAR, DARE_TIES
 from stockpot.methods.elementwise.ties import TIES
+from stockpot.methods.registry import METHODS
 from stockpot.methods.span.linear import LINEAR, TASK_ARITHMETIC, WISE_FT
 from stockpot.methods.span.model_stock import MODEL_STOCK
 from stockpot.methods.span.spherical import NUSLERP, SLERP
@@ -60,6 +62,15 @@ class MethodFunction:
             ExpressionError: for a wrong number or kind of models, or a parameter out of range.
         """
         return apply(self.method, models, parameters, variant=variant, compat=compat == "mergekit")
+
+    def citation(self) -> str:
+        """Its reference as BibTeX; keys are those of ``stockpot methods --cite``, so entries can stand side by side.
+
+        >>> print(slerp.citation().splitlines()[2])
+          title = {{Animating rotation with quaternion curves}},
+        """
+        cites = self.method.cites
+        return bibliography([*(m.cites for m in METHODS.values()), cites])[cites]
 
     def __repr__(self) -> str:
         return f"<stockpot method {self.method.name}>"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,19 +18,39 @@ __all__ = ["command"]
 
 @click.command("methods")
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print for machines.")
-def command(name: str | None, as_json: bool) -> None:
+@click.option("--json", "form", flag_value="json", help="Print for machines.")
+@click.option("--cite", "form", flag_value="cite", help="Print the reference as BibTeX; without NAME, all of them.")
+@click.option("--markdown", "form", flag_value="markdown", help="Print the page of the documentation.")
+def command(name: str | None, form: str | None) -> None:
     """List the merging methods, or show one's formula, parameters, laws and reference."""
+    from stockpot.methods.bibtex import bibliography
+    from stockpot.methods.document import document, section
     from stockpot.methods.registry import METHODS, method_named
 
     chosen = [method_named(name)] if name else list(METHODS.values())
-    if as_json:
-        print_json([_data(m) for m in chosen])
+    entries = bibliography(m.cites for m in METHODS.values())
+    if form == "json":
+        print_json([_data(m, entries[m.cites]) for m in chosen])
+    elif form == "cite":
+        click.echo("\n\n".join(sorted({entries[m.cites] for m in chosen})))
+    elif form == "markdown":
+        click.echo(section(chosen[0], entries[chosen[0].cites]) if name else document(METHODS), nl=False)
     elif name:
         _explain(chosen[0])
     else:
-        for method in chosen:
-            click.echo(f"{method.name:<17}{method.summary}")
+        _list(METHODS)
+
+
+def _list(methods: Mapping[str, Method]) -> None:
+    """Names, aliases and summaries, by family."""
+    from stockpot.methods.document import by_family, title_of
+
+    names = {m.name: ", ".join((m.name, *m.aliases)) for m in methods.values()}
+    width = max(len(shown) for shown in names.values()) + 2
+    for number, (family, members) in enumerate(by_family(methods).items()):
+        click.echo(("\n" if number else "") + title_of(family))
+        for method in members:
+            click.echo(f"  {names[method.name]:<{width}}{method.summary}")
 
 
 def _explain(method: Method) -> None:
@@ -37,10 +59,16 @@ def _explain(method: Method) -> None:
     click.echo("parameters:" if method.parameters else "no parameters")
     for p in method.parameters:
         click.echo(f"  {p.name:<18}{_default(p):<20}{p.doc}{_range(p)}")
+    for companion in method.companions:
+        each = " per model" if companion.per_model else ""
+        need = f"{'required' if companion.required else 'optional'}{each}"
+        click.echo(f"checkpoint {companion.name} ({need}): {companion.doc}")
     for variant, text in (method.variants or {}).items():
         click.echo(f"variant {variant}: {text}")
     for law in sorted(law.value for law in method.laws):
         click.echo(f"law: {law}")
+    for note in method.notes:
+        click.echo(f"note: {note}")
     click.echo(f"reference: {method.cites}")
 
 
@@ -54,19 +82,21 @@ def _default(p: Parameter) -> str:
 
 
 def _range(p: Parameter) -> str:
-    if p.low is None and p.high is None:
-        return ""
-    low = "-inf" if p.low is None else f"{p.low:g}"
-    high = "inf" if p.high is None else f"{p.high:g}"
-    return f", in {'(' if p.open_low else '['}{low}, {high}]"
+    """What its default and its description do not say already."""
+    from stockpot.methods.document import values_of
+
+    values = "" if p.kind in ("bool", "ignored") else values_of(p)
+    return f", {values}" if values else ""
 
 
-def _data(method: Method) -> dict[str, Any]:
+def _data(method: Method, bibtex: str) -> dict[str, Any]:
     from stockpot.methods.declare import REQUIRED
+    from stockpot.methods.document import family_of
 
     return {
         "name": method.name,
         "aliases": list(method.aliases),
+        "family": family_of(method),
         "summary": method.summary,
         "formula": method.formula,
         "base": method.base.value,
@@ -77,12 +107,17 @@ def _data(method: Method) -> dict[str, Any]:
                 "required": p.default is REQUIRED,
                 "default": None if p.default is REQUIRED else p.default,
                 "per_model": p.per_model,
+                "kind": p.kind,
+                "choices": list(p.choices),
                 "low": p.low,
                 "high": p.high,
             }
             for p in method.parameters
         ],
+        "companions": [asdict(c) for c in method.companions],
         "variants": dict(method.variants or {}),
         "laws": sorted(law.value for law in method.laws),
+        "notes": list(method.notes),
         "reference": str(method.cites),
+        "bibtex": bibtex,
     }

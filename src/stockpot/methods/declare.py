@@ -140,7 +140,8 @@ class Citation:
     """Where a method comes from.
 
     Args:
-        authors: In BibTeX's form, ``Prateek Yadav and Derek Tam and others``.
+        authors: In BibTeX's form, in Unicode: ``Prateek Yadav and Derek Tam and others``. Braces keep a name of
+            several words together: ``{Free Software Foundation}``.
         title: As published.
         year: Of the version cited.
         place: ``arXiv:2306.01708``, or journal, or address of the code.
@@ -154,32 +155,40 @@ class Citation:
     equation: str
 
     @property
+    def surnames(self) -> tuple[str, ...]:
+        """Of all authors, in order; ``others`` where some are left out.
+
+        >>> Citation("Yadav et al.", "", 2023, "", "").surnames
+        ('Yadav', 'others')
+        """
+        return tuple(_surname(name) for name in self.authors.replace(" et al.", " and others").split(" and "))
+
+    @property
     def short(self) -> str:
         """Surnames: ``Yadav et al.``, ``Matena and Raffel``.
 
         >>> Citation("Michael S. Matena and Colin Raffel", "", 2022, "", "").short
         'Matena and Raffel'
         """
-        names = [name.split()[-1] for name in self.authors.split(" and ")]
-        if len(names) > 2 or names[-1] == "others":
-            return f"{names[0]} et al."
-        return " and ".join(names)
+        names = self.surnames
+        return f"{names[0]} et al." if len(names) > 2 or names[-1] == "others" else " and ".join(names)
 
     def __str__(self) -> str:
         return f"{self.short} ({self.year}), {self.title}, {self.place}, {self.equation}"
 
     @property
     def bibtex(self) -> str:
-        """A BibTeX entry."""
-        key = self.authors.split(" and ")[0].split()[-1].lower() + str(self.year)
-        fields = {"author": self.authors, "title": "{" + self.title + "}", "year": str(self.year)}
-        if self.place.startswith("arXiv:"):
-            number = self.place.removeprefix("arXiv:")
-            fields |= {"eprint": number, "archivePrefix": "arXiv", "url": f"https://arxiv.org/abs/{number}"}
-        else:
-            fields["howpublished"] = self.place
-        body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
-        return f"@misc{{{key},\n{body}\n}}"
+        """A BibTeX entry; :func:`stockpot.methods.bibtex.bibliography` keeps the keys of several apart."""
+        from stockpot.methods.bibtex import bibliography
+
+        return bibliography([self])[self]
+
+
+def _surname(name: str) -> str:
+    """``Tam`` of ``Derek Tam`` and of ``Tam, Derek``; all of a name in braces."""
+    if name.startswith("{"):
+        return name.strip("{}")
+    return name.partition(",")[0] if "," in name else name.rpartition(" ")[2]
 
 
 @dataclass(frozen=True)
