@@ -107,14 +107,14 @@ class _Search:
         elements = population.elements
         self._searches = [
             Selection(
-                need.whole(share, elements),
+                need.whole(s, share, elements),
                 elements,
                 population.blocks,
                 capacity,
                 ceiling=0xFFFFFFFF if need.kind == codes.SCORES else codes.NOTHING,
                 exact=self._values,
             )
-            for share in wanted.values()
+            for s, share in wanted.items()
         ]
 
     def _need(self, member: _Member) -> Ranks:

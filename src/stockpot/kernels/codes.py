@@ -71,7 +71,7 @@ CHOSEN = 12
 RESTORE = 13
 """EMR: the unified entry where an input of factor 1 has its sign; 0 elsewhere and in the other inputs."""
 BINARY = 14
-"""1 where an entry is not 0."""
+"""The factor where an entry is not 0."""
 VARIANCE = 15
 """Keep the elements whose variance over the inputs is above a threshold, and the first so many at it."""
 COMPETE = 16

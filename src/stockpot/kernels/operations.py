@@ -209,10 +209,10 @@ def restore(x: Any, count: int, n: int, total: Any, factors: Any, best: Any) -> 
 
 
 @inline
-def binary(x: Any, n: int) -> None:
-    """1 where x is not 0."""
+def binary(x: Any, n: int, factor: float) -> None:
+    """``factor`` where x is not 0."""
     for i in range(n):
-        x[i] = (1.0 if x[i] != 0.0 else 0.0) + x[i] * 0.0
+        x[i] = (factor if x[i] != 0.0 else 0.0) + x[i] * 0.0
 
 
 @inline

@@ -128,7 +128,7 @@ def _each(
     elif code == op.ABOVE:
         above(x, n, limit)
     elif code == op.BINARY:
-        binary(x, n)
+        binary(x, n, factor)
     elif code == op.NEAR:
         near(x, n, limit, factor)
     elif code == op.FUSE:

@@ -47,7 +47,7 @@ class Trim:
         """How many entries each model keeps, before rounding."""
         return tuple((k, share * elements) for k, share in enumerate(self.density))
 
-    def whole(self, wanted: float, elements: int) -> int:
+    def whole(self, _search: int, wanted: float, elements: int) -> int:
         """``wanted`` rounded; at least one unless nothing is to be kept."""
         count = int(wanted) if self.rounding == "down" else int(wanted + 0.5)
         return min(max(count, 1 if wanted > 0.0 else 0), elements)
@@ -87,7 +87,7 @@ class Band:
     def _count(self, wanted: float) -> float:
         return float(int(wanted) if self.rounding == "down" else int(wanted + 0.5))
 
-    def whole(self, wanted: float, elements: int) -> int:
+    def whole(self, _search: int, wanted: float, elements: int) -> int:
         """``wanted`` is whole already."""
         return min(int(wanted), elements)
 

@@ -24,7 +24,7 @@ class Ranks:
     Args:
         wanted: (number of elements) → for each search the row of keys it looks at and how many of the
             largest are meant, as a real number. Over a model these numbers are added up.
-        whole: (that number, number of elements) → the rank, 1 being the largest; 0 means none.
+        whole: (search, that number, number of elements) → the rank, 1 being the largest; 0 means none.
         kind: What is ranked, of :mod:`stockpot.kernels.codes`.
         then: (operation, values of shape (searches,)) → operation, for values that become numbers; None
             for cuts, which keep entries by their keys and places. Search s of a cut belongs to the
@@ -33,7 +33,7 @@ class Ranks:
     """
 
     wanted: Callable[[int], tuple[tuple[int, float], ...]]
-    whole: Callable[[float, int], int]
+    whole: Callable[[int, float, int], int]
     kind: int = MAGNITUDES
     then: Callable[[Operation, Floats], Operation] | None = None
     idle: bool = False
