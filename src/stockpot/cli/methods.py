@@ -41,6 +41,8 @@ def _explain(method: Method) -> None:
         click.echo(f"variant {variant}: {text}")
     for law in sorted(law.value for law in method.laws):
         click.echo(f"law: {law}")
+    for note in method.notes:
+        click.echo(f"note: {note}")
     click.echo(f"reference: {method.cites}")
 
 
@@ -54,6 +56,8 @@ def _default(p: Parameter) -> str:
 
 
 def _range(p: Parameter) -> str:
+    if p.choices:
+        return f", one of {', '.join(p.choices)}"
     if p.low is None and p.high is None:
         return ""
     low = "-inf" if p.low is None else f"{p.low:g}"
@@ -77,6 +81,8 @@ def _data(method: Method) -> dict[str, Any]:
                 "required": p.default is REQUIRED,
                 "default": None if p.default is REQUIRED else p.default,
                 "per_model": p.per_model,
+                "kind": p.kind,
+                "choices": list(p.choices),
                 "low": p.low,
                 "high": p.high,
             }
@@ -84,5 +90,6 @@ def _data(method: Method) -> dict[str, Any]:
         ],
         "variants": dict(method.variants or {}),
         "laws": sorted(law.value for law in method.laws),
+        "notes": list(method.notes),
         "reference": str(method.cites),
     }

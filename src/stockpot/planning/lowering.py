@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.expression import Apply, Cast, Expression, Layers, Leaf, Linear, Stack
-from stockpot.methods.declare import REQUIRED, Parameter, Resolved
+from stockpot.methods.declare import REQUIRED, Parameter, Resolved, axis_of
 from stockpot.planning.merged import Merged
 from stockpot.planning.model import Compute, Operand
 from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
@@ -118,7 +118,7 @@ class ApplyView(Merged):
 
     def _resolve(self, name: str) -> Resolved:
         node, depth = self.node, self.depth(name, self.node.compat)
-        one: dict[str, float | bool] = {}
+        one: dict[str, float | bool | str] = {}
         each: dict[str, tuple[float, ...]] = {}
         for parameter in node.method.parameters:
             if parameter.kind == "ignored":
@@ -133,11 +133,17 @@ class ApplyView(Merged):
                 source = view.origin(name)[1] if name in view.names else name
                 values.append(float(self._value(parameter, written, source, depth, view.label)))
             each[parameter.name] = tuple(values)
-        return Resolved(one, each, len(self.inputs), node.compat, node.variant)
+        resolved = Resolved(one, each, len(self.inputs), node.compat, node.variant, depth)
+        try:
+            axis_of(node.method, resolved)
+        except ValueError as error:
+            self._context.problem(f"{node.method.name}: {error}", line=self._line)
+            one["scope"] = "tensor"
+        return resolved
 
     def _value(
         self, parameter: Parameter, written: tuple[Setting, ...], name: str, depth: float, model: str | None
-    ) -> float | bool:
+    ) -> float | bool | str:
         value = first_value(written, name, depth)
         if value is None and parameter.default is REQUIRED:
             whose = f" of {model}" if model else ""
@@ -149,7 +155,8 @@ class ApplyView(Merged):
             )
             return 0.0
         chosen = parameter.default if value is None else value
-        return bool(chosen) if parameter.kind == "bool" else float(chosen)
+        kinds = {"bool": bool, "choice": str, "int": round}
+        return kinds.get(parameter.kind, float)(chosen)
 
 
 class LinearView(Merged):

@@ -8,7 +8,7 @@ from stockpot.methods.elementwise.atoms import Atom, Combine, Drop, Elect, Match
 __all__ = ["DARE_LINEAR", "DARE_TIES"]
 
 _YU_2024 = Citation(
-    "Yu et al.",
+    "Le Yu and Bowen Yu and Haiyang Yu and Fei Huang and Yongbin Li",
     "Language models are super Mario: absorbing abilities from homologous models as a free lunch",
     2024,
     "arXiv:2311.03099",

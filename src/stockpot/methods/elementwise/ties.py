@@ -8,7 +8,11 @@ from stockpot.methods.elementwise.atoms import Atom, Combine, Elect, MatchL1, Sc
 __all__ = ["TIES"]
 
 _YADAV_2023 = Citation(
-    "Yadav et al.", "TIES-Merging: resolving interference when merging models", 2023, "arXiv:2306.01708", "algorithm 1"
+    "Prateek Yadav and Derek Tam and Leshem Choshen and Colin Raffel and Mohit Bansal",
+    "TIES-Merging: resolving interference when merging models",
+    2023,
+    "arXiv:2306.01708",
+    "algorithm 1",
 )
 
 
