@@ -155,8 +155,11 @@ class ApplyView(Merged):
             )
             return 0.0
         chosen = parameter.default if value is None else value
-        kinds = {"bool": bool, "choice": str, "int": round}
-        return kinds.get(parameter.kind, float)(chosen)
+        if parameter.kind == "choice":
+            return str(chosen)
+        if parameter.kind == "int":
+            return round(float(chosen))
+        return bool(chosen) if parameter.kind == "bool" else float(chosen)
 
 
 class LinearView(Merged):

@@ -19,8 +19,8 @@ _WANG_2025 = Citation(
 
 
 def _lines(_gram: Floats | None, p: Resolved) -> Floats:
-    scale = p["alpha"] + p["beta"] * p.depth
-    return np.asarray(p["weight"], np.float64) * scale
+    weights: Floats = np.asarray(p["weight"], np.float64)
+    return weights * float(p["alpha"] + p["beta"] * p.depth)
 
 
 LINES = Method(

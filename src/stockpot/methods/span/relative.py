@@ -66,7 +66,8 @@ PERPENDICULAR = Method(
         "The order matters: the first task vector stays whole.",
         "Of two it is the source's formula, a + alpha * perp(b - base), with weights 1 and alpha. With more, each "
         "loses its part along all before it; the source has two only.",
-        "A task vector in the span of those before it adds nothing; a vector of zeros takes nothing from others.",
+        "A task vector in the span of those before it adds nothing. A vector of zeros takes nothing from others, "
+        "where the source loses the second model's change.",
         "One angle for each whole tensor.",
     ),
 )
@@ -86,8 +87,9 @@ COSINE_WEIGHTED = Method(
     notes=(
         "The order matters: where the two are unlike, the second model stands.",
         "Departures: one cosine of the whole tensor, where the source averages it with cosines along the first "
-        "dimension; no stretching of the cosines to the range over the model, so that a tensor's result depends on that "
-        "tensor alone; and the source works on whole models, whose cosines are near 1, where a base gives differences.",
+        "dimension; no stretching of the cosines to their range over the model, so that a tensor's result depends on "
+        "that tensor alone.",
+        "Whole models have cosines near 1; with a base the cosines are those of the differences to it.",
         "A vector of zeros counts as perpendicular.",
     ),
 )

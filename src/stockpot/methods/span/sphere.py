@@ -12,7 +12,7 @@ import numpy as np
 
 from stockpot.methods.declare import SCOPE, Base, Citation, Floats, Law, Method, Parameter, Resolved, Span
 
-__all__ = ["KARCHER", "MULTISLERP"]
+__all__ = ["KARCHER", "MULTISLERP", "shares_of"]
 
 _BUSS_2001 = Citation(
     "Samuel R. Buss and Jay P. Fillmore",
@@ -46,7 +46,7 @@ def shares_of(weights: Floats) -> Floats:
     return weights / total
 
 
-def cosines_of(gram: Floats, norms: Floats) -> Floats:
+def _cosines(gram: Floats, norms: Floats) -> Floats:
     """Cosines of shape (models, models) of vectors that are not 0; exactly 1 of a vector with itself."""
     cosines = np.clip(gram / (norms[:, None] * norms[None, :]), -1.0, 1.0)
     np.fill_diagonal(cosines, 1.0)
@@ -113,7 +113,7 @@ def _mean(gram: Floats, weights: Floats, steps: int, tolerance: float) -> tuple[
     kept = np.flatnonzero((shares > 0.0) & (norms > 0.0))
     if kept.size == 0:
         return shares, True
-    cosines = cosines_of(gram[np.ix_(kept, kept)], norms[kept])
+    cosines = _cosines(gram[np.ix_(kept, kept)], norms[kept])
     own = shares[kept] / shares[kept].sum()
     at, reached = _descend(_start(cosines, own), cosines, own, steps, tolerance, _pull)
     coefficients = np.zeros_like(shares)
@@ -145,7 +145,7 @@ def _multislerp_compat(gram: Floats, weights: Floats, p: Resolved) -> Floats:
     parts = weights / (norms + eps)
     length = float(np.sqrt(max(float(parts @ gram @ parts), 0.0)))
     if length < eps:
-        if models == 2:
+        if models == 2 or not norms.any():
             return weights
         raise ValueError("the weighted directions of its models cancel, so they have no mean; change a weight")
     coefficients: Floats = parts * (np.cos(eps) * float(weights @ norms) / length)
@@ -169,7 +169,7 @@ def _karcher_compat(gram: Floats, shares: Floats, p: Resolved) -> Floats:
     kept = np.flatnonzero(norms > tolerance)
     if kept.size == 0:
         return coefficients
-    cosines = cosines_of(gram[np.ix_(kept, kept)], norms[kept])
+    cosines = _cosines(gram[np.ix_(kept, kept)], norms[kept])
     total = float(shares[kept].sum())
     own = shares[kept] / total if total > 0.0 else shares[kept]
     length = _length(own, cosines)

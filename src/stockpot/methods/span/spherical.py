@@ -10,7 +10,7 @@ import numpy as np
 
 from stockpot.methods.declare import SCOPE, Axis, Base, Citation, Floats, Law, Method, Parameter, Resolved, Span
 
-__all__ = ["NUSLERP", "SLERP"]
+__all__ = ["NUSLERP", "SLERP", "arc"]
 
 _SHOEMAKE_1985 = Citation(
     "Ken Shoemake", "Animating rotation with quaternion curves", 1985, "SIGGRAPH 19(3)", "equation for slerp"

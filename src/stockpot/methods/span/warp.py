@@ -23,7 +23,7 @@ def _warp(gram: Floats | None, p: Resolved) -> Floats:
     """Slerp of what was merged so far and the m-th task vector at t = 1/m, for m = 2, 3, …; times ``eta``."""
     assert gram is not None
     inner = gram[0]
-    merged = np.eye(p.models)[0]
+    merged: Floats = np.eye(p.models)[0]
     for m in range(1, p.models):
         norms = float(np.sqrt(max(float(merged @ inner @ merged), 0.0)) * np.sqrt(inner[m, m]))
         cosine = float(inner[m] @ merged) / norms if norms > 0.0 else 1.0
