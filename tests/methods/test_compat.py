@@ -122,7 +122,7 @@ def unit_sum(arrays, weight, eps):
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("count", [2, 3, 5, 8])
 def test_multislerp_is_a_normalised_sum(count, normalize, eps):
-    """mergekit's correction in the tangent space is always 0, which leaves a sum of unit vectors; any sign of weights."""
+    """mergekit's correction in the tangent space is 0, which leaves a sum of unit vectors; weights of any sign."""
     base, tuned = arrays(count, spread=0.5)
     b, models = opened(base, tuned)
     weight = [0.4 - 0.3 * (i == 1) + 0.1 * i for i in range(count)]

@@ -151,9 +151,9 @@ def test_zeros_shorten_the_mean_but_do_not_turn_it(method):
     """A vector of zeros has no direction and counts as 0 in the mean norm; zeros alone give zeros."""
     rng = np.random.default_rng(1)
     x, y, zero = rng.normal(size=SHAPE), rng.normal(size=SHAPE), np.zeros(SHAPE)
-    with_zero = computed(method(*opened([x, zero, y])))
-    without = computed(method(*opened([x, y])))
-    assert np.allclose(with_zero, without * 2 / 3, atol=1e-14)
+    with_zero = computed(method(*opened([x, zero, y]), weight=[1.0, 5.0, 3.0]))
+    without = computed(method(*opened([x, y]), weight=[1.0, 3.0]))
+    assert np.allclose(with_zero, without * 4 / 9, atol=1e-14)
     assert np.array_equal(computed(method(*opened([zero, zero, zero]))), zero)
 
 
@@ -352,15 +352,16 @@ def test_a_model_may_be_the_median():
     assert np.allclose(computed(sp.geometric_median(*opened(copies))), arrays[0], rtol=0, atol=1e-15)
 
 
-def test_the_iteration_passes_through_a_model():
-    """The mean, where the iteration starts, may be a model that is not the median: its distance is 0, and it goes on."""
-    far = np.array([[1.0, 0.2], [-1.0, 0.2], [0.3, -1.1], [9.0, 3.0]])
-    middle = far.mean(axis=0)
-    points = [*far, middle]
+@pytest.mark.parametrize("seed", range(12))
+def test_the_iteration_passes_through_a_model(seed):
+    """The mean, where the iteration starts, may be a model that is not the median: it goes on from there."""
+    rng = np.random.default_rng(seed)
+    points = [rng.normal(size=6) + 3.0 * (i == 0) for i in range(4)]
+    middle = sum(points) / 4
     weights = [1.0, 1.0, 1.0, 1.0, 0.01]
-    made = computed(sp.geometric_median(*opened(points), weight=weights, tol=1e-15))
-    assert not np.allclose(made, middle, atol=0.1)
-    assert np.allclose(made, newton_median(points, weights), atol=1e-9)
+    made = computed(sp.geometric_median(*opened([*points, middle]), weight=weights))
+    assert np.linalg.norm(made - middle) > 0.05
+    assert np.allclose(made, newton_median([*points, middle], weights), atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -415,8 +416,9 @@ def test_perpendicular_of_what_is_not_new():
     base, (a, b) = drawn(2)
     da, db = a - base, b - base
     one = around(base, [a, b], sp.perpendicular)
-    repeated = [a, base + 2 * da, base - da, b, base, base + 0.3 * da - 2.5 * db]
-    assert np.allclose(around(base, repeated, sp.perpendicular), one, rtol=0, atol=1e-14)
+    for factors in ((2.0, -1.0), (0.3, 0.7), (1 / 3, -1 / 7), (1e-3, 1e3)):
+        repeated = [a, *(base + f * da for f in factors), b, base, base + 0.3 * da - 2.5 * db]
+        assert np.allclose(around(base, repeated, sp.perpendicular), one, rtol=0, atol=1e-12)
     assert np.allclose(around(base, [base, b], sp.perpendicular), b, rtol=0, atol=1e-15)
 
 

@@ -20,7 +20,7 @@ _TIAN_2025 = Citation(
     "arXiv:2507.17634",
     "theorem on merging and decay: c_0 = 1 - w_1, c_j = w_j - w_(j+1), c_k = w_k",
 )
-_KINGMA_2015 = Citation(
+_KINGMA_2014 = Citation(
     "Diederik P. Kingma and Jimmy Ba",
     "Adam: a method for stochastic optimization",
     2014,
@@ -90,7 +90,7 @@ EMA = Method(
     name="ema",
     summary="Exponential moving average over a run's checkpoints, oldest first.",
     formula="m_1 = x_1,  m_j = decay * m_(j-1) + (1 - decay) * x_j",
-    cites=_KINGMA_2015,
+    cites=_KINGMA_2014,
     family=Span(_ema),
     base=Base.NONE,
     on="either",

@@ -8,7 +8,7 @@ from stockpot.methods.declare import Base, Citation, Floats, Law, Method, Parame
 
 __all__ = ["LINES"]
 
-_WANG_2025 = Citation(
+_WANG_2024 = Citation(
     "Ke Wang and Nikolaos Dimitriadis and Alessandro Favero and Guillermo Ortiz-Jimenez and François Fleuret and "
     "Pascal Frossard",
     "LiNeS: post-training layer scaling prevents forgetting and enhances model merging",
@@ -27,7 +27,7 @@ LINES = Method(
     name="lines",
     summary="Adds task vectors with a factor that grows with depth: first layers stay near the base.",
     formula="base + (alpha + beta * depth) * sum_i w_i (x_i - base),  depth from 0 (first layer) to 1 (last)",
-    cites=_WANG_2025,
+    cites=_WANG_2024,
     family=Span(_lines),
     base=Base.REQUIRED,
     on="delta",
