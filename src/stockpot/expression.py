@@ -423,10 +423,15 @@ def _given(node: Apply, parameter: Parameter) -> bool:
 def _range(method: Method, parameter: Parameter, setting: Setting) -> list[Problem]:
     if parameter.kind == "ignored":
         return []
+    if parameter.kind == "choice":
+        return _choice(method, parameter, setting)
     for value in setting.values():
         if isinstance(value, str) or not math.isfinite(float(value)):
             return [Problem(f"{method.name}: {parameter.name} is {value!r}, not a finite number", line=setting.line)]
         number = float(value)
+        if parameter.kind == "int" and number != int(number):
+            message = f"{method.name}: {parameter.name} = {number:g} is not a whole number"
+            return [Problem(message, line=setting.line, fix=f"write {round(number)}")]
         low, high = parameter.low, parameter.high
         too_low = low is not None and (number < low or (parameter.open_low and number == low))
         if too_low or (high is not None and number > high):
@@ -439,4 +444,12 @@ def _range(method: Method, parameter: Parameter, setting: Setting) -> list[Probl
                     fix=parameter.doc,
                 )
             ]
+    return []
+
+
+def _choice(method: Method, parameter: Parameter, setting: Setting) -> list[Problem]:
+    for value in setting.values():
+        if value not in parameter.choices:
+            message = f"{method.name}: {parameter.name} is {value!r}, which it cannot be"
+            return [Problem(message, line=setting.line, fix=f"one of {', '.join(parameter.choices)}")]
     return []

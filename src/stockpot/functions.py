@@ -15,23 +15,40 @@ from stockpot.methods.declare import REQUIRED, Method
 from stockpot.methods.elementwise.dare import DARE_LINEAR, DARE_TIES
 from stockpot.methods.elementwise.ties import TIES
 from stockpot.methods.registry import METHODS
+from stockpot.methods.span.checkpoints import EMA, WSM
+from stockpot.methods.span.cocktail import LM_COCKTAIL
 from stockpot.methods.span.linear import LINEAR, TASK_ARITHMETIC, WISE_FT
+from stockpot.methods.span.lines import LINES
+from stockpot.methods.span.median import GEOMETRIC_MEDIAN
 from stockpot.methods.span.model_stock import MODEL_STOCK
+from stockpot.methods.span.relative import COSINE_WEIGHTED, PERPENDICULAR
+from stockpot.methods.span.sphere import KARCHER, MULTISLERP
 from stockpot.methods.span.spherical import NUSLERP, SLERP
+from stockpot.methods.span.warp import WARP
 from stockpot.methods.structural.passthrough import PASSTHROUGH
 
 __all__ = [
     "MethodFunction",
+    "cosine_weighted",
     "dare_linear",
     "dare_ties",
+    "ema",
+    "geometric_median",
+    "karcher",
     "linear",
+    "lines",
+    "lm_cocktail",
     "model_stock",
+    "multislerp",
     "nuslerp",
     "passthrough",
+    "perpendicular",
     "slerp",
     "task_arithmetic",
     "ties",
+    "warp",
     "wise_ft",
+    "wsm",
 ]
 
 
@@ -81,17 +98,28 @@ def _documented(method: Method) -> str:
     for p in method.parameters:
         default = "required" if p.default is REQUIRED else f"default {p.default}"
         each = ", per model" if p.per_model else ""
-        lines.append(f"    {p.python_name}: {p.doc} ({default}{each})")
-    return "\n".join([*lines, "", f"Source: {method.cites}"])
+        words = f"; one of {', '.join(p.choices)}" if p.choices else ""
+        lines.append(f"    {p.python_name}: {p.doc} ({default}{each}{words})")
+    return "\n".join([*lines, "", *method.notes, f"Source: {method.cites}"])
 
 
+cosine_weighted = MethodFunction(COSINE_WEIGHTED)
 dare_linear = MethodFunction(DARE_LINEAR)
 dare_ties = MethodFunction(DARE_TIES)
+ema = MethodFunction(EMA)
+geometric_median = MethodFunction(GEOMETRIC_MEDIAN)
+karcher = MethodFunction(KARCHER)
 linear = MethodFunction(LINEAR)
+lines = MethodFunction(LINES)
+lm_cocktail = MethodFunction(LM_COCKTAIL)
 model_stock = MethodFunction(MODEL_STOCK)
+multislerp = MethodFunction(MULTISLERP)
 nuslerp = MethodFunction(NUSLERP)
 passthrough = MethodFunction(PASSTHROUGH)
+perpendicular = MethodFunction(PERPENDICULAR)
 slerp = MethodFunction(SLERP)
 task_arithmetic = MethodFunction(TASK_ARITHMETIC)
 ties = MethodFunction(TIES)
+warp = MethodFunction(WARP)
 wise_ft = MethodFunction(WISE_FT)
+wsm = MethodFunction(WSM)

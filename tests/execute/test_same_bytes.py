@@ -37,6 +37,21 @@ RECIPES = {
     "parameters: {weight: 0.5, density: 0.3}\nseed: 7\n",
     "dare_ties": "merge_method: dare_ties\nbase_model: base\nmodels: [{model: m0}, {model: m1}, {model: m2}]\n"
     "parameters: {weight: 0.5, density: 0.6}\nseed: 11\nout_dtype: float32\n",
+    "multislerp": "merge_method: multislerp\nmodels: [{model: m0}, {model: m1}, "
+    "{model: m2, parameters: {weight: 2}}]\n",
+    "karcher": "merge_method: karcher\nmodels: [{model: m0}, {model: m1}, {model: m2}]\nparameters: {max_iter: 5}\n",
+    "warp": "merge_method: warp\nbase_model: base\nmodels: [{model: m0}, {model: m1}]\nparameters: {eta: 0.5}\n",
+    "geometric_median": "merge_method: geometric_median\nbase_model: base\n"
+    "models: [{model: m0}, {model: m1}, {model: m2}]\n",
+    "perpendicular": "merge_method: perpendicular\nbase_model: base\nmodels: [{model: m0}, {model: m1}, {model: m2}]\n",
+    "cosine_weighted": "merge_method: cosine_weighted\nbase_model: base\nmodels: [{model: m0}, {model: m1}]\n",
+    "lines": "merge_method: lines\nbase_model: base\nmodels: [{model: m0}, {model: m1}]\n"
+    "parameters: {alpha: 0.2, beta: 0.6}\n",
+    "lm_cocktail": "merge_method: lm_cocktail\nmodels: [{model: m0, parameters: {loss: 1.5}}, "
+    "{model: m1, parameters: {loss: 2.5}}]\n",
+    "wsm": "merge_method: wsm\nmodels: [{model: base}, {model: m0}, {model: m1}]\n"
+    "parameters: {decay: one_minus_sqrt}\n",
+    "ema": "merge_method: ema\nmodels: [{model: base}, {model: m0}, {model: m1}]\nparameters: {decay: 0.7}\n",
     "passthrough": "merge_method: passthrough\nmodels: [{model: m1}]\nparameters: {scale: 0.5}\n",
     "a merge of merges": "name: first\nmerge_method: ties\nbase_model: base\nmodels: [{model: m0}, {model: m1}]\n"
     "parameters: {density: 0.4}\ndtype: bfloat16\n---\nmerge_method: slerp\nbase_model: first\n"

@@ -43,9 +43,12 @@ def counts_of(method):
     return [n for n in COUNTS if method.at_least <= n and (method.at_most is None or n <= method.at_most)]
 
 
+DIRECTED = ("slerp", "nuslerp", "multislerp", "karcher", "warp")
+
+
 def directed(method):
-    """Whether it takes an angle between two models, which opposite ones do not have."""
-    return isinstance(method.family, Span) and method.family.gram and method.at_most == 2
+    """Whether it goes along arcs between directions, which opposite ones do not have."""
+    return method.name in DIRECTED
 
 
 def _exact(method):
@@ -53,7 +56,16 @@ def _exact(method):
 
 
 def required(method):
-    return {p.python_name: 0.25 if not p.per_model else 1.0 for p in method.parameters if p.default is REQUIRED}
+    """A value for each parameter without a default; of a choice, its first word."""
+    return {
+        p.python_name: p.choices[0] if p.choices else 1.0 if p.per_model else 0.25
+        for p in method.parameters
+        if p.default is REQUIRED
+    }
+
+
+FLAT = {"lines": {"beta": 0.0}}
+"""What makes a method the same at every depth, where its values depend on the layer by design."""
 
 
 def merged(method, base, models, **parameters):
@@ -115,7 +127,11 @@ def test_the_order_of_the_models_does_not_matter(method, data):
     base, arrays = data.draw(groups(method))
     n = len(arrays)
     order = data.draw(st.permutations(range(n)))
-    simple = {"weight": st.sampled_from([0.25, 0.5, 1.0, 2.0]), "density": st.sampled_from([0.25, 0.5, 1.0])}
+    simple = {
+        "weight": st.sampled_from([0.25, 0.5, 1.0, 2.0]),
+        "density": st.sampled_from([0.25, 0.5, 1.0]),
+        "loss": st.sampled_from([0.25, 1.0, 3.0]),
+    }
     per_model = {
         p.python_name: data.draw(st.lists(simple[p.name], min_size=n, max_size=n))
         for p in method.parameters
@@ -196,14 +212,15 @@ def test_shape_and_dtype_are_kept(method, data):
 
 @pytest.mark.parametrize("method", with_law(Law.DETERMINISTIC), ids=named)
 def test_methods_without_randomness_ignore_seed_and_names(method):
-    """DETERMINISTIC: neither seed nor tensor names nor names of models change a value."""
+    """DETERMINISTIC: neither seed nor tensor names (but for depth) nor names of models change a value."""
+    flat = FLAT.get(method.name, {})
     rng = np.random.default_rng(0)
     n = counts_of(method)[-1]
     arrays = [np.abs(rng.normal(size=(5, 7))).astype(np.float32) for _ in range(n + 1)]
-    expected = sp.compute(merged(method, *_split(opened(arrays))))["w"]
+    expected = sp.compute(merged(method, *_split(opened(arrays)), **flat))["w"]
     for seed in (1, 2**63):
         models = [sp.open(dict.fromkeys(NAMES, a), name=f"模型 {i}") for i, a in enumerate(arrays)]
-        for made in sp.compute(merged(method, *_split(models)), seed=seed).values():
+        for made in sp.compute(merged(method, *_split(models), **flat), seed=seed).values():
             assert made.tobytes() == expected.tobytes()
 
 

@@ -43,6 +43,16 @@ def merges(base, a, b):
         "dare_linear": base + sp.dare_linear(a - base, b - base, density=0.5),
         "dare_ties": base + sp.dare_ties(a - base, b - base, density=0.5),
         "passthrough": sp.passthrough(base, scale=0.5),
+        "multislerp": base + sp.multislerp(a - base, b - base),
+        "karcher": sp.karcher(base, a, b),
+        "warp": base + sp.warp(a - base, b - base),
+        "geometric_median": sp.geometric_median(base, a, b),
+        "perpendicular": base + sp.perpendicular(a - base, b - base),
+        "cosine_weighted": sp.cosine_weighted(base, a),
+        "lines": base + sp.lines(a - base, b - base, alpha=0.2, beta=0.5),
+        "lm_cocktail": sp.lm_cocktail(base, a, b, loss=[1.0, 2.0, 3.0]),
+        "wsm": sp.wsm(base, a, b),
+        "ema": sp.ema(base, a, b, decay=0.5),
         "merge of merges": sp.linear(base + sp.ties(a - base), sp.slerp(base, b, t=0.5)),
     }
 

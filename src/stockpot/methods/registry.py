@@ -10,9 +10,16 @@ from stockpot.errors import ExpressionError, Problem
 from stockpot.methods.declare import Method
 from stockpot.methods.elementwise.dare import DARE_LINEAR, DARE_TIES
 from stockpot.methods.elementwise.ties import TIES
+from stockpot.methods.span.checkpoints import EMA, WSM
+from stockpot.methods.span.cocktail import LM_COCKTAIL
 from stockpot.methods.span.linear import LINEAR, TASK_ARITHMETIC, WISE_FT
+from stockpot.methods.span.lines import LINES
+from stockpot.methods.span.median import GEOMETRIC_MEDIAN
 from stockpot.methods.span.model_stock import MODEL_STOCK
+from stockpot.methods.span.relative import COSINE_WEIGHTED, PERPENDICULAR
+from stockpot.methods.span.sphere import KARCHER, MULTISLERP
 from stockpot.methods.span.spherical import NUSLERP, SLERP
+from stockpot.methods.span.warp import WARP
 from stockpot.methods.structural.passthrough import PASSTHROUGH
 
 __all__ = ["METHODS", "method_named"]
@@ -26,7 +33,17 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             WISE_FT,
             SLERP,
             NUSLERP,
+            MULTISLERP,
+            KARCHER,
+            WARP,
             MODEL_STOCK,
+            GEOMETRIC_MEDIAN,
+            PERPENDICULAR,
+            COSINE_WEIGHTED,
+            LINES,
+            LM_COCKTAIL,
+            WSM,
+            EMA,
             TIES,
             DARE_LINEAR,
             DARE_TIES,

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.expression import Apply, Cast, Expression, Layers, Leaf, Linear, Stack
-from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, scope_of
+from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, axis_of, scope_of
 from stockpot.planning.merged import Merged
 from stockpot.planning.model import Compute, Operand
 from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
@@ -172,7 +172,13 @@ class ApplyView(Merged):
                 values.append(float(self._value(parameter, written, source, depth, view.label)))
             each[parameter.name] = tuple(values)
         given = tuple(node.companions) if beside else ()
-        return Resolved(one, each, len(self.inputs), node.compat, node.variant, depth, given)
+        resolved = Resolved(one, each, len(self.inputs), node.compat, node.variant, depth, given)
+        try:
+            axis_of(node.method, resolved)
+        except ValueError as error:
+            self._context.problem(f"{node.method.name}: {error}", line=self._line)
+            one["scope"] = "tensor"
+        return resolved
 
     def _value(
         self, parameter: Parameter, written: tuple[Setting, ...], name: str, depth: float, model: str | None
@@ -190,6 +196,8 @@ class ApplyView(Merged):
         chosen = parameter.default if value is None else value
         if parameter.kind == "choice":
             return str(chosen)
+        if parameter.kind == "int":
+            return round(float(chosen))
         return bool(chosen) if parameter.kind == "bool" else float(chosen)
 
 

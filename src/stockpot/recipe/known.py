@@ -11,7 +11,7 @@ from types import MappingProxyType
 from stockpot.methods.declare import Base, Method
 from stockpot.methods.registry import METHODS
 
-__all__ = ["MERGEKIT", "PENDING", "Pending", "known_parameters", "method_names", "nearest", "takes"]
+__all__ = ["MERGEKIT", "PENDING", "Pending", "known_parameters", "known_words", "method_names", "nearest", "takes"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,17 @@ def known_parameters() -> Mapping[str, str]:
     for pending in MERGEKIT.values():
         for name in pending.parameters:
             found.setdefault(name, _DOCS.get(name, _NO_DOC))
+    return MappingProxyType(found)
+
+
+@cache
+def known_words() -> Mapping[str, tuple[str, ...]]:
+    """Parameter name → the words that it may be in some method, for every parameter that is a choice somewhere."""
+    found: dict[str, tuple[str, ...]] = {}
+    for method in METHODS.values():
+        for p in method.parameters:
+            if p.kind == "choice":
+                found[p.name] = tuple(dict.fromkeys((*found.get(p.name, ()), *p.choices)))
     return MappingProxyType(found)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 from stockpot.recipe.findings import Findings
-from stockpot.recipe.known import known_parameters
+from stockpot.recipe.known import known_parameters, known_words
 from stockpot.recipe.scalars import describe, value_of
 from stockpot.recipe.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence
 from stockpot.settings import Case, Setting
 
 __all__ = ["FORMS", "setting_of", "settings_of"]
+
+Value = float | bool | str | tuple[float, ...]
 
 FORMS = "a number, a list of numbers (gradient over depth), or a list of {filter: …, value: …}"
 
@@ -52,7 +54,9 @@ def _case(entry: Entry, node: Node, findings: Findings | None) -> Case | None:
     return None if value is None else Case(name, value)
 
 
-def _value(entry: Entry, node: Node, findings: Findings | None) -> float | bool | tuple[float, ...] | None:
+def _value(entry: Entry, node: Node, findings: Findings | None) -> Value | None:
+    if isinstance(node, Scalar) and node.tag == "text" and entry.key in known_words() and value_of(node) is None:
+        return node.text
     if isinstance(node, Sequence) and node.items:
         numbers = [_number(entry, item, findings) for item in node.items]
         return None if None in numbers else tuple(float(n) for n in numbers if n is not None)

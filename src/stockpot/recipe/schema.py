@@ -22,7 +22,7 @@ from stockpot.recipe.keys import (
     Section,
     Shape,
 )
-from stockpot.recipe.known import PENDING, known_parameters
+from stockpot.recipe.known import PENDING, known_parameters, known_words
 
 __all__ = ["json_schema"]
 
@@ -130,8 +130,18 @@ def _dtypes() -> list[str]:
 
 
 def _parameters() -> dict[str, Any]:
-    properties = {name: {"description": doc, **_setting(_bounds(name))} for name, doc in known_parameters().items()}
+    properties = {name: {"description": doc, **_setting(_values(name))} for name, doc in known_parameters().items()}
     return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _values(name: str) -> dict[str, Any]:
+    """What ``name`` may be: words, where some method takes them; numbers, unless all do."""
+    words = known_words().get(name)
+    numbers = _value(_bounds(name))
+    if words is None:
+        return numbers
+    kinds = {p.kind for m in METHODS.values() for p in m.parameters if p.name == name}
+    return {"anyOf": [{"enum": list(words)}, *(numbers["anyOf"] if kinds != {"choice"} else [])]}
 
 
 def _bounds(name: str) -> dict[str, float]:
@@ -146,6 +156,8 @@ def _range(parameter: Parameter) -> dict[str, float]:
         bounds["exclusiveMinimum" if parameter.open_low else "minimum"] = parameter.low
     if parameter.high is not None:
         bounds["maximum"] = parameter.high
+    if parameter.kind == "int":
+        bounds["multipleOf"] = 1
     return bounds
 
 
@@ -155,8 +167,7 @@ def _value(bounds: dict[str, float]) -> dict[str, Any]:
     return {"anyOf": [number, {"type": "array", "items": number, "minItems": 1}]}
 
 
-def _setting(bounds: dict[str, float]) -> dict[str, Any]:
-    value = _value(bounds)
+def _setting(value: dict[str, Any]) -> dict[str, Any]:
     properties = {"value": value, "filter": {"anyOf": [_WORD, {"type": "null"}]}}
     case = {
         "type": "object",

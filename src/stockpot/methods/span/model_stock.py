@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from stockpot.methods.declare import Axis, Base, Citation, Floats, Law, Method, Parameter, Resolved, Span
+from stockpot.methods.declare import SCOPE, Axis, Base, Citation, Floats, Law, Method, Parameter, Resolved, Span
 
 __all__ = ["MODEL_STOCK"]
 
 _JANG_2024 = Citation(
-    "Jang, Yun, Han", "Model Stock: all we need is just a few fine-tuned models", 2024, "arXiv:2403.19522", "equation 7"
+    "Dong-Hwan Jang and Sangdoo Yun and Dongyoon Han",
+    "Model Stock: all we need is just a few fine-tuned models",
+    2024,
+    "arXiv:2403.19522",
+    "equation 7",
 )
 
 
@@ -46,7 +50,11 @@ def _model_stock(gram: Floats | None, p: Resolved) -> Floats:
 
 
 def _axis(p: Resolved) -> Axis:
-    return "row" if p["filter_wise"] else "tensor"
+    if not p["filter_wise"]:
+        return "tensor"
+    if p["scope"] == "model":
+        raise ValueError("one ratio for the whole model has no rows; set filter_wise: false, or scope: tensor")
+    return "row"
 
 
 MODEL_STOCK = Method(
@@ -58,6 +66,9 @@ MODEL_STOCK = Method(
     base=Base.REQUIRED,
     on="delta",
     at_least=2,
-    parameters=(Parameter("filter_wise", "one ratio for each row instead of each tensor", default=False, kind="bool"),),
+    parameters=(
+        Parameter("filter_wise", "one ratio for each row instead of each tensor", default=False, kind="bool"),
+        SCOPE,
+    ),
     laws=frozenset({Law.IDEMPOTENT, Law.ORDER_FREE, Law.ZERO_DELTA, Law.DETERMINISTIC}),
 )

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from stockpot.methods.declare import Axis, Base, Citation, Floats, Law, Method, Parameter, Resolved, Span
+from stockpot.methods.declare import SCOPE, Axis, Base, Citation, Floats, Law, Method, Parameter, Resolved, Span
 
-__all__ = ["NUSLERP", "SLERP"]
+__all__ = ["NUSLERP", "SLERP", "arc"]
 
 _SHOEMAKE_1985 = Citation(
-    "Shoemake", "Animating rotation with quaternion curves", 1985, "SIGGRAPH 19(3)", "equation for slerp"
+    "Ken Shoemake", "Animating rotation with quaternion curves", 1985, "SIGGRAPH 19(3)", "equation for slerp"
 )
 _NUSLERP = Citation(
-    "Goddard et al.",
+    "Charles Goddard and Shamane Siriwardhana and Malikeh Ehghaghi and Luke Meyers and Vladimir Karpukhin and "
+    "Brian Benedict and Mark McQuade and Jacob Solawetz",
     "Arcee's MergeKit: a toolkit for merging large language models",
     2024,
     "arXiv:2403.13257",
@@ -106,6 +107,8 @@ def _nuslerp_compat(gram: Floats, t: float) -> Floats:
 def _nuslerp_axis(p: Resolved) -> Axis:
     if p["nuslerp_flatten"]:
         return "tensor"
+    if p["scope"] == "model":
+        raise ValueError("one angle for the whole model has no rows; set nuslerp_flatten: true, or scope: tensor")
     return "column" if p["nuslerp_row_wise"] else "row"
 
 
@@ -119,7 +122,7 @@ SLERP = Method(
     on="either",
     at_least=2,
     at_most=2,
-    parameters=(Parameter("t", "place on the arc, usually in [0, 1]; 0 is the base"),),
+    parameters=(Parameter("t", "place on the arc, usually in [0, 1]; 0 is the base"), SCOPE),
     laws=frozenset({Law.IDEMPOTENT, Law.DETERMINISTIC}),
 )
 
@@ -142,6 +145,7 @@ NUSLERP = Method(
             default=False,
             kind="bool",
         ),
+        SCOPE,
     ),
     laws=frozenset({Law.IDEMPOTENT, Law.ORDER_FREE, Law.ZERO_DELTA, Law.DETERMINISTIC}),
 )
