@@ -12,38 +12,45 @@ from typing import Any, final
 from stockpot.expression import Apply, Expression, apply
 from stockpot.methods.bibtex import bibliography
 from stockpot.methods.declare import REQUIRED, Method
-from stockpot.methods.elementwise.dare import DARE_LINEAR, DARE_TIES
-from stockpot.methods.elementwise.ties import TIES
 from stockpot.methods.registry import METHODS
-from stockpot.methods.span.checkpoints import EMA, WSM
-from stockpot.methods.span.cocktail import LM_COCKTAIL
-from stockpot.methods.span.linear import LINEAR, TASK_ARITHMETIC, WISE_FT
-from stockpot.methods.span.lines import LINES
-from stockpot.methods.span.median import GEOMETRIC_MEDIAN
-from stockpot.methods.span.model_stock import MODEL_STOCK
-from stockpot.methods.span.relative import COSINE_WEIGHTED, PERPENDICULAR
-from stockpot.methods.span.sphere import KARCHER, MULTISLERP
-from stockpot.methods.span.spherical import NUSLERP, SLERP
-from stockpot.methods.span.warp import WARP
-from stockpot.methods.structural.passthrough import PASSTHROUGH
 
 __all__ = [
     "MethodFunction",
+    "arcee_fusion",
+    "breadcrumbs",
+    "breadcrumbs_ties",
+    "consensus",
     "cosine_weighted",
     "dare_linear",
     "dare_ties",
+    "della",
+    "della_linear",
     "ema",
+    "emr",
+    "emr_mask",
+    "emr_task",
+    "fisher",
     "geometric_median",
     "karcher",
     "linear",
     "lines",
     "lm_cocktail",
+    "magmax",
+    "magnitude_prune",
+    "masked",
     "model_stock",
     "multislerp",
+    "nearswap",
     "nuslerp",
     "passthrough",
+    "pcb",
     "perpendicular",
+    "ram",
+    "ramplus_tl",
+    "random_prune",
+    "sce",
     "slerp",
+    "tall_mask",
     "task_arithmetic",
     "ties",
     "warp",
@@ -103,23 +110,43 @@ def _documented(method: Method) -> str:
     return "\n".join([*lines, "", *method.notes, f"Source: {method.cites}"])
 
 
-cosine_weighted = MethodFunction(COSINE_WEIGHTED)
-dare_linear = MethodFunction(DARE_LINEAR)
-dare_ties = MethodFunction(DARE_TIES)
-ema = MethodFunction(EMA)
-geometric_median = MethodFunction(GEOMETRIC_MEDIAN)
-karcher = MethodFunction(KARCHER)
-linear = MethodFunction(LINEAR)
-lines = MethodFunction(LINES)
-lm_cocktail = MethodFunction(LM_COCKTAIL)
-model_stock = MethodFunction(MODEL_STOCK)
-multislerp = MethodFunction(MULTISLERP)
-nuslerp = MethodFunction(NUSLERP)
-passthrough = MethodFunction(PASSTHROUGH)
-perpendicular = MethodFunction(PERPENDICULAR)
-slerp = MethodFunction(SLERP)
-task_arithmetic = MethodFunction(TASK_ARITHMETIC)
-ties = MethodFunction(TIES)
-warp = MethodFunction(WARP)
-wise_ft = MethodFunction(WISE_FT)
-wsm = MethodFunction(WSM)
+arcee_fusion = MethodFunction(METHODS["arcee_fusion"])
+breadcrumbs = MethodFunction(METHODS["breadcrumbs"])
+breadcrumbs_ties = MethodFunction(METHODS["breadcrumbs_ties"])
+consensus = MethodFunction(METHODS["consensus"])
+cosine_weighted = MethodFunction(METHODS["cosine_weighted"])
+dare_linear = MethodFunction(METHODS["dare_linear"])
+dare_ties = MethodFunction(METHODS["dare_ties"])
+della = MethodFunction(METHODS["della"])
+della_linear = MethodFunction(METHODS["della_linear"])
+ema = MethodFunction(METHODS["ema"])
+emr = MethodFunction(METHODS["emr"])
+emr_mask = MethodFunction(METHODS["emr_mask"])
+emr_task = MethodFunction(METHODS["emr_task"])
+fisher = MethodFunction(METHODS["fisher"])
+geometric_median = MethodFunction(METHODS["geometric_median"])
+karcher = MethodFunction(METHODS["karcher"])
+linear = MethodFunction(METHODS["linear"])
+lines = MethodFunction(METHODS["lines"])
+lm_cocktail = MethodFunction(METHODS["lm_cocktail"])
+magmax = MethodFunction(METHODS["magmax"])
+magnitude_prune = MethodFunction(METHODS["magnitude_prune"])
+masked = MethodFunction(METHODS["masked"])
+model_stock = MethodFunction(METHODS["model_stock"])
+multislerp = MethodFunction(METHODS["multislerp"])
+nearswap = MethodFunction(METHODS["nearswap"])
+nuslerp = MethodFunction(METHODS["nuslerp"])
+passthrough = MethodFunction(METHODS["passthrough"])
+pcb = MethodFunction(METHODS["pcb"])
+perpendicular = MethodFunction(METHODS["perpendicular"])
+ram = MethodFunction(METHODS["ram"])
+ramplus_tl = MethodFunction(METHODS["ramplus_tl"])
+random_prune = MethodFunction(METHODS["random_prune"])
+sce = MethodFunction(METHODS["sce"])
+slerp = MethodFunction(METHODS["slerp"])
+tall_mask = MethodFunction(METHODS["tall_mask"])
+task_arithmetic = MethodFunction(METHODS["task_arithmetic"])
+ties = MethodFunction(METHODS["ties"])
+warp = MethodFunction(METHODS["warp"])
+wise_ft = MethodFunction(METHODS["wise_ft"])
+wsm = MethodFunction(METHODS["wsm"])

@@ -8,7 +8,20 @@ from types import MappingProxyType
 
 from stockpot.errors import ExpressionError, Problem
 from stockpot.methods.declare import Method
+from stockpot.methods.elementwise.arcee_fusion import ARCEE_FUSION
+from stockpot.methods.elementwise.breadcrumbs import BREADCRUMBS, BREADCRUMBS_TIES
+from stockpot.methods.elementwise.consensus import CONSENSUS, TALL_MASK
 from stockpot.methods.elementwise.dare import DARE_LINEAR, DARE_TIES
+from stockpot.methods.elementwise.della import DELLA, DELLA_LINEAR
+from stockpot.methods.elementwise.emr import EMR, EMR_MASK, EMR_TASK
+from stockpot.methods.elementwise.fisher import FISHER
+from stockpot.methods.elementwise.magmax import MAGMAX
+from stockpot.methods.elementwise.masked import MASKED
+from stockpot.methods.elementwise.nearswap import NEARSWAP
+from stockpot.methods.elementwise.pcb import PCB
+from stockpot.methods.elementwise.prune import MAGNITUDE_PRUNE, RANDOM_PRUNE
+from stockpot.methods.elementwise.ram import RAM, RAMPLUS_TL
+from stockpot.methods.elementwise.sce import SCE
 from stockpot.methods.elementwise.ties import TIES
 from stockpot.methods.span.checkpoints import EMA, WSM
 from stockpot.methods.span.cocktail import LM_COCKTAIL
@@ -47,6 +60,26 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             TIES,
             DARE_LINEAR,
             DARE_TIES,
+            DELLA,
+            DELLA_LINEAR,
+            BREADCRUMBS,
+            BREADCRUMBS_TIES,
+            MAGNITUDE_PRUNE,
+            RANDOM_PRUNE,
+            SCE,
+            PCB,
+            CONSENSUS,
+            TALL_MASK,
+            EMR,
+            EMR_TASK,
+            EMR_MASK,
+            MASKED,
+            RAM,
+            RAMPLUS_TL,
+            MAGMAX,
+            NEARSWAP,
+            ARCEE_FUSION,
+            FISHER,
             PASSTHROUGH,
         )
     }

@@ -62,7 +62,8 @@ def _row(_: Resolved) -> Axis:
 ARCEE_FUSION = Method(
     name="arcee_fusion",
     summary="Takes over the other model's changes where their importance stands out.",
-    formula="base + m (x - base),  m = [I >= Q2(I) + 1.5 (Q3(I) - Q1(I))],  I = |x - base| KL(softmax(x) || softmax(base))",
+    formula="base + m (x - base),  m = [I >= Q2(I) + 1.5 (Q3(I) - Q1(I))],  "
+    "I = |x - base| KL(softmax(x) || softmax(base))",
     cites=Citation(
         "Charles Goddard and Shamane Siriwardhana and Malikeh Ehghaghi and Luke Meyers and Vladimir Karpukhin "
         "and Brian Benedict and Mark McQuade and Jacob Solawetz",
@@ -77,7 +78,7 @@ ARCEE_FUSION = Method(
     at_most=1,
     laws=frozenset({Law.ZERO_DELTA, Law.DETERMINISTIC}),
     notes=(
-        "Rows are vectors along the last dimension; quantiles are exact order statistics of the whole tensor (the lower "
+        "Rows are vectors along the last dimension; quantiles are order statistics of the whole tensor (the lower "
         "of two), where mergekit draws a million entries at random from larger ones.",
     ),
     scaled=True,

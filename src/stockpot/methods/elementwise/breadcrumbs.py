@@ -29,7 +29,7 @@ _PARAMETERS = (
 )
 
 _NOTES = (
-    "Of n entries the round(gamma n) largest are dropped and the next round(density n) kept; where density + gamma > 1, "
+    "Of n entries the round(gamma n) largest are dropped and the next round(density n) kept; with density + gamma > 1, "
     "fewer of the largest are dropped. A density of 1 keeps all, whatever gamma.",
     "The official code works along the last dimension of each tensor; tools take whole tensors, as here.",
 )

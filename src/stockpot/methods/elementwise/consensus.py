@@ -64,7 +64,7 @@ def _tall_mask(p: Resolved) -> tuple[Atom, ...]:
 CONSENSUS = Method(
     name="consensus",
     summary="Adds the task vectors and keeps the entries that matter to at least two tasks.",
-    formula="base + lambda * m * T,  T = sum_i (x_i - base),  m = [sum_i [|d_i| > t_i |T - d_i|] >= k],  d_i = x_i - base",
+    formula="base + lambda * m * T,  T = sum_i d_i,  m = [sum_i [|d_i| > t_i |T - d_i|] >= k],  d_i = x_i - base",
     cites=_WANG_2024,
     family=Elementwise(_consensus),
     base=Base.REQUIRED,
@@ -92,7 +92,7 @@ TALL_MASK = Method(
     parameters=(TASK, _THRESHOLD),
     laws=frozenset({Law.DETERMINISTIC}),
     notes=(
-        "The result is a mask, not a model; masked applies it: base + mask * (merged - base) restores the task's model.",
+        "The result is a mask, not a model; masked applies it: base + mask * (merged - base) restores a task's model.",
         "dtype: float8_e4m3fn stores a mask in one byte an entry, exactly.",
     ),
     gives=Space.WEIGHTS,

@@ -94,7 +94,8 @@ def _pcb(p: Resolved) -> tuple[Atom, ...]:
 PCB = Method(
     name="pcb",
     summary="Weighs entries by their size within a model and their agreement between models; keeps the best.",
-    formula="base + lambda * sum_i s_i d_i / sum_i s_i,  s_i = top(exp(N a_i^2) tanh(d_i sum_j d_j)),  d_i = x_i - base",
+    formula="base + lambda * sum_i s_i d_i / sum_i s_i,  s_i = top(exp(N a_i^2) tanh(d_i sum_j d_j)),  "
+    "d_i = x_i - base",
     cites=_DU_2024,
     family=Elementwise(_pcb),
     base=Base.REQUIRED,
