@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from stockpot.methods.declare import Floats, Parameter, Resolved
+from stockpot.methods.matrix.svd import NOISE
 
-__all__ = ["MATRIX", "WEIGHT", "averaged", "scaled", "weighted", "weighted_sum"]
+__all__ = ["MATRIX", "WEIGHT", "averaged", "rounding", "scaled", "weighted", "weighted_sum"]
 
 MATRIX = Parameter(
     "matrix",
@@ -34,6 +35,11 @@ def averaged(p: Resolved) -> Floats:
 def scaled(delta: Floats, weight: float) -> Floats:
     """``weight * delta``, without a copy where the weight is 1."""
     return delta if weight == 1.0 else weight * delta
+
+
+def rounding(deltas: Sequence[Floats], weights: Sequence[float]) -> float:
+    """Size up to which singular values of sums and differences of the task vectors are noise: these may cancel."""
+    return NOISE * max(abs(w) * float(np.linalg.norm(d)) for w, d in zip(weights, deltas, strict=True))
 
 
 def weighted_sum(deltas: Sequence[Floats], weights: Sequence[float]) -> Floats:

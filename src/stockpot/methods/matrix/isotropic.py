@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stockpot.methods.declare import Base, Citation, Floats, Law, Matrix, Method, Parameter, Resolved, Work
-from stockpot.methods.matrix.common import MATRIX, WEIGHT, averaged, scaled, weighted_sum
+from stockpot.methods.matrix.common import MATRIX, WEIGHT, averaged, rounding, scaled, weighted_sum
 from stockpot.methods.matrix.svd import Triplets, leading, polar, rebuilt, workspace
 
 __all__ = ["ISO_C", "ISO_CTS"]
@@ -31,7 +31,7 @@ def _flat(deltas: Sequence[Floats], p: Resolved, work: Work) -> Floats:
     """The polar factor of the sum, times the mean of its singular values."""
     total = weighted_sum(deltas, p["weight"])
     full = min(total.shape)
-    u, s, v = leading(total, full)
+    u, s, v = leading(total, full, rounding(deltas, p["weight"]))
     work.tick()
     return rebuilt((u, np.full_like(s, s.sum() / max(1, full)), v))
 
@@ -47,10 +47,11 @@ def _flat_with_specific(deltas: Sequence[Floats], p: Resolved, work: Work) -> Fl
     """Common directions of the sum and those of each model outside them, all equally long."""
     full = min(deltas[0].shape)
     common, each = _sizes(full, len(deltas), p["common_space_fraction"])
-    parts = [leading(weighted_sum(deltas, p["weight"]), common)]
+    noise = rounding(deltas, p["weight"])
+    parts = [leading(weighted_sum(deltas, p["weight"]), common, noise)]
     work.tick()
     for delta, weight in zip(deltas, p["weight"], strict=True):
-        parts.append(_outside(scaled(delta, weight), parts[0][0], each))
+        parts.append(_outside(scaled(delta, weight), parts[0][0], each, noise))
         work.tick()
     mean = sum(s.sum() for _, s, _ in parts) / max(1, full)
     left = polar(np.hstack([u for u, _, _ in parts]))
@@ -60,9 +61,9 @@ def _flat_with_specific(deltas: Sequence[Floats], p: Resolved, work: Work) -> Fl
     return rebuilt((left, np.full(left.shape[1], mean), right))
 
 
-def _outside(delta: Floats, basis: Floats, rank: int) -> Triplets:
+def _outside(delta: Floats, basis: Floats, rank: int, noise: float) -> Triplets:
     """Leading triplets of what the basis does not span."""
-    return leading(delta - basis @ (basis.T @ delta), rank)
+    return leading(delta - basis @ (basis.T @ delta), rank, noise)
 
 
 def _one(_p: Resolved, _shape: tuple[int, int]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stockpot.methods.declare import Base, Citation, Floats, Law, Matrix, Method, Parameter, Resolved, Work
-from stockpot.methods.matrix.common import MATRIX, WEIGHT, scaled, weighted, weighted_sum
+from stockpot.methods.matrix.common import MATRIX, WEIGHT, rounding, scaled, weighted, weighted_sum
 from stockpot.methods.matrix.svd import Triplets, energy_count, leading, rebuilt, truncated_svd, workspace
 
 __all__ = ["LOW_RANK", "SUBSPACE_BOOSTING"]
@@ -31,7 +31,7 @@ _ECKART_1936 = Citation(
 def _boosted(deltas: Sequence[Floats], p: Resolved, work: Work) -> Floats:
     """The weighted sum with its small singular values raised to that where share beta is reached."""
     total = weighted_sum(deltas, p["weight"])
-    u, s, v = leading(total, min(total.shape))
+    u, s, v = leading(total, min(total.shape), rounding(deltas, p["weight"]))
     work.tick()
     if not s.size:
         return np.zeros_like(total)

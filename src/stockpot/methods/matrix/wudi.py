@@ -30,7 +30,7 @@ def _terms(deltas: Sequence[Floats], p: Resolved) -> list[tuple[Floats, Floats]]
     terms = []
     for delta, weight in zip(deltas, p["weight"], strict=True):
         norm = np.linalg.norm(delta)
-        if weight > 0.0 and norm > 0.0:
+        if weight > 0.0 and norm != 0.0:
             terms.append((delta, delta * (np.sqrt(weight) / norm)))
     return terms
 
