@@ -118,6 +118,12 @@ def test_wudi_iterative(steps):
     near(solve(WUDI, deltas, solver="iterative", steps=steps, learning_rate=1e-4), x, 1e-9)
 
 
+def test_wudi_iterative_of_one_model():
+    """A single model, even beside zero task vectors, is at the minimum from the start and stays there exactly."""
+    delta = 1e-3 * make((6, 8), 1)[0]
+    np.testing.assert_array_equal(solve(WUDI, [0 * delta, delta], solver="iterative"), delta)
+
+
 def test_wudi_iterative_leads_to_a_minimum():
     """With enough steps the iterative solver nears the least interference, that of the closed form."""
     deltas = make((8, 6), 3)

@@ -66,7 +66,7 @@ def _units(p: Resolved, _shape: tuple[int, int]) -> int:
 
 def _copies(_p: Resolved, shape: tuple[int, int]) -> int:
     rows, columns = shape
-    return workspace(rows, columns) + 3 * rows * columns
+    return workspace(rows, columns) + 2 * rows * columns
 
 
 SUBSPACE_BOOSTING = Method(

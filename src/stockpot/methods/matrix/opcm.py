@@ -63,7 +63,7 @@ def _units(p: Resolved, _shape: tuple[int, int]) -> int:
 
 def _copies(_p: Resolved, shape: tuple[int, int]) -> int:
     rows, columns = shape
-    return workspace(rows, columns) + 5 * rows * columns + 2 * min(shape) ** 2
+    return workspace(rows, columns) + 2 * rows * columns + 2 * min(shape) ** 2
 
 
 OPCM = Method(

@@ -8,7 +8,7 @@ import numpy as np
 
 from stockpot.methods.declare import Base, Citation, Floats, Law, Matrix, Method, Parameter, Resolved, Work
 from stockpot.methods.matrix.common import MATRIX, weighted
-from stockpot.methods.matrix.svd import leading, workspace
+from stockpot.methods.matrix.svd import leading, rebuilt, workspace
 
 __all__ = ["WUDI"]
 
@@ -25,54 +25,59 @@ _EPSILON = 1e-8
 """Adam's usual constants."""
 
 
-def _terms(deltas: Sequence[Floats], p: Resolved) -> list[tuple[Floats, Floats]]:
-    """Each nonzero task vector with its unit form, times the root of its weight."""
-    terms = []
-    for delta, weight in zip(deltas, p["weight"], strict=True):
-        norm = np.linalg.norm(delta)
-        if weight > 0.0 and norm != 0.0:
-            terms.append((delta, delta * (np.sqrt(weight) / norm)))
-    return terms
-
-
 def _solve(deltas: Sequence[Floats], p: Resolved, work: Work) -> Floats:
-    terms = _terms(deltas, p)
+    norms = [float(np.linalg.norm(delta)) for delta in deltas]
+    used = [i for i, (norm, weight) in enumerate(zip(norms, p["weight"], strict=True)) if norm != 0.0 and weight > 0.0]
+    factors = [np.sqrt(p["weight"][i]) / norms[i] for i in used]
     if p["solver"] == "iterative":
-        return _descend(np.sum(deltas, axis=0), terms, p, work)
-    result = _least(terms) if terms else np.zeros_like(deltas[0])
+        return _descend(deltas, [deltas[i] for i in used], factors, p, work)
+    result = _least([deltas[i] for i in used], factors) if used else np.zeros_like(deltas[0])
     work.tick()
     return result
 
 
-def _least(terms: Sequence[tuple[Floats, Floats]]) -> Floats:
-    """The least-norm minimiser.
+def _least(deltas: Sequence[Floats], factors: Sequence[float]) -> Floats:
+    """The minimiser of least norm.
 
-    tau B = C in the sense of least squares, B = [unit_i^T], C = [tau_i unit_i^T]. With the SVD
+    tau B = C in the sense of least squares, B = [f_i tau_i^T], C = [f_i tau_i tau_i^T]. With the SVD
     B^T = U S V it is C U S^-1 V: no product of the task vectors is inverted.
     """
-    stack = np.vstack([unit for _, unit in terms])
-    u, s, v = leading(stack, min(stack.shape))
-    blocks = np.split(u, len(terms))
-    right = sum(tau @ (unit.T @ block) for (tau, unit), block in zip(terms, blocks, strict=True))
-    result: Floats = (right / s) @ v
-    return result
+    rows, columns = deltas[0].shape
+    stack = np.empty((len(deltas), rows, columns))
+    for unit, delta, factor in zip(stack, deltas, factors, strict=True):
+        np.multiply(delta, factor, out=unit)
+    u, s, v = leading(stack.reshape(-1, columns), min(len(deltas) * rows, columns))
+    blocks = u.reshape(len(deltas), rows, -1)
+    right = np.zeros((rows, len(s)))
+    for delta, unit, block in zip(deltas, stack, blocks, strict=True):
+        right += delta @ (unit.T @ block)
+    return rebuilt((right, 1.0 / s, v))
 
 
-def _descend(tau: Floats, terms: Sequence[tuple[Floats, Floats]], p: Resolved, work: Work) -> Floats:
-    """Adam from the sum of the task vectors; the gradient is 2 (tau sum_i G_i - sum_i tau_i G_i)."""
-    columns = tau.shape[1]
-    grams = sum((unit.T @ unit for _, unit in terms), np.zeros((columns, columns)))
-    target = sum(((each @ unit.T) @ unit for each, unit in terms), np.zeros_like(tau))
-    tau = tau.copy()
-    mean, square = np.zeros_like(tau), np.zeros_like(tau)
+def _descend(
+    deltas: Sequence[Floats], used: Sequence[Floats], factors: Sequence[float], p: Resolved, work: Work
+) -> Floats:
+    """Adam from the sum of the task vectors.
+
+    Half the gradient is sum_i (sum_j tau_j - tau_i) G_i, plus what was moved since times sum_i G_i: in this
+    form it is exactly zero for a single task vector, whose rounding errors Adam would amplify.
+    """
+    start = np.sum(deltas, axis=0)
+    slope, grams = np.zeros_like(start), np.zeros((start.shape[1],) * 2)
+    for delta, factor in zip(used, factors, strict=True):
+        unit = factor * delta
+        slope += ((start - delta) @ unit.T) @ unit
+        grams += unit.T @ unit
+    moved, mean, square = (np.zeros_like(start) for _ in range(3))
     for step in range(1, int(p["steps"]) + 1):
-        gradient = 2.0 * (tau @ grams - target)
+        gradient = 2.0 * (moved @ grams + slope)
         mean += (1.0 - _DECAY[0]) * (gradient - mean)
         square += (1.0 - _DECAY[1]) * (gradient * gradient - square)
         rate = p["learning_rate"] / (1.0 - _DECAY[0] ** step)
-        tau -= rate * mean / (np.sqrt(square / (1.0 - _DECAY[1] ** step)) + _EPSILON)
+        moved -= rate * mean / (np.sqrt(square / (1.0 - _DECAY[1] ** step)) + _EPSILON)
         work.tick()
-    return tau
+    result: Floats = start + moved
+    return result
 
 
 def _otherwise(p: Resolved) -> Floats:
@@ -89,8 +94,8 @@ def _copies(p: Resolved, shape: tuple[int, int]) -> int:
     rows, columns = shape
     one, stacked = rows * columns, p.models * rows * columns
     if p["solver"] == "iterative":
-        return stacked + 7 * one + 2 * columns * columns
-    return 2 * stacked + workspace(p.models * rows, columns) + 2 * one
+        return 9 * one + 2 * columns * columns + rows * rows
+    return stacked + workspace(p.models * rows, columns) + 3 * one
 
 
 WUDI = Method(
