@@ -13,7 +13,7 @@ from stockpot.methods.matrix.svd import leading, workspace
 __all__ = ["OPCM"]
 
 _TANG_2025 = Citation(
-    "Anke Tang and Enneng Yang and Li Shen and Yong Luo and Han Hu and Lefei Zhang and Bo Du and Dacheng Tao",
+    "Anke Tang and Enneng Yang and Li Shen and Yong Luo and Han Hu and Bo Du and Dacheng Tao",
     "Merging Models on the Fly Without Retraining: A Sequential Approach to Scalable Continual Model Merging",
     2025,
     "arXiv:2501.09522",
