@@ -90,9 +90,11 @@ def _how(source: Any) -> Any:
     if isinstance(source, Read):
         ref = source.ref
         return {"copy": source.model, "file": ref.file, "range": [ref.offset, ref.offset + ref.nbytes]}
-    found: dict[str, Any] = {"method": source.method or "sum", "inputs": [_how(child) for child in source.inputs]}
+    found: dict[str, Any] = {"method": source.name, "inputs": [_how(child) for child in source.inputs]}
     if source.base is not None:
         found["base"] = _how(source.base)
+    if source.companions:
+        found["companions"] = [_how(child) for child in source.companions]
     if source.scale != 1.0:
         found["lambda"] = source.scale
     if source.resolved is not None:

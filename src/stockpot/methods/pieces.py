@@ -68,10 +68,12 @@ class Use:
     Args:
         piece: The piece.
         given: Name → value, as the user wrote it.
+        line: Recipe line, for errors.
     """
 
     piece: Piece
     given: Mapping[str, Any] = field(default_factory=dict)
+    line: int | None = None
 
 
 _RESCALE = Parameter("rescale", "divide what is kept by its probability", default=True, kind="bool")
@@ -241,12 +243,20 @@ def _method(steps: Sequence[Use], parameters: tuple[Parameter, ...]) -> Method:
 
 def _misplaced(steps: Sequence[Use]) -> list[Problem]:
     found = [
-        Problem(f"step {number} ({use.piece.name}) ends a chain, but others follow", fix="make it the last step")
+        Problem(
+            f"step {number} ({use.piece.name}) ends a chain, but others follow",
+            line=use.line,
+            fix="make it the last step",
+        )
         for number, use in enumerate(steps[:-1], 1)
         if use.piece.ends
     ]
     found.extend(
-        Problem(f"step {number} ({use.piece.name}) ranks within rows of the models", fix="make it the first step")
+        Problem(
+            f"step {number} ({use.piece.name}) ranks within rows of the models",
+            line=use.line,
+            fix="make it the first step",
+        )
         for number, use in enumerate(steps[1:], 2)
         if use.piece.rows
     )
@@ -260,6 +270,7 @@ def _unknown(steps: Sequence[Use]) -> list[Problem]:
         found.extend(
             Problem(
                 f"step {number} ({use.piece.name}) has no parameter {name!r}",
+                line=use.line,
                 fix=f"it takes: {', '.join(known) or 'none'}",
             )
             for name in use.given
