@@ -120,8 +120,8 @@ def _made(
         name=name,
         summary=summary,
         formula=f"base + lambda * {name}(x_i - base)" if on == "delta" else f"{name}(x_i)",
-        cites=Citation("You", summary, 2026, getattr(inspect.getmodule(function), "__file__", None) or name, name),
-        family=Blockwise(_Call(function, tuple(p.python_name for p in parameters), whole), whole),
+        cites=Citation("You", summary, 2026, _file_of(function) or name, name),
+        family=Blockwise(_Call(function, tuple(p.python_name for p in parameters), whole), whole, _file_of(function)),
         base=Base.REQUIRED if on == "delta" else Base.NONE,
         on=on,  # type: ignore[arg-type]
         at_least=at_least,
@@ -131,6 +131,11 @@ def _made(
         scaled=on == "delta",
     )
     return UserMethod(method, function)
+
+
+def _file_of(function: Function) -> str | None:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code.co_filename if code is not None else None
 
 
 def _parameters(name: str, function: Function) -> tuple[Parameter, ...]:

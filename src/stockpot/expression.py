@@ -271,8 +271,8 @@ class Cast(Expression):
         return (self.of,)
 
 
-def leaves(expression: Expression) -> tuple[Leaf, ...]:
-    """Every leaf once, in the order in which they appear."""
+def leaves(expression: Expression, *, companions: bool = True) -> tuple[Leaf, ...]:
+    """Every leaf once, in the order in which they appear; without those below ``companions`` on demand."""
     found: dict[tuple[str, str | None, int], Leaf] = {}
 
     seen: set[int] = set()
@@ -283,7 +283,7 @@ def leaves(expression: Expression) -> tuple[Leaf, ...]:
         seen.add(id(node))
         if isinstance(node, Leaf):
             found.setdefault(node.key, node)
-        for child in node.children:
+        for child in node.inputs if isinstance(node, Apply) and not companions else node.children:
             walk(child)
 
     walk(expression)

@@ -321,10 +321,12 @@ class Blockwise:
     Args:
         function: (float64 array of shape (models, elements) or (models, *shape), parameters) → values.
         whole: Whether it takes whole tensors.
+        file: Where it is defined, for errors.
     """
 
     function: Callable[[Floats, Resolved], Floats]
     whole: bool
+    file: str | None = None
 
 
 Family = Span | Elementwise | Matrix | Blockwise

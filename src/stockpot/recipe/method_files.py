@@ -83,22 +83,24 @@ class MethodFiles:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's code may raise anything
             self._findings.problem(_blame(error, path), line, _fix(error))
             return nothing, None
-        return Known(self._methods(module, path, line)), digest
+        methods = self._methods(module, path, line)
+        return (nothing, None) if methods is None else (Known(methods), digest)
 
-    def _methods(self, module: ModuleType, path: Path, line: int) -> MappingOf[str, Method]:
-        """Every method in ``module`` by name; names that mean something else already are problems."""
+    def _methods(self, module: ModuleType, path: Path, line: int) -> MappingOf[str, Method] | None:
+        """Every method in ``module`` by name; None when there are problems, such as names that are taken."""
         found: dict[str, UserMethod] = {}
-        for own in vars(module).values():
-            if not isinstance(own, UserMethod):
-                continue
+        problems: list[tuple[str, str]] = []
+        for own in (value for value in vars(module).values() if isinstance(value, UserMethod)):
             name, place = own.method.name, f"{path}, line {own.function.__code__.co_firstlineno}"
             if name in method_names():
-                self._findings.problem(f"{place}: {name} is the name of a method of Stockpot", line, _RENAME)
+                problems.append((f"{place}: {name} is the name of a method of Stockpot", _RENAME))
             elif found.setdefault(name, own) is not own:
-                self._findings.problem(f"{place}: two methods are named {name}", line, _RENAME)
-        if not found:
-            self._findings.problem(f"method_file {path} makes no methods", line, _HOW)
-        return {name: own.method for name, own in found.items()}
+                problems.append((f"{place}: two methods are named {name}", _RENAME))
+        if not found and not problems:
+            problems.append((f"method_file {path} makes no methods", _HOW))
+        for message, fix in problems:
+            self._findings.problem(message, line, fix)
+        return None if problems else {name: own.method for name, own in found.items()}
 
 
 def _written(entry: Entry) -> MethodFile | None:

@@ -11,8 +11,8 @@ from stockpot.recipe.parameters import settings_of
 from stockpot.recipe.records import Merge, Model, Parameters, Reference, Slice, Source
 from stockpot.recipe.scalars import integer_of, plain
 from stockpot.recipe.scope import Scope
-from stockpot.recipe.shapes import is_merge
-from stockpot.recipe.steps import chosen
+from stockpot.recipe.shapes import check_value, is_merge
+from stockpot.recipe.steps import check_steps, chosen
 from stockpot.recipe.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence
 
 __all__ = ["read_merge"]
@@ -57,16 +57,18 @@ def read_merge(node: Mapping, scope: Scope, file: MethodFile | None = None) -> M
 def _steps_or_method(node: Mapping, scope: Scope) -> None:
     """``steps:`` stands with ``merge_method: steps``, and with nothing else."""
     method, steps = node.get("merge_method"), node.get(STEPS)
-    if method is None or (_text(node, "merge_method") == STEPS) == (steps is not None):
-        return
-    if steps is None:
+    chain = _text(node, "merge_method") == STEPS
+    if steps is not None and (chain or method is None):
+        check_steps(steps, scope.findings, lambda value: check_value(value, scope))
+    elif steps is not None:
+        fix = "write merge_method: steps, or leave the steps out"
+        if scope.method is not None and any(p.name == STEPS for p in scope.method.parameters):
+            fix = "it is a parameter: indent it under parameters (parameters: {steps: …})"
+        message = f"steps belong to merge_method: steps, not to {_text(node, 'merge_method')}"
+        scope.findings.problem(message, steps.line, fix)
+    elif chain and method is not None:
         fix = "steps: [{trim: {density: 0.2}}, elect, mean]"
         scope.findings.problem("merge_method: steps needs its steps", method.line, fix)
-        return
-    fix = "write merge_method: steps, or leave the steps out"
-    if scope.method is not None and any(p.name == STEPS for p in scope.method.parameters):
-        fix = "it is a parameter: indent it under parameters (parameters: {steps: …})"
-    scope.findings.problem(f"{_text(node, 'merge_method')} has no steps of its own choice", steps.line, fix)
 
 
 def _module(node: Mapping, scope: Scope) -> tuple[tuple[str, Parameters] | None, Mapping]:

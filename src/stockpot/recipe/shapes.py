@@ -25,11 +25,11 @@ from stockpot.recipe.known import nearest
 from stockpot.recipe.parameters import setting_of
 from stockpot.recipe.scalars import describe, flag_of, integer_of, number_of
 from stockpot.recipe.scope import Scope
-from stockpot.recipe.steps import check_steps, chosen
+from stockpot.recipe.steps import chosen
 from stockpot.recipe.suggest import unknown_key_fix
 from stockpot.recipe.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence
 
-__all__ = ["check_section", "is_merge"]
+__all__ = ["check_section", "check_value", "is_merge"]
 
 _MERGE_KEYS = ("merge_method", "models", "slices", "modules")
 _JINJA_LENGTH = 20
@@ -184,10 +184,6 @@ def _check_method(entry: Entry, scope: Scope) -> None:
         scope.findings.problem(f"unknown method {node.text!r}", entry.line, fix)
 
 
-def _check_steps(entry: Entry, scope: Scope) -> None:
-    check_steps(entry, scope.findings, lambda value: _check_value(value, scope))
-
-
 def _check_method_file(entry: Entry, scope: Scope) -> None:
     if not isinstance(entry.value, Scalar):
         check_section(entry.value, PLACES["method_file"], scope, entry.line)
@@ -218,14 +214,16 @@ def _check_parameters(entry: Entry, scope: Scope) -> None:
             "parameters: {name: value}",
         )
         return
+    if scope.method is None and not scope.known.complete:
+        return  # a method of the user's own may mean anything by any name
     for own in node.entries:
         if scope.is_companion(own.key):
             _check_companion(own, scope)
         elif own.key in scope.known.parameters:
-            _check_value(own, scope)
+            check_value(own, scope)
 
 
-def _check_value(entry: Entry, scope: Scope) -> None:
+def check_value(entry: Entry, scope: Scope) -> None:
     """A number, a gradient, or values by filter."""
     cases = entry.value.items if isinstance(entry.value, Sequence) else (entry.value,)
     if all(isinstance(case, Mapping) for case in cases):
@@ -279,7 +277,7 @@ def _check_token_source(entry: Entry, scope: Scope) -> None:
 
 
 def _check_nothing(entry: Entry, scope: Scope) -> None:
-    """Values of parameters are checked by :func:`settings_of`, which knows their name."""
+    """Values of parameters are checked with their name, steps with their method."""
 
 
 _NAMED = {
@@ -287,7 +285,7 @@ _NAMED = {
     "path": _check_path,
     "method": _check_method,
     "method_file": _check_method_file,
-    "steps": _check_steps,
+    "steps": _check_nothing,
     "dtype": _check_dtype,
     "parameters": _check_parameters,
     "gradient": _check_nothing,
