@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import yaml
-from files import read_model, write_model
 
 import stockpot as sp
+from files import read_model, write_model
 from stockpot.cli.main import main
 from stockpot.errors import PlanError, Problem, StockpotError
 from stockpot.recipe.parse import load_recipe, parse_recipe
@@ -149,7 +149,9 @@ def test_masks_of_slices(place):
 
 def test_a_document_is_a_companion(place):
     """The mask may be another document of the recipe, or a merge in its place, and nothing is written between."""
-    documents = "name: mask\n" + MASK % "tall_mask" + "---\nname: merged\n" + MERGED % "task_arithmetic" + "---" + MASKED
+    documents = (
+        "name: mask\n" + MASK % "tall_mask" + "---\nname: merged\n" + MERGED % "task_arithmetic" + "---" + MASKED
+    )
     recipe = parse_recipe(documents)
     assert recipe.notes == ()
     found = sp.compute(recipe)
@@ -157,7 +159,8 @@ def test_a_document_is_a_companion(place):
     for n in NAMES:
         keep = abs(a[n] - base[n]) > 0.4 * abs(b[n] - base[n])
         assert close(found[n], base[n] + keep * (a[n] + b[n] - 2 * base[n]))
-    nested = MASKED.replace("{mask: mask}", "{mask: {%s}}" % (MASK % "tall_mask").strip().replace("\n", ", "))
+    inside = (MASK % "tall_mask").strip().replace("\n", ", ")
+    nested = MASKED.replace("mask: mask", f"mask: {{{inside}}}")
     again = sp.compute(parse_recipe("name: merged\n" + MERGED % "task_arithmetic" + "---" + nested))
     assert all(again[n].tobytes() == found[n].tobytes() for n in NAMES)
 
@@ -223,7 +226,9 @@ def test_companions_are_not_rounded(render_companions) -> None:
 MISTAKES = {
     "missing": (FISHER.replace("fisher: %s", "weight: 1"), "fisher needs fisher for every model; b has none", 6),
     "at the top": (
-        FISHER.replace(", fisher: a-fisher", "").replace("fisher: %s", "weight: 1").replace("floor:", "fisher: f, floor:"),
+        FISHER.replace(", fisher: a-fisher", "")
+        .replace("fisher: %s", "weight: 1")
+        .replace("floor:", "fisher: f, floor:"),
         "each model has a fisher of its own",
         8,
     ),
@@ -265,7 +270,9 @@ def test_one_mistake_is_one_problem(name: str, problems: Problems) -> None:
 
 def test_idle_companions_are_notes() -> None:
     """One that only other methods read changes nothing, is not opened, and is told."""
-    text = "merge_method: linear\nmodels: [{model: a, parameters: {fisher: f}}, {model: b}]\nparameters: {sign_from: x}\n"
+    text = (
+        "merge_method: linear\nmodels: [{model: a, parameters: {fisher: f}}, {model: b}]\nparameters: {sign_from: x}\n"
+    )
     recipe = parse_recipe(text)
     assert [(n.message, n.line) for n in recipe.notes] == [
         ("linear does not use fisher; it changes nothing", 2),

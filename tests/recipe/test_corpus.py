@@ -19,7 +19,6 @@ from stockpot.errors import RecipeError, StockpotError, UnsupportedError
 from stockpot.expression import leaves
 from stockpot.methods.declare import Space
 from stockpot.methods.registry import METHODS
-from stockpot.recipe.known import PENDING
 from stockpot.recipe.parse import load_recipe, parse_recipe
 from stockpot.recipe.schema import json_schema
 
@@ -90,9 +89,6 @@ class Row:
         methods = self.method.split("+")
         if methods == ["moe"]:
             return UnsupportedError, "mixtures of experts"
-        missing = [m for m in methods if m in PENDING]
-        if missing:
-            return UnsupportedError, f"method {missing[0]} is not yet supported"
         forks = [m for m in methods if m not in METHODS]
         return (RecipeError, f"unknown method {forks[0]!r}") if forks else (None, "")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from files import write_model
 
 import stockpot as sp
+from files import write_model
 from stockpot.errors import StockpotError
 from stockpot.methods.declare import REQUIRED, Base, Method, Parameter
 from stockpot.methods.pieces import PIECES

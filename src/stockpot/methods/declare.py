@@ -258,8 +258,11 @@ def solves(method: Method | None, resolved: Resolved | None, shape: tuple[int, .
 
 
 def scope_of(method: Method | None, resolved: Resolved | None) -> Scope:
-    """What a method's statistics are taken over."""
-    return "model" if method is not None and resolved is not None and resolved.one.get("scope") == "model" else "tensor"
+    """What a method's statistics are taken over; of a chain, those of any step that says so itself."""
+    if method is None or resolved is None:
+        return "tensor"
+    own = (value for name, value in resolved.one.items() if name.partition(" of step ")[0] == SCOPE.name)
+    return "model" if "model" in own else "tensor"
 
 
 def axis_of(method: Method | None, resolved: Resolved | None) -> Axis:

@@ -90,8 +90,9 @@ class MethodFiles:
         """Every method in ``module`` by name; None when there are problems, such as names that are taken."""
         found: dict[str, UserMethod] = {}
         problems: list[tuple[str, str]] = []
-        for own in (value for value in vars(module).values() if isinstance(value, UserMethod)):
-            name, place = own.method.name, f"{path}, line {own.function.__code__.co_firstlineno}"
+        methods = [value for value in vars(module).values() if isinstance(value, UserMethod)]
+        for own in sorted(methods, key=_line):
+            name, place = own.method.name, f"{path}, line {_line(own)}"
             if name in method_names():
                 problems.append((f"{place}: {name} is the name of a method of Stockpot", _RENAME))
             elif found.setdefault(name, own) is not own:
@@ -101,6 +102,11 @@ class MethodFiles:
         for message, fix in problems:
             self._findings.problem(message, line, fix)
         return None if problems else {name: own.method for name, own in found.items()}
+
+
+def _line(own: UserMethod) -> int:
+    code = getattr(own.function, "__code__", None)
+    return code.co_firstlineno if code is not None else 0
 
 
 def _written(entry: Entry) -> MethodFile | None:

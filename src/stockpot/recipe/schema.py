@@ -59,7 +59,10 @@ def _of_your_own(defs: dict[str, Any]) -> dict[str, Any]:
     """The same for documents with a method file, whose methods and parameters have names of the user's choice."""
     own = {f"own_{name}": _renamed(schema) for name, schema in defs.items()}
     own["own_form_method"] = {"anyOf": [own["own_form_method"], {"type": "string"}]}
-    own["own_form_parameters"]["additionalProperties"] = _setting(_value({}))
+    parameters, anything = own["own_form_parameters"], _setting(_value({}))
+    parameters["additionalProperties"] = anything
+    for schema in parameters["properties"].values():
+        schema["anyOf"] = [*schema["anyOf"], *anything["anyOf"]]
     return own
 
 
