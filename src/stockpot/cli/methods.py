@@ -26,7 +26,7 @@ def command(name: str | None, form: str | None) -> None:
     """List the merging methods and the steps of chains, or show one's formula, parameters, laws and reference."""
     from stockpot.methods.pieces import PIECES
 
-    if name in PIECES and form is None:
+    if name is not None and name in PIECES and form is None:
         _explain_step(PIECES[name])
     else:
         _show(name, form)
