@@ -57,7 +57,7 @@ class Population(Generic[E]):
     def sample(self, *, whole_blocks: bool) -> Iterator[tuple[E, int, int]]:
         """Ranges spread over all elements; whole blocks where inputs are themselves computed."""
         if whole_blocks:
-            for block in sorted({0, self.blocks // 3, 2 * self.blocks // 3, self.blocks - 1}):
+            for block in sorted({self.blocks // 3, 2 * self.blocks // 3}):
                 yield self.at(block)[1:]
             return
         single = len(self.members) == 1

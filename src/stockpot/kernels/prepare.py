@@ -17,6 +17,7 @@ from stockpot.kernels.sizes import ROW
 __all__ = ["chances_block", "divergence_rows"]
 
 _DIGIT = 2048
+_LEAST, _MOST = 1e-100, 1e100
 _CROWD = 24
 """Most keys of a bucket that are sorted by insertion."""
 
@@ -183,15 +184,11 @@ def _read(raw: Any, codes: Any, base: int, start: int, n: int, zeros: Any, x: An
     widen(raw[base], codes[base], start, n, zeros, b)
 
 
-@kernel
-def divergence_rows(
-    raw: Any, codes: Any, rows: int, length: int, base: int, floor: float, out: Any, scratch: Any
-) -> None:
-    """out[r] = KL(softmax(input) ‖ softmax(base)) of row r; ``floor`` is added to probabilities.
-
-    Args:
-        scratch: seven float64 rows.
-    """
+@inline
+def _sums(
+    raw: Any, codes: Any, base: int, first: int, length: int, top_x: float, top_b: float, scratch: Any
+) -> tuple[float, float, float]:
+    """Σ e^(x − top), Σ e^(b − top) and Σ e^(x − top) (x − b) over a row."""
     x, b, zeros, p, q, ones, lanes = (
         scratch[0],
         scratch[1],
@@ -201,34 +198,79 @@ def divergence_rows(
         scratch[5],
         scratch[6],
     )
+    sum_x, sum_b, apart = 0.0, 0.0, 0.0
+    for offset in range(0, length, ROW):
+        m = min(ROW, length - offset)
+        _read(raw, codes, base, first + offset, m, zeros, x, b)
+        _powers(x, m, top_x, p)
+        _powers(b, m, top_b, q)
+        for i in range(m):
+            x[i] -= b[i]
+        sum_x += dot(p, ones, m, lanes)
+        sum_b += dot(q, ones, m, lanes)
+        apart += dot(p, x, m, lanes)
+    return sum_x, sum_b, apart
+
+
+@inline
+def _tops(raw: Any, codes: Any, base: int, first: int, length: int, scratch: Any) -> tuple[float, float]:
+    """The largest element of a row of the input and of the base."""
+    x, b, zeros, lanes = scratch[0], scratch[1], scratch[2], scratch[6]
+    top_x, top_b = -np.inf, -np.inf
+    for offset in range(0, length, ROW):
+        m = min(ROW, length - offset)
+        _read(raw, codes, base, first + offset, m, zeros, x, b)
+        top_x, top_b = _top(x, m, lanes, top_x), _top(b, m, lanes, top_b)
+    return top_x, top_b
+
+
+@inline
+def _floored(
+    raw: Any,
+    codes: Any,
+    base: int,
+    first: int,
+    length: int,
+    tops: tuple[float, float],
+    sums: tuple[float, float],
+    floor: float,
+    scratch: Any,
+) -> float:
+    """KL with ``floor`` added to all probabilities."""
+    x, b, zeros, p, q = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    total = 0.0
+    for offset in range(0, length, ROW):
+        m = min(ROW, length - offset)
+        _read(raw, codes, base, first + offset, m, zeros, x, b)
+        _powers(x, m, tops[0], p)
+        _powers(b, m, tops[1], q)
+        for i in range(m):
+            own = p[i] / sums[0] + floor
+            total += own * np.log(own / (q[i] / sums[1] + floor))
+    return total
+
+
+@kernel
+def divergence_rows(
+    raw: Any, codes: Any, rows: int, length: int, base: int, floor: float, out: Any, scratch: Any
+) -> None:
+    """out[r] = KL(softmax(input) ‖ softmax(base)) of row r; ``floor`` is added to probabilities.
+
+    Powers are taken of the elements as they are, which weights allow; where their sums leave the range of
+    float64, of their differences to the largest.
+
+    Args:
+        scratch: seven float64 rows.
+    """
     scratch[2], scratch[5] = 0.0, 1.0
     for r in range(rows):
         first = r * length
-        top_x, top_b = -np.inf, -np.inf
-        for offset in range(0, length, ROW):
-            m = min(ROW, length - offset)
-            _read(raw, codes, base, first + offset, m, zeros, x, b)
-            top_x, top_b = _top(x, m, lanes, top_x), _top(b, m, lanes, top_b)
-        sum_x, sum_b, mean = 0.0, 0.0, 0.0
-        for offset in range(0, length, ROW):
-            m = min(ROW, length - offset)
-            _read(raw, codes, base, first + offset, m, zeros, x, b)
-            _powers(x, m, top_x, p)
-            _powers(b, m, top_b, q)
-            sum_x += dot(p, ones, m, lanes)
-            sum_b += dot(q, ones, m, lanes)
-            for i in range(m):
-                x[i] -= b[i]
-            mean += dot(p, x, m, lanes)
-        total = max(mean / sum_x - ((top_x + np.log(sum_x)) - (top_b + np.log(sum_b))), 0.0)
+        top_x, top_b = 0.0, 0.0
+        sum_x, sum_b, apart = _sums(raw, codes, base, first, length, top_x, top_b, scratch)
+        if not (_LEAST < sum_x < _MOST and _LEAST < sum_b < _MOST):
+            top_x, top_b = _tops(raw, codes, base, first, length, scratch)
+            sum_x, sum_b, apart = _sums(raw, codes, base, first, length, top_x, top_b, scratch)
         if floor > 0.0:
-            total = 0.0
-            for offset in range(0, length, ROW):
-                m = min(ROW, length - offset)
-                _read(raw, codes, base, first + offset, m, zeros, x, b)
-                _powers(x, m, top_x, p)
-                _powers(b, m, top_b, q)
-                for i in range(m):
-                    own = p[i] / sum_x + floor
-                    total += own * np.log(own / (q[i] / sum_b + floor))
-        out[r] = total
+            out[r] = _floored(raw, codes, base, first, length, (top_x, top_b), (sum_x, sum_b), floor, scratch)
+        else:
+            out[r] = max(apart / sum_x - ((top_x + np.log(sum_x)) - (top_b + np.log(sum_b))), 0.0)
