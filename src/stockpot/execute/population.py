@@ -13,8 +13,8 @@ __all__ = ["Population"]
 
 E = TypeVar("E", bound=Evaluator)
 
-_PIECES = 32
-_PIECE = 4096
+_PIECES = 64
+_PIECE = 1024
 """Of a single tensor, a sample is a few longer pieces."""
 
 _SMALL_PIECES = 6144
