@@ -241,12 +241,15 @@ class Span:
             closer than a sum with rounded quotients.
         axis: (parameters) → over what the Gram matrix is taken: the whole tensor, each vector along
             the last dimension (``row``) or along the first (``column``).
+        line: (parameters) → coefficients for vectors of a single element, which has a sign but no direction
+            (a scalar in a model); None where ``coefficients`` holds for them too.
     """
 
     coefficients: Callable[[Floats | None, Resolved], Floats]
     gram: bool = False
     divisor: Callable[[Resolved], float] = _undivided
     axis: Callable[[Resolved], Axis] = _tensor_axis
+    line: Callable[[Resolved], Floats] | None = None
 
 
 def solves(method: Method | None, resolved: Resolved | None, shape: tuple[int, ...]) -> bool:
