@@ -11,6 +11,7 @@ import pytest
 import stockpot as sp
 from files import read_model, write_model
 from reference import cast_once, weights, widened
+from stockpot.methods.declare import REQUIRED
 from stockpot.methods.registry import METHODS
 
 EMBED, HEAD, LAYER = "model.embed_tokens.weight", "lm_head.weight", "model.layers.0.w"
@@ -53,9 +54,32 @@ def merges(base, a, b):
         "lm_cocktail": sp.lm_cocktail(base, a, b, loss=[1.0, 2.0, 3.0]),
         "wsm": sp.wsm(base, a, b),
         "ema": sp.ema(base, a, b, decay=0.5),
+        **more_merges(base, a, b),
         "merge of merges": sp.linear(base + sp.ties(a - base), sp.slerp(base, b, t=0.5)),
     }
 
+
+def more_merges(base, a, b):
+    """The methods whose parameters need no thought here: defaults, models as companions, no Gram matrices."""
+    needed = {"t": 0.5, "task": 1}
+    own = {"fisher": [base, a, b], "mask": [a, b], "gram": [sp.open({}, name="none")] * 3}
+    found = {}
+    for name in MORE:
+        method = METHODS[name]
+        models = [a - base, b - base][: method.at_most] if method.on == "delta" else [base, a, b]
+        given = {p.name: needed[p.name] for p in method.parameters if p.default is REQUIRED}
+        given |= {c.name: own[c.name] for c in method.companions if c.required}
+        made = getattr(sp, name)(*models, **given)
+        found[name] = base + made if method.on == "delta" and method.gives is None else made
+    return found
+
+
+MORE = (
+    *("della", "della_linear", "breadcrumbs", "breadcrumbs_ties", "magnitude_prune", "random_prune", "sce", "pcb"),
+    *("consensus", "tall_mask", "emr", "emr_task", "emr_mask", "masked", "ram", "ramplus_tl", "magmax", "nearswap"),
+    *("arcee_fusion", "fisher", "tsv_m", "iso_c", "iso_cts", "cart", "wudi", "regmean", "opcm", "subspace_boosting"),
+    "low_rank",
+)
 
 KINDS = list(merges(*(sp.open({"w": np.ones(1)}, name=n) for n in "xyz")))
 
@@ -194,8 +218,20 @@ def test_buffers_that_not_every_model_stores_are_copied_and_noted(name):
     assert not sp.plan(both).notes
 
 
+UNSETTLED = (
+    *("pcb", "emr_task", "emr_mask", "masked", "arcee_fusion", "fisher", "tsv_m", "iso_c", "iso_cts", "cart", "wudi"),
+    *("opcm", "subspace_boosting", "low_rank"),
+)
+"""Methods whose statistics, companions or matrices do not leave infinities out that all models share: an error, and
+arcee_fusion does not end."""
+
+later = pytest.mark.xfail(run=False, reason="shared infinities are not left out of statistics and matrices")
+
+
 @pytest.mark.parametrize("code", ["F64", "F32", "BF16", "F16", "F8_E5M2"])
-@pytest.mark.parametrize("kind", [k for k in KINDS if k != "passthrough"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=later) if k in UNSETTLED else k for k in KINDS if k != "passthrough"]
+)
 def test_masks_of_infinities_that_all_models_share_survive(kind, code):
     """A causal mask stored with -inf in every model is that mask in the result, beside the merged weights."""
     mask = np.triu(np.full((5, 5), -np.inf), 1).astype(cast_once(0.0, code).dtype)
