@@ -71,7 +71,7 @@ CONSENSUS = Method(
     on="delta",
     parameters=(
         _THRESHOLD,
-        Parameter("agreement", "number of tasks to which an entry must matter", default=2.0, kind="int", low=0.0),
+        Parameter("agreement", "number of tasks to which an entry must matter", default=2, kind="int", low=0.0),
     ),
     laws=frozenset({Law.ORDER_FREE, Law.ZERO_DELTA, Law.DETERMINISTIC}),
     notes=(
