@@ -57,9 +57,9 @@ def combined(parts, weights, *, elects=False, normalize=False, lean=0.0):
 
 def chances(delta, density, epsilon):
     """Probability of keeping: linear in the rank within the last dimension, from density − ε to density + ε."""
-    rows = delta.reshape(-1, delta.shape[-1] if delta.ndim else 1)
-    if density in (0.0, 1.0) or rows.shape[1] == 1:
+    if density in (0.0, 1.0) or delta.ndim == 0 or delta.size == 0 or delta.shape[-1] == 1:
         return np.full(delta.shape, density)
+    rows = delta.reshape(-1, delta.shape[-1])
     n = rows.shape[1]
     found = np.empty(rows.shape)
     for row, out in zip(rows, found, strict=True):

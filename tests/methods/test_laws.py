@@ -234,9 +234,7 @@ def test_methods_without_randomness_ignore_seed_and_names(method):
     expected = sp.compute(merged(method, *_split(opened(arrays)), **flat, **companions_of("w")))["w"]
     for seed in (1, 2**63):
         models = [sp.open(dict.fromkeys(NAMES, a), name=f"模型 {i}") for i, a in enumerate(arrays)]
-        for made in sp.compute(
-            merged(method, *_split(models), **flat, **companions_of(NAMES)), seed=seed
-        ).values():
+        for made in sp.compute(merged(method, *_split(models), **flat, **companions_of(NAMES)), seed=seed).values():
             assert made.tobytes() == expected.tobytes()
 
 
@@ -262,7 +260,9 @@ def test_masks_depend_on_seed_tensor_and_model(method):
 
     def mask(seed=0, model="m", tensor="w"):
         b = sp.open({tensor: np.zeros(500, np.float32)}, name="base")
-        return sp.compute(merged(method, b, [sp.open({tensor: delta}, name=model)], density=0.5, **plain(method)), seed=seed)[tensor]
+        return sp.compute(
+            merged(method, b, [sp.open({tensor: delta}, name=model)], density=0.5, **plain(method)), seed=seed
+        )[tensor]
 
     first = mask()
     assert np.array_equal(first, mask())
@@ -300,7 +300,9 @@ def test_the_mean_over_seeds_is_the_delta(method, density):
     """Dropping and rescaling is unbiased: over 300 seeds the mean approaches δ, the variance δ²(1−p)/p."""
     delta = np.array([0.5, -1.0, 2.0, -0.25] * 64)
     b, m = sp.open({"w": np.zeros(256)}, name="base"), sp.open({"w": delta}, name="m")
-    made = np.array([sp.compute(merged(method, b, [m], density=density, **plain(method)), seed=s)["w"] for s in range(300)])
+    made = np.array(
+        [sp.compute(merged(method, b, [m], density=density, **plain(method)), seed=s)["w"] for s in range(300)]
+    )
     assert np.all((made == 0) | np.isclose(made, delta / density, rtol=1e-15))
     spread = np.abs(delta) * np.sqrt((1 - density) / density / 300)
     assert np.all(np.abs(made.mean(axis=0) - delta) < 5 * spread)

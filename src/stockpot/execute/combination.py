@@ -63,7 +63,7 @@ class Combination(Evaluator):
 
         def run(block: int, space: Workspace, _: Tick) -> None:
             _place, member, start, n = population.at(block)
-            part = member.products(start, n, space)
+            part = population.part(member, member.products(start, n, space))
             if axis == "row":
                 parts[block] = part
             else:
@@ -75,6 +75,7 @@ class Combination(Evaluator):
                 total = np.concatenate([parts[block] for block in range(population.blocks)])
             elif axis == "column":
                 total = np.moveaxis(total, -1, 0)
+            total = population.settled(_mirrored(total))
             for member in members:
                 member.settle_factors(total)
 
@@ -89,15 +90,13 @@ class Combination(Evaluator):
             gram.gram_columns(raw, self.codes, n // self.length, self.length, self.base, self.count, part, scratch)
             return part
         groups = n // self.length if self.axis == "row" else 1
-        part = np.empty((groups, self.count, self.count))
+        part = np.zeros((groups, self.count, self.count))
         gram.gram_rows(raw, self.codes, groups, n // groups, self.base, self.count, part, scratch)
         return part
 
     def settle_factors(self, total: npt.NDArray[np.float64]) -> None:
-        """Coefficients from the inner products of all blocks, of which the upper half is filled."""
-        upper = np.triu(np.ones((self.count, self.count)), 1) > 0
-        total = np.where(upper.T, np.swapaxes(total, 1, 2), total)
-        factors = self.solve(self.settled(total))
+        """Coefficients from the inner products of all blocks."""
+        factors = self.solve(total)
         if self.axis == "tensor":
             factors = factors.reshape(-1)
         self.factors = np.ascontiguousarray(factors.T) if self.axis == "column" else factors
@@ -150,3 +149,9 @@ class Combination(Evaluator):
                 scratch,
             )
         )
+
+
+def _mirrored(products: Floats) -> Floats:
+    """Inner products of which only the upper half is filled, with both halves."""
+    upper = np.triu(np.ones(products.shape[1:]), 1) > 0
+    return np.where(upper.T, np.swapaxes(products, 1, 2), products)

@@ -107,7 +107,7 @@ def drop_ranked(x: Any, n: int, words: Any, chances: Any, factor: float, divides
 def elect_as(x: Any, n: int, leader: Any, factor: float) -> None:
     """Keeps x, times ``factor``, where its sign is that of ``leader`` (0 counts as +)."""
     for i in range(n):
-        x[i] = agreeing(x[i], leader[i]) * factor
+        x[i] = agreeing(x[i], leader[i]) * factor + leader[i] * 0.0  # NaN and infinity are noticed
 
 
 @inline
@@ -217,19 +217,21 @@ def binary(x: Any, n: int, factor: float) -> None:
 
 @inline
 def variance(x: Any, count: int, n: int, mean: Any, out: Any) -> None:
-    """out[:n] = Σ (x − mean)² / count over the inputs."""
+    """out[:n] = Σ (x − mean)² / count over the inputs; exactly 0 where they are equal: all is taken from the first."""
     mean[:n] = 0.0
     out[:n] = 0.0
-    for k in range(count):
+    first = x[0]
+    for k in range(1, count):
         row = x[k]
         for i in range(n):
-            mean[i] += row[i]
+            mean[i] += row[i] - first[i]
     for i in range(n):
         mean[i] /= count
     for k in range(count):
         row = x[k]
         for i in range(n):
-            out[i] += (row[i] - mean[i]) * (row[i] - mean[i])
+            apart = (row[i] - first[i]) - mean[i]
+            out[i] += apart * apart
     for i in range(n):
         out[i] /= count
 
