@@ -76,7 +76,9 @@ def companions(method, shapes, count, *, seed=0):
         if not companion.required:
             continue
         made = [
-            sp.open({n: companion_values(companion, s, rng) for n, s in shapes.items()}, name=f"{companion.name}{i}")
+            sp.open(
+                {n: companion_values(companion, s, rng) for n, s in sorted(shapes.items())}, name=f"{companion.name}{i}"
+            )
             for i in range(count if companion.per_model else 1)
         ]
         found[companion.name] = made if companion.per_model else made[0]
@@ -88,8 +90,13 @@ def merged(method, base, models, **parameters):
 
     Companions that are not given are made to fit the tensors of ``base``.
     """
-    shapes = {n: t.shape for n, t in base.checkpoint.tensors.items()}
-    parameters = {**required(method), **companions(method, shapes, len(models)), **parameters}
+    needed = [c.name for c in method.companions if c.required and c.name not in parameters]
+    beside = (
+        companions(method, {s.name: s.shape for s in sp.plan(sp.passthrough(base)).steps}, len(models))
+        if needed
+        else {}
+    )
+    parameters = {**required(method), **beside, **parameters}
     if method.base is not Base.REQUIRED:
         return apply(method, models, parameters)
     made = apply(method, [m - base for m in models], parameters)

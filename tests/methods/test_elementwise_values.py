@@ -75,9 +75,10 @@ def each(function):
 
 
 def whole(function):
-    """A value for all tensors one after the other, as one vector."""
+    """A value for all tensors one after the other in the order of their names, as one vector."""
 
     def value(ds, _bases, _lean):
+        ds = dict(sorted(ds.items()))
         count = len(next(iter(ds.values())))
         flat = [np.concatenate([d[i].reshape(-1) for d in ds.values()]) for i in range(count)]
         made = function(flat)
@@ -105,9 +106,7 @@ def band_case(function, n=3, scope="tensor", gamma=GAMMA, **options):
         return (whole if scope == "model" else each)(merge)(ds, _bases, lean)
 
     return Case(
-        lambda ds: function(
-            *ds, weight=first(W, n), density=density, gamma=first(gamma, n), scope=scope, **options
-        ),
+        lambda ds: function(*ds, weight=first(W, n), density=density, gamma=first(gamma, n), scope=scope, **options),
         value,
         models=n,
         leans=elects,
@@ -145,7 +144,8 @@ def random_prune_case(n=3, *, rescale=False):
     def value(ds, _bases, _lean):
         return {
             name: sum(
-                W[i] * np.where(ref.drop_mask(x.shape, DENSITY[i], seed=SEED, tensor=name, model=f"m{i}"), x, 0.0)
+                W[i]
+                * np.where(ref.drop_mask(x.shape, DENSITY[i], seed=SEED, tensor=name, model=f"m{i}"), x, 0.0)
                 / (DENSITY[i] if rescale and DENSITY[i] else 1.0)
                 for i, x in enumerate(d)
             )
@@ -286,7 +286,9 @@ CASES = {
         lambda ds: sp.ramplus_tl(*ds, r=0.5, alpha=3.0, epsilon=0.02),
         each(lambda d: paper.ramplus(d, 0.5, 3.0, 0.02)),
     ),
-    "ramplus_tl of one": Case(lambda ds: sp.ramplus_tl(*ds), each(lambda d: paper.ramplus(d, 0.1, 0.2, 1e-5)), models=1),
+    "ramplus_tl of one": Case(
+        lambda ds: sp.ramplus_tl(*ds), each(lambda d: paper.ramplus(d, 0.1, 0.2, 1e-5)), models=1
+    ),
     "magmax": Case(lambda ds: sp.magmax(*ds), each(paper.magmax)),
     "magmax, weighted": Case(
         lambda ds: sp.magmax(*ds, weight=list(W)),

@@ -13,7 +13,7 @@ import stockpot as sp
 from given import companion_values, companions, forms, merged, required, takes, tensorwise
 from reference import FLOATS, cast_once, drop_mask, kept_count, same, same_bytes, trim_mask, ulps, widened
 from stockpot.expression import apply
-from stockpot.methods.declare import Base, Law, Space, Span
+from stockpot.methods.declare import Base, Law, Span
 from stockpot.methods.registry import METHODS
 
 SIZES = ((), (0,), (1,), (2,), (13,), (3, 5), (2, 1, 7))

@@ -319,9 +319,9 @@ def magnitude_keys(x: Any, n: int, keys: Any) -> None:
 
 @inline
 def importance_keys(x: Any, n: int, prepared: Any, keys: Any) -> None:
-    """As :func:`magnitude_keys` for |x| × prepared."""
+    """As :func:`magnitude_keys` for |x| × prepared, which is negative only by rounding, or a NaN of either sign."""
     for i in range(n):
-        keys[i] = np.float32(abs(x[i]) * prepared[i]).view(np.uint32)
+        keys[i] = np.float32(abs(abs(x[i]) * prepared[i])).view(np.uint32)
 
 
 @inline
