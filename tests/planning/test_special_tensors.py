@@ -10,7 +10,10 @@ import pytest
 
 import stockpot as sp
 from files import read_model, write_model
+from given import forms, takes
+from given import merged as merge_of
 from reference import cast_once, weights, widened
+from stockpot.methods.declare import Base, Elementwise
 from stockpot.methods.registry import METHODS
 
 EMBED, HEAD, LAYER = "model.embed_tokens.weight", "lm_head.weight", "model.layers.0.w"
@@ -27,6 +30,9 @@ def language_model(seed, *, head=None, code="F32", **more):
     if head is not None:
         arrays[HEAD] = arrays[EMBED] if head == "same" else weights(rng, (6, 4), code)
     return arrays | more
+
+
+FORMS = [f for f in forms() if isinstance(f.method.family, Elementwise)]
 
 
 def merges(base, a, b):
@@ -54,7 +60,15 @@ def merges(base, a, b):
         "wsm": sp.wsm(base, a, b),
         "ema": sp.ema(base, a, b, decay=0.5),
         "merge of merges": sp.linear(base + sp.ties(a - base), sp.slerp(base, b, t=0.5)),
+        **{str(form): elementwise(form, base, a, b) for form in FORMS},
     }
+
+
+def elementwise(form, base, a, b):
+    """An elementwise method on as many of two models as it takes; a density that drops something."""
+    share = {"density": 0.5} if takes(form.method, "density") else {}
+    models = [a, b][: form.method.at_most] if form.method.base is Base.REQUIRED else [base, a, b]
+    return merge_of(form.method, base, models, **share, **form.parameters)
 
 
 KINDS = list(merges(*(sp.open({"w": np.ones(1)}, name=n) for n in "xyz")))
@@ -62,7 +76,7 @@ KINDS = list(merges(*(sp.open({"w": np.ones(1)}, name=n) for n in "xyz")))
 
 def test_every_method_is_among_them():
     """What is promised here is tested with each registered method."""
-    assert set(METHODS) <= set(KINDS)
+    assert set(METHODS) <= set(KINDS) | {form.method.name for form in FORMS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
