@@ -83,8 +83,7 @@ def test_della_keeps_by_rank():
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.29, 0.5, 1.0])
 @pytest.mark.parametrize("apart", [1.0, 1e-4])
 def test_sce_counts_in_float32_and_knows_no_small_energies(share, apart):
-    """mergekit keeps ⌊float32(n × share)⌋ entries, takes equal weights below a mean square of 1e-6, and a divisor of
-    at least 1e-6."""
+    """mergekit keeps ⌊float32(n × share)⌋ entries, and takes equal weights and divisors from 1e-6 down."""
     base, tuned = arrays(3, apart=apart)
     tuned[0] = base + 1e-6 * (tuned[0] - base)
     made, ds = merge(sp.sce, base, tuned, select_topk=share)
