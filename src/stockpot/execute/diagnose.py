@@ -13,7 +13,7 @@ from stockpot.errors import ExecutionError, Problem
 from stockpot.planning.blocks import BLOCK
 from stockpot.planning.model import Operand, Read, Step, reads
 
-__all__ = ["alike", "explain", "mend"]
+__all__ = ["alike", "damage", "explain", "mend"]
 
 
 def explain(
@@ -28,6 +28,11 @@ def explain(
 
     ``step`` is the step that it is the source of, if any.
     """
+    return damage(node, reader, start, n) or _overflow(node, step)
+
+
+def damage(node: Operand, reader: PayloadReader, start: int = 0, n: int | None = None) -> ExecutionError | None:
+    """The error for the first NaN that ``node`` reads, else for an infinity; None where there is neither."""
     worst: ExecutionError | None = None
     for read in reads(node):
         stop = read.ref.elements if n is None or read.ref.shape != _shape(node) else start + n
@@ -42,7 +47,7 @@ def explain(
                 if word == "NaN":
                     return error
                 worst = worst or error
-    return worst or _overflow(node, step)
+    return worst
 
 
 def _shape(node: Operand) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from stockpot.checkpoint.reader import PayloadReader
-from stockpot.execute.diagnose import explain
+from stockpot.execute.diagnose import alike, damage, explain
 from stockpot.execute.evaluate import Evaluator, NotFiniteError, Phase, Tick
 from stockpot.execute.evaluators import evaluator_of
 from stockpot.execute.workspace import Workspace
@@ -119,12 +119,7 @@ def _counted_over(phase: Phase, moved: Callable[[int], None], survey: Survey, re
 
 
 def _found(survey: Survey, reader: PayloadReader) -> Exception:
-    """The error of the first member that holds a number that is not finite."""
-    worst: Exception | None = None
-    for node in survey.members.values():
-        error = explain(node, reader)
-        if any(p.file is not None for p in error.problems):
-            return error
-        worst = worst or error
-    assert worst is not None
-    return worst
+    """The error of the first member that holds a number that is not finite and that not all its models share."""
+    members = list(survey.members.values())
+    found = (damage(node, reader) for node in members if not alike(node, reader))
+    return next((error for error in found if error is not None), None) or explain(members[0], reader)
