@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import stockpot as sp
+from given import companions, required
 from stockpot import functions
 from stockpot.errors import ExpressionError
 from stockpot.expression import Linear, apply
@@ -13,6 +14,11 @@ from stockpot.methods.declare import REQUIRED, Base, Law, Space
 from stockpot.methods.registry import METHODS, method_named
 
 A, B, C = (sp.open({"w": np.ones(2)}, name=name) for name in "abc")
+
+
+def needs_of(method, count=1):
+    """What a method with ``count`` models cannot do without."""
+    return {**required(method), **companions(method, {"w": (2,)}, count)}
 
 
 def problem_of(build):
@@ -72,19 +78,19 @@ def test_a_mistyped_name_is_answered_with_the_nearest():
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
 def test_the_number_of_models_is_checked(method):
     """Too few or too many models are refused by name and number."""
-    needed = {p.python_name: 1.0 for p in method.parameters if p.default is REQUIRED}
+    needed = needs_of(method)
     model = A - B if method.on == "delta" else A
     counts = [method.at_least - 1] + ([method.at_most + 1] if method.at_most else [])
     for count in counts:
         with pytest.raises(ExpressionError, match=rf"{method.name} takes .* models.*, not {count}"):
-            apply(method, [model] * count, needed)
+            apply(method, [model] * count, {**needed, **companions(method, {"w": (2,)}, count)})
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
 def test_the_space_of_the_models_is_checked(method):
     """A model where a difference is wanted (or the reverse, or both together) is refused, with the fix."""
-    needed = {p.python_name: 1.0 for p in method.parameters if p.default is REQUIRED}
     count = max(2, method.at_least) if method.at_most != 1 else 1
+    needed = needs_of(method, count)
     wrong = [A] * count if method.on == "delta" else [A - B] * count
     if method.on == "either":
         if count == 1:
@@ -100,9 +106,9 @@ def test_the_space_of_the_models_is_checked(method):
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
 def test_parameters_are_checked(method):
     """Unknown, missing, out of range, not finite, or too few values: each is refused by the parameter's name."""
-    needed = {p.python_name: 1.0 for p in method.parameters if p.default is REQUIRED}
     model = A - B if method.on == "delta" else A
     models = [model] * max(method.at_least, 2 if method.at_most != 1 else 1)
+    needed = needs_of(method, len(models))
     with pytest.raises(ExpressionError, match="has no parameter 'wieght'"):
         apply(method, models, {**needed, "wieght": 1})
     for p in method.parameters:
@@ -127,9 +133,9 @@ def test_parameters_are_checked(method):
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
 def test_words_and_whole_numbers_are_checked(method):
     """A choice must be one of its words and a count must be whole; the error says what it may be."""
-    needed = {p.python_name: 1.0 for p in method.parameters if p.default is REQUIRED}
     model = A - B if method.on == "delta" else A
     models = [model] * max(method.at_least, 1)
+    needed = needs_of(method, len(models))
     for p in method.parameters:
         name = p.python_name
         if p.kind == "choice":

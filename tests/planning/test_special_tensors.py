@@ -10,8 +10,10 @@ import pytest
 
 import stockpot as sp
 from files import read_model, write_model
+from given import forms, takes
+from given import merged as merge_of
 from reference import cast_once, weights, widened
-from stockpot.methods.declare import REQUIRED
+from stockpot.methods.declare import Base, Elementwise
 from stockpot.methods.registry import METHODS
 
 EMBED, HEAD, LAYER = "model.embed_tokens.weight", "lm_head.weight", "model.layers.0.w"
@@ -28,6 +30,9 @@ def language_model(seed, *, head=None, code="F32", **more):
     if head is not None:
         arrays[HEAD] = arrays[EMBED] if head == "same" else weights(rng, (6, 4), code)
     return arrays | more
+
+
+FORMS = [f for f in forms() if isinstance(f.method.family, Elementwise)]
 
 
 def merges(base, a, b):
@@ -54,39 +59,24 @@ def merges(base, a, b):
         "lm_cocktail": sp.lm_cocktail(base, a, b, loss=[1.0, 2.0, 3.0]),
         "wsm": sp.wsm(base, a, b),
         "ema": sp.ema(base, a, b, decay=0.5),
-        **more_merges(base, a, b),
         "merge of merges": sp.linear(base + sp.ties(a - base), sp.slerp(base, b, t=0.5)),
+        **{str(form): elementwise(form, base, a, b) for form in FORMS},
     }
 
 
-def more_merges(base, a, b):
-    """The methods whose parameters need no thought here: defaults, models as companions, no Gram matrices."""
-    needed = {"t": 0.5, "task": 1}
-    own = {"fisher": [base, a, b], "mask": [a, b], "gram": [sp.open({}, name="none")] * 3}
-    found = {}
-    for name in MORE:
-        method = METHODS[name]
-        models = [a - base, b - base][: method.at_most] if method.on == "delta" else [base, a, b]
-        given = {p.name: needed[p.name] for p in method.parameters if p.default is REQUIRED}
-        given |= {c.name: own[c.name] for c in method.companions if c.required}
-        made = getattr(sp, name)(*models, **given)
-        found[name] = base + made if method.on == "delta" and method.gives is None else made
-    return found
+def elementwise(form, base, a, b):
+    """An elementwise method on as many of two models as it takes; a density that drops something."""
+    share = {"density": 0.5} if takes(form.method, "density") else {}
+    models = [a, b][: form.method.at_most] if form.method.base is Base.REQUIRED else [base, a, b]
+    return merge_of(form.method, base, models, **share, **form.parameters)
 
-
-MORE = (
-    *("della", "della_linear", "breadcrumbs", "breadcrumbs_ties", "magnitude_prune", "random_prune", "sce", "pcb"),
-    *("consensus", "tall_mask", "emr", "emr_task", "emr_mask", "masked", "ram", "ramplus_tl", "magmax", "nearswap"),
-    *("arcee_fusion", "fisher", "tsv_m", "iso_c", "iso_cts", "cart", "wudi", "regmean", "opcm", "subspace_boosting"),
-    "low_rank",
-)
 
 KINDS = list(merges(*(sp.open({"w": np.ones(1)}, name=n) for n in "xyz")))
 
 
 def test_every_method_is_among_them():
     """What is promised here is tested with each registered method."""
-    assert set(METHODS) <= set(KINDS)
+    assert set(METHODS) <= set(KINDS) | {form.method.name for form in FORMS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -218,20 +208,8 @@ def test_buffers_that_not_every_model_stores_are_copied_and_noted(name):
     assert not sp.plan(both).notes
 
 
-UNSETTLED = (
-    *("pcb", "emr_task", "emr_mask", "masked", "arcee_fusion", "fisher", "tsv_m", "iso_c", "iso_cts", "cart", "wudi"),
-    *("opcm", "subspace_boosting", "low_rank"),
-)
-"""Methods whose statistics, companions or matrices do not leave infinities out that all models share: an error, and
-arcee_fusion does not end."""
-
-later = pytest.mark.xfail(run=False, reason="shared infinities are not left out of statistics and matrices")
-
-
 @pytest.mark.parametrize("code", ["F64", "F32", "BF16", "F16", "F8_E5M2"])
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=later) if k in UNSETTLED else k for k in KINDS if k != "passthrough"]
-)
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "passthrough"])
 def test_masks_of_infinities_that_all_models_share_survive(kind, code):
     """A causal mask stored with -inf in every model is that mask in the result, beside the merged weights."""
     mask = np.triu(np.full((5, 5), -np.inf), 1).astype(cast_once(0.0, code).dtype)

@@ -63,7 +63,7 @@ class Combination(Evaluator):
 
         def run(block: int, space: Workspace, _: Tick) -> None:
             _place, member, start, n = population.at(block)
-            part = member.products(start, n, space)
+            part = population.part(member, member.products(start, n, space))
             if axis == "row":
                 parts[block] = part
             else:
@@ -75,6 +75,7 @@ class Combination(Evaluator):
                 total = np.concatenate([parts[block] for block in range(population.blocks)])
             elif axis == "column":
                 total = np.moveaxis(total, -1, 0)
+            total = population.settled(_mirrored(total))
             for member in members:
                 member.settle_factors(total, population.elements)
 
@@ -89,7 +90,7 @@ class Combination(Evaluator):
             gram.gram_columns(raw, self.codes, n // self.length, self.length, self.base, self.count, part, scratch)
             return part
         groups = n // self.length if self.axis == "row" else 1
-        part = np.empty((groups, self.count, self.count))
+        part = np.zeros((groups, self.count, self.count))
         gram.gram_rows(raw, self.codes, groups, n // groups, self.base, self.count, part, scratch)
         return part
 
@@ -103,9 +104,7 @@ class Combination(Evaluator):
         return line(resolved) if line is not None and length == 1 and not resolved.compat else None
 
     def settle_factors(self, total: npt.NDArray[np.float64], elements: int) -> None:
-        """Coefficients from the inner products of all ``elements``, of which the upper half is filled."""
-        upper = np.triu(np.ones((self.count, self.count)), 1) > 0
-        total = self.settled(np.where(upper.T, np.swapaxes(total, 1, 2), total))
+        """Coefficients from the inner products of all ``elements``."""
         alone = self._alone(elements)
         factors = self.solve(total) if alone is None else np.tile(alone, (len(total), 1))
         if self.axis == "tensor":
@@ -160,3 +159,9 @@ class Combination(Evaluator):
                 scratch,
             )
         )
+
+
+def _mirrored(products: Floats) -> Floats:
+    """Inner products of which only the upper half is filled, with both halves."""
+    upper = np.triu(np.ones(products.shape[1:]), 1) > 0
+    return np.where(upper.T, np.swapaxes(products, 1, 2), products)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,7 +13,7 @@ from stockpot.errors import ExecutionError, Problem
 from stockpot.planning.blocks import BLOCK
 from stockpot.planning.model import Operand, Read, Step, reads
 
-__all__ = ["alike", "explain", "mend"]
+__all__ = ["alike", "damage", "explain", "mend"]
 
 
 def explain(
@@ -26,6 +28,11 @@ def explain(
 
     ``step`` is the step that it is the source of, if any.
     """
+    return damage(node, reader, start, n) or _overflow(node, step)
+
+
+def damage(node: Operand, reader: PayloadReader, start: int = 0, n: int | None = None) -> ExecutionError | None:
+    """The error for the first NaN that ``node`` reads, else for an infinity; None where there is neither."""
     worst: ExecutionError | None = None
     for read in reads(node):
         stop = read.ref.elements if n is None or read.ref.shape != _shape(node) else start + n
@@ -40,16 +47,25 @@ def explain(
                 if word == "NaN":
                     return error
                 worst = worst or error
-    return worst or _overflow(node, step)
+    return worst
 
 
 def _shape(node: Operand) -> tuple[int, ...]:
     return node.ref.shape if isinstance(node, Read) else node.shape
 
 
+def _models(operand: Operand) -> Iterator[Read]:
+    """Every stored tensor below ``operand`` that is merged: companions, which are other things, left out."""
+    if isinstance(operand, Read):
+        yield operand
+        return
+    for child in (*operand.inputs, *(() if operand.base is None else (operand.base,))):
+        yield from _models(child)
+
+
 def alike(operand: Operand, reader: PayloadReader) -> bool:
     """Whether all stored tensors below ``operand`` hold the same values, NaN nowhere: a mask, not weights."""
-    stored = [r for r in reads(operand) if r.ref.shape == _shape(operand)]
+    stored = [r for r in _models(operand) if r.ref.shape == _shape(operand)]
     first, *others = stored
     for start in range(0, first.ref.elements, BLOCK):
         n = min(BLOCK, first.ref.elements - start)
@@ -68,7 +84,7 @@ def mend(step: Step, out: npt.NDArray[np.uint8], reader: PayloadReader, start: i
     result = out[: n * step.dtype.itemsize].view(np.dtype(step.dtype.numpy))
     wrong = ~np.isfinite(_as_float64(out[: n * step.dtype.itemsize], step.dtype))
     shared: npt.NDArray[np.float64] | None = None
-    for read in reads(step.source):
+    for read in _models(step.source):
         if read.ref.shape != step.shape:
             continue
         values = _values(read, reader, start, n)[wrong]

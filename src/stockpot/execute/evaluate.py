@@ -115,6 +115,11 @@ class Evaluator:
             raise NotFiniteError
         return np.where(finite, sums, 1.0)
 
+    def shared(self, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """``sums`` over some of the elements; a mask of infinities that all inputs share adds nothing."""
+        finite = np.isfinite(sums)
+        return sums if np.all(finite) or not alike(self.node, self._reader) else np.where(finite, sums, 0.0)
+
     def gather(self, start: int, n: int, space: Workspace) -> Bytes:
         """The bytes of all inputs, then companions, then the base; one row each."""
         raw = space.take(("raw", self.height), (len(self._children), n * self._width), np.uint8)

@@ -24,7 +24,7 @@ from stockpot.execute.matrices import one_thread
 from stockpot.execute.receipt import RECEIPT_NAME, make_receipt
 from stockpot.execute.schedule import run_all
 from stockpot.execute.step import Sink, step_phases
-from stockpot.execute.survey import survey_phases
+from stockpot.execute.survey import grids_of, survey_phases
 from stockpot.planning.build import beside
 from stockpot.planning.model import Plan, Step
 
@@ -106,9 +106,10 @@ def _run(plan: Plan, sink: Sink, progress: Progress | None) -> dict[str, str]:
 
     with PayloadReader() as reader:
         settled: dict[tuple[int, str], Evaluator] = {}
+        grids = grids_of(plan)
         with one_thread():
             for survey in plan.surveys:
-                run_all(iter((survey_phases(survey, reader, settled, count),)), plan.cost.threads, poll)
+                run_all(iter((survey_phases(survey, reader, settled, count, grids),)), plan.cost.threads, poll)
             runs: Iterator[Iterator[Phase]] = (
                 step_phases(step, reader, sink, finished, count, settled) for step in plan.steps
             )

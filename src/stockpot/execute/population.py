@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Generic, TypeVar
 
-from stockpot.execute.evaluate import Evaluator
+import numpy as np
+import numpy.typing as npt
+
+from stockpot.execute.evaluate import Evaluator, NotFiniteError
 
 __all__ = ["Population"]
 
@@ -53,6 +56,22 @@ class Population(Generic[E]):
         place = bisect_right(self._first, block) - 1
         member = self.members[place]
         return (place, member, *member.grid.block(block - self._first[place]))
+
+    def part(self, member: E, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """``sums`` over a block of a member, as they are added up: in a whole model, masks are left out."""
+        return sums if len(self.members) == 1 else member.shared(sums)
+
+    def settled(self, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """``sums`` over all members, finite.
+
+        Raises:
+            NotFiniteError: when an input holds a NaN, or an infinity that not all have.
+        """
+        if len(self.members) == 1:
+            return self.members[0].settled(sums)
+        if not np.all(np.isfinite(sums)):
+            raise NotFiniteError
+        return sums
 
     def sample(self, *, whole_blocks: bool) -> Iterator[tuple[E, int, int]]:
         """Ranges spread over all elements; whole blocks where inputs are themselves computed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import fsum
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +47,8 @@ class _Member(Protocol):
 
     def settled(self, sums: Floats) -> Floats: ...
 
+    def shared(self, sums: Floats) -> Floats: ...
+
     def put(self, place: int, op: Operation) -> None: ...
 
     def cut(self, place: int, cuts: tuple[Cut, ...], first_block: int) -> None: ...
@@ -78,11 +81,11 @@ def _sum_phase(population: Population[_Member], place: int, number: int) -> Phas
 
     def run(block: int, space: Workspace, _: Tick) -> None:
         _place, member, start, n = population.at(block)
-        part = member.measure(start, n, space, place, counts=need.counts)
+        part = population.part(member, member.measure(start, n, space, place, counts=need.counts))
         sums.add(block, part / member.grid.elements if need.means else part)
 
     def finish() -> None:
-        total = population.members[0].settled(np.broadcast_to(sums.total, (population.members[0].count, codes.COLUMNS)))
+        total = population.settled(np.broadcast_to(sums.total, (population.members[0].count, codes.COLUMNS)))
         for member in population.members:
             own = _need(member, place, number)
             assert isinstance(own, Sums)
@@ -100,11 +103,8 @@ class _Search:
         need = self._need(first)
         self._kind, self._values = need.kind, need.then is not None
         self._stored = place == 0 and need.kind == codes.MAGNITUDES
-        wanted: dict[int, float] = {}
-        for member in population.members:
-            for s, (row, share) in enumerate(self._need(member).wanted(member.grid.elements)):
-                wanted[s] = wanted.get(s, 0.0) + share
-                del row
+        needs = [self._need(member) for member in population.members]
+        wanted = _wanted(needs, [member.grid.elements for member in population.members])
         self._sources = np.array([row for row, _ in need.wanted(first.grid.elements)], np.int64)
         capacity = CAPACITY if len(population.members) == 1 else CAPACITY_OF_A_MODEL
         elements = population.elements
@@ -117,7 +117,7 @@ class _Search:
                 ceiling=0xFFFFFFFF if need.kind == codes.SCORES else codes.NOTHING,
                 exact=self._values,
             )
-            for s, share in wanted.items()
+            for s, share in enumerate(wanted)
         ]
 
     def _need(self, member: _Member) -> Ranks:
@@ -197,6 +197,13 @@ class _Search:
                     search.settle()
 
         return Phase("select", self._population.blocks, run, finish)
+
+
+def _wanted(needs: Sequence[Ranks], sizes: Sequence[int]) -> list[float]:
+    """What each search wants of all tensors: of their elements together where they want alike, else added up."""
+    together = {need.wanted(sum(sizes)) for need in needs}
+    parts = list(together) if len(together) == 1 else [n.wanted(size) for n, size in zip(needs, sizes, strict=True)]
+    return [fsum(share for _, share in column) for column in zip(*parts, strict=True)]
 
 
 def _nothing() -> None:

@@ -118,7 +118,7 @@ def drop_ranked(x: Any, n: int, words: Any, chances: Any, factor: float, divides
 def elect_as(x: Any, n: int, leader: Any, factor: float) -> None:
     """Keeps x, times ``factor``, where its sign is that of ``leader`` (0 counts as +)."""
     for i in range(n):
-        x[i] = agreeing(x[i], leader[i]) * factor
+        x[i] = agreeing(x[i], leader[i]) * factor + leader[i] * 0.0  # NaN and infinity are noticed
 
 
 @inline
@@ -346,9 +346,9 @@ def magnitude_keys(x: Any, n: int, keys: Any) -> None:
 
 @inline
 def importance_keys(x: Any, n: int, prepared: Any, keys: Any) -> None:
-    """As :func:`magnitude_keys` for |x| × prepared."""
+    """As :func:`magnitude_keys` for |x| × prepared, which is negative only by rounding, or a NaN of either sign."""
     for i in range(n):
-        keys[i] = np.float32(abs(x[i]) * prepared[i]).view(np.uint32)
+        keys[i] = np.float32(abs(abs(x[i]) * prepared[i])).view(np.uint32)
 
 
 @inline

@@ -125,9 +125,12 @@ class ApplyView(Merged):
         )
 
     def members(self) -> dict[str, Compute]:
-        """What a statistic of the whole model is taken over, by tensor name; tied tensors once."""
+        """What a statistic of the whole model is taken over, by tensor name; tied tensors once.
+
+        In the order of the names, since that of the tensors depends on how a model is cut into files.
+        """
         found: dict[str, Compute] = {}
-        for name in self.names:
+        for name in sorted(self.names):
             operand = self.lower(name)
             if isinstance(operand, Compute) and operand.group == self._group:
                 found.setdefault(operand.key[0], operand)

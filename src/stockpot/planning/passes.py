@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from stockpot.errors import Problem
 from stockpot.methods.declare import Elementwise, Span
-from stockpot.methods.elementwise.program import assemble
+from stockpot.methods.elementwise.program import Program, assemble
 from stockpot.planning.lowering import ApplyView
 from stockpot.planning.model import Compute, Operand, Read, Survey
 from stockpot.planning.views import Context
@@ -51,7 +51,9 @@ def check_numbers(source: Operand, name: str, context: Context) -> bool:
             if not family.gram:
                 family.coefficients(None, source.resolved)
         elif isinstance(family, Elementwise):
-            assemble(family.build(source.resolved), len(source.inputs))
+            program = assemble(family.build(source.resolved), len(source.inputs))
+            if source.base is None:
+                _check_base(program, source)
     except ValueError as error:
         context.problem(f"{source.method.name}: {error}", tensor=name, line=source.line)
         return False
@@ -67,11 +69,37 @@ def surveys_of(context: Context) -> tuple[Survey, ...]:
         fine = bool(members)
         for name, member in members.items():
             fine &= check_numbers(member, name, context)
-        if not fine:
+        if not fine or not _alike(list(members.values()), context):
             continue
         passes = _surveyed(list(members.values()))
         found.append(Survey(number, view.node.method.name, view.node.line, members, passes))
     return tuple(found)
+
+
+def _check_base(program: Program, source: Compute) -> None:
+    """What compares with the base itself needs differences to a single one."""
+    divergence = any(op.prepare == "divergence" for op in program.operations)
+    companions = source.method.companions if source.method is not None else ()
+    given = source.resolved.companions if source.resolved is not None else ()
+    if divergence or any(c.delta and c.name in given for c in companions):
+        raise ValueError("its inputs must be differences to one base: model - base")
+
+
+def _alike(members: Sequence[Compute], context: Context) -> bool:
+    """Whether all members take the same statistics, so that they can be taken together; reported where not."""
+    if len({_statistics(m) for m in members}) == 1:
+        return True
+    message = f"{members[0].name}: with scope: model, whether to rescale or normalize cannot differ between tensors"
+    context.problem(message, line=members[0].line, fix="give one value for all tensors, or scope: tensor")
+    return False
+
+
+def _statistics(member: Compute) -> tuple[tuple[int, type], ...]:
+    """Place and kind of every statistic of a program."""
+    if member.method is None or member.resolved is None or not isinstance(member.method.family, Elementwise):
+        return ()
+    operations = assemble(member.method.family.build(member.resolved), len(member.inputs)).operations
+    return tuple((place, type(need)) for place, op in enumerate(operations) for need in op.needs)
 
 
 def _surveyed(members: Sequence[Compute]) -> int:

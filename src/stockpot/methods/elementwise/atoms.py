@@ -78,14 +78,13 @@ class Band:
 
     def wanted(self, elements: int) -> tuple[tuple[int, float], ...]:
         """For each model how many entries are kept or above the band, then how many are above it."""
-        kept = [d * elements for d in self.density]
-        above = [min(g * elements, elements - k) for g, k in zip(self.gamma, kept, strict=True)]
-        outer = [self._count(k) + self._count(a) for k, a in zip(kept, above, strict=True)]
-        both = [*outer, *map(self._count, above)]
-        return tuple((i % len(kept), float(count)) for i, count in enumerate(both))
+        kept = [self._count(d * elements) for d in self.density]
+        above = [min(self._count(g * elements), elements - k) for g, k in zip(self.gamma, kept, strict=True)]
+        outer = [k + a for k, a in zip(kept, above, strict=True)]
+        return tuple((i % len(kept), float(count)) for i, count in enumerate((*outer, *above)))
 
-    def _count(self, wanted: float) -> float:
-        return float(int(wanted) if self.rounding == "down" else int(wanted + 0.5))
+    def _count(self, wanted: float) -> int:
+        return int(wanted) if self.rounding == "down" else int(wanted + 0.5)
 
     def whole(self, _search: int, wanted: float, elements: int) -> int:
         """``wanted`` is whole already."""

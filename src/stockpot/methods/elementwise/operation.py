@@ -23,7 +23,8 @@ class Ranks:
 
     Args:
         wanted: (number of elements) → for each search the row of keys it looks at and how many of the
-            largest are meant, as a real number. Over a model these numbers are added up.
+            largest are meant, as a real number. Over a model it is asked for all elements at once, or, where
+            tensors differ in their parameters, for each tensor, and these numbers are added up.
         whole: (search, that number, number of elements) → the rank, 1 being the largest; 0 means none.
         kind: What is ranked, of :mod:`stockpot.kernels.codes`.
         then: (operation, values of shape (searches,)) → operation, for values that become numbers; None

@@ -59,7 +59,7 @@ TIES = Method(
         "The official code keeps one entry more than density asks for, and all that equal the smallest one kept; here "
         "exactly round(density * n) are kept, ties by index. It gives a sum of zero the model's majority sign; here +.",
         "With scope: model, a density that varies over tensors gives one threshold, which keeps as many entries as the "
-        "tensors' shares add up to.",
+        "tensors' shares add up to; of equal magnitudes those of the first tensor by name are kept first.",
     ),
     scaled=True,
 )

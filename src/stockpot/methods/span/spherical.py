@@ -18,7 +18,7 @@ _SHOEMAKE_1985 = Citation(
 _NUSLERP = Citation(
     "Charles Goddard and Shamane Siriwardhana and Malikeh Ehghaghi and Luke Meyers and Vladimir Karpukhin and "
     "Brian Benedict and Mark McQuade and Jacob Solawetz",
-    "Arcee's MergeKit: a toolkit for merging large language models",
+    "Arcee's MergeKit: A Toolkit for Merging Large Language Models",
     2024,
     "arXiv:2403.13257",
     "section 3 (slerp), on task vectors",
