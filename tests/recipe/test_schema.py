@@ -48,9 +48,8 @@ def test_parameters_are_described_for_each_method(method) -> None:
     properties = json_schema()["$defs"]["form_parameters"]["properties"]
     for p in method.parameters:
         lines = properties[p.name]["description"].split("\n")
-        own = [line for line in lines if line.endswith(p.doc)]
-        assert len(own) == 1
-        assert len(lines) == 1 or method.name in own[0].removesuffix(f": {p.doc}").split(", ")
+        owners = [line.removesuffix(f": {p.doc}").split(", ") for line in lines if line.endswith(f": {p.doc}")]
+        assert lines == [p.doc] or [method.name in names for names in owners] == [True]
     for c in method.companions:
         assert properties[c.name]["description"] == f"{method.name}: {c.doc}"
 
