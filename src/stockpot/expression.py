@@ -271,8 +271,8 @@ class Cast(Expression):
         return (self.of,)
 
 
-def leaves(expression: Expression) -> tuple[Leaf, ...]:
-    """Every leaf once, in the order in which they appear."""
+def leaves(expression: Expression, *, companions: bool = True) -> tuple[Leaf, ...]:
+    """Every leaf once, in the order in which they appear; without those below ``companions`` on demand."""
     found: dict[tuple[str, str | None, int], Leaf] = {}
 
     seen: set[int] = set()
@@ -283,7 +283,7 @@ def leaves(expression: Expression) -> tuple[Leaf, ...]:
         seen.add(id(node))
         if isinstance(node, Leaf):
             found.setdefault(node.key, node)
-        for child in node.children:
+        for child in node.inputs if isinstance(node, Apply) and not companions else node.children:
             walk(child)
 
     walk(expression)
@@ -432,7 +432,7 @@ def _range(method: Method, parameter: Parameter, setting: Setting) -> list[Probl
         if parameter.kind == "int" and number != int(number):
             message = f"{method.name}: {parameter.name} = {number:g} is not a whole number"
             return [Problem(message, line=setting.line, fix=f"write {round(number)}")]
-        low, high = parameter.low, parameter.high
+        low, high = (0.0, 1.0) if parameter.kind == "bool" else (parameter.low, parameter.high)
         too_low = low is not None and (number < low or (parameter.open_low and number == low))
         if too_low or (high is not None and number > high):
             left = "(" if parameter.open_low else "["

@@ -19,6 +19,7 @@ __all__ = [
     "arcee_fusion",
     "breadcrumbs",
     "breadcrumbs_ties",
+    "cart",
     "consensus",
     "cosine_weighted",
     "dare_linear",
@@ -31,10 +32,13 @@ __all__ = [
     "emr_task",
     "fisher",
     "geometric_median",
+    "iso_c",
+    "iso_cts",
     "karcher",
     "linear",
     "lines",
     "lm_cocktail",
+    "low_rank",
     "magmax",
     "magnitude_prune",
     "masked",
@@ -42,20 +46,25 @@ __all__ = [
     "multislerp",
     "nearswap",
     "nuslerp",
+    "opcm",
     "passthrough",
     "pcb",
     "perpendicular",
     "ram",
     "ramplus_tl",
     "random_prune",
+    "regmean",
     "sce",
     "slerp",
+    "subspace_boosting",
     "tall_mask",
     "task_arithmetic",
     "ties",
+    "tsv_m",
     "warp",
     "wise_ft",
     "wsm",
+    "wudi",
 ]
 
 
@@ -113,6 +122,7 @@ def _documented(method: Method) -> str:
 arcee_fusion = MethodFunction(METHODS["arcee_fusion"])
 breadcrumbs = MethodFunction(METHODS["breadcrumbs"])
 breadcrumbs_ties = MethodFunction(METHODS["breadcrumbs_ties"])
+cart = MethodFunction(METHODS["cart"])
 consensus = MethodFunction(METHODS["consensus"])
 cosine_weighted = MethodFunction(METHODS["cosine_weighted"])
 dare_linear = MethodFunction(METHODS["dare_linear"])
@@ -125,10 +135,13 @@ emr_mask = MethodFunction(METHODS["emr_mask"])
 emr_task = MethodFunction(METHODS["emr_task"])
 fisher = MethodFunction(METHODS["fisher"])
 geometric_median = MethodFunction(METHODS["geometric_median"])
+iso_c = MethodFunction(METHODS["iso_c"])
+iso_cts = MethodFunction(METHODS["iso_cts"])
 karcher = MethodFunction(METHODS["karcher"])
 linear = MethodFunction(METHODS["linear"])
 lines = MethodFunction(METHODS["lines"])
 lm_cocktail = MethodFunction(METHODS["lm_cocktail"])
+low_rank = MethodFunction(METHODS["low_rank"])
 magmax = MethodFunction(METHODS["magmax"])
 magnitude_prune = MethodFunction(METHODS["magnitude_prune"])
 masked = MethodFunction(METHODS["masked"])
@@ -136,17 +149,22 @@ model_stock = MethodFunction(METHODS["model_stock"])
 multislerp = MethodFunction(METHODS["multislerp"])
 nearswap = MethodFunction(METHODS["nearswap"])
 nuslerp = MethodFunction(METHODS["nuslerp"])
+opcm = MethodFunction(METHODS["opcm"])
 passthrough = MethodFunction(METHODS["passthrough"])
 pcb = MethodFunction(METHODS["pcb"])
 perpendicular = MethodFunction(METHODS["perpendicular"])
 ram = MethodFunction(METHODS["ram"])
 ramplus_tl = MethodFunction(METHODS["ramplus_tl"])
 random_prune = MethodFunction(METHODS["random_prune"])
+regmean = MethodFunction(METHODS["regmean"])
 sce = MethodFunction(METHODS["sce"])
 slerp = MethodFunction(METHODS["slerp"])
+subspace_boosting = MethodFunction(METHODS["subspace_boosting"])
 tall_mask = MethodFunction(METHODS["tall_mask"])
 task_arithmetic = MethodFunction(METHODS["task_arithmetic"])
 ties = MethodFunction(METHODS["ties"])
+tsv_m = MethodFunction(METHODS["tsv_m"])
 warp = MethodFunction(METHODS["warp"])
 wise_ft = MethodFunction(METHODS["wise_ft"])
 wsm = MethodFunction(METHODS["wsm"])
+wudi = MethodFunction(METHODS["wudi"])

@@ -13,6 +13,7 @@ from stockpot.methods import registry
 from stockpot.methods.bibtex import bibliography
 from stockpot.methods.declare import SCOPE, Companion
 from stockpot.methods.document import document
+from stockpot.methods.pieces import PIECES
 from stockpot.methods.registry import METHODS
 
 
@@ -40,7 +41,18 @@ def test_the_list_is_by_family_with_aliases(capsys):
     assert lines.index("Element by element") < lines.index(next(line for line in lines if line.startswith("  ties ")))
     assert any(line.startswith("  linear, average ") for line in lines)
     listed = [line.split()[0].rstrip(",") for line in lines if line.startswith("  ")]
-    assert sorted(listed) == sorted(METHODS)
+    assert sorted(listed) == sorted([*METHODS, *PIECES])
+    assert lines.index("Steps (merge_method: steps)") < lines.index(next(x for x in lines if x.startswith("  trim ")))
+
+
+@pytest.mark.parametrize("piece", PIECES.values(), ids=lambda p: p.name)
+def test_one_step_is_explained(piece, capsys):
+    """What it does, and each of its parameters with its meaning."""
+    code, text = run(capsys, piece.name)
+    assert code == 0
+    assert text.startswith(f"step {piece.name}: {piece.doc}\n")
+    assert [line.split()[0] for line in text.splitlines()[2:]] == [p.name for p in piece.parameters]
+    assert all(p.doc in text for p in piece.parameters)
 
 
 def test_one_method_is_explained(rich, capsys):
@@ -86,7 +98,7 @@ def test_cite_all(capsys):
     text = run(capsys, "--cite")[1]
     keys = [line.removeprefix("@misc{") for line in text.splitlines() if line.startswith("@")]
     assert keys == sorted(set(keys))
-    assert len(keys) == len({m.cites.title for m in METHODS.values()}) < len(METHODS)
+    assert len(keys) == len({m.cites.title.casefold() for m in METHODS.values()}) < len(METHODS)
 
 
 def test_markdown(capsys):

@@ -27,6 +27,7 @@ from stockpot.methods.document import (
     title_of,
     values_of,
 )
+from stockpot.methods.pieces import PIECES
 from stockpot.methods.registry import METHODS
 from stockpot.recipe.parse import parse_recipe
 from stockpot.recipe.schema import json_schema
@@ -98,7 +99,20 @@ def test_calls_build(text):
 def test_every_method_has_examples():
     """One recipe, one call and one reference per method, no more."""
     for language in ("yaml", "python", "bibtex", "text"):
-        assert len(fenced(language)) == len(METHODS)
+        assert len(fenced(language)) == len(METHODS) + (language in ("yaml", "python"))  # and a chain of steps
+
+
+def test_every_step_is_told():
+    """A row with what the step does and what it takes, defaults and ranges included."""
+    table = PAGE[PAGE.index("## Steps") :].split("###")[0].replace("\\", "")
+    for piece in PIECES.values():
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{piece.name}` |"))
+        assert piece.doc in row
+        for p in piece.parameters:
+            default = "required" if p.default is REQUIRED else f"default {p.default}".lower().removesuffix(".0")
+            assert f"`{p.name}`" in row
+            assert default in row
+            assert values_of(p) in row
 
 
 def test_links_within_the_page_lead_to_sections():

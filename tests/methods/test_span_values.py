@@ -166,11 +166,36 @@ def test_a_model_without_weight_has_no_say(method):
 
 @pytest.mark.parametrize("method", [sp.multislerp, sp.karcher])
 @pytest.mark.parametrize("weight", [[1.0, 1.0], [3.0, 1.0]])
-@pytest.mark.parametrize("x", [np.arange(1.0, 7.0), np.array([2.0]), np.array(0.5)])
-def test_opposite_directions_have_no_mean(method, weight, x):
-    """Opposite vectors (also numbers of two signs, which are vectors of one entry) are an error with a way out."""
+def test_opposite_directions_have_no_mean(method, weight):
+    """Opposite vectors are an error with a way out."""
+    x = np.arange(1.0, 7.0)
     with pytest.raises(sp.ExecutionError, match=r"(cancel|opposite).*(use linear|change a weight)"):
         computed(method(*opened([x, -2.0 * x]), weight=weight))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_a_single_element_has_a_sign_but_no_direction(shape):
+    """Scalars of a model, such as a logit scale, get the plain weighted mean, whatever their signs."""
+    arrays = [np.full(shape, v) for v in (2.0, -1.0, 0.5)]
+    models = opened(arrays)
+    base = opened([np.full(shape, 3.0)])[0]
+    two, deltas = models[:2], [m - base for m in models]
+    for merged, expected in (
+        (sp.slerp(*two, t=0.25), 1.25),
+        (sp.nuslerp(*two, weight=[1.0, 3.0]), -0.25),
+        (base + sp.nuslerp(*deltas[:2], weight=[1.0, 3.0]), -0.25),
+        (sp.multislerp(*models, weight=[1.0, 1.0, 2.0]), 0.5),
+        (sp.karcher(*models, weight=[1.0, 1.0, 2.0]), 0.5),
+        (base + sp.warp(*deltas, eta=0.5), 3.0 + 0.5 * (0.5 - 3.0)),
+    ):
+        assert np.allclose(computed(merged), expected, rtol=1e-14)
+
+
+def test_single_elements_of_rows_have_no_direction():
+    """Along rows or columns of one element each element is on its own."""
+    a, b = opened([np.array([[1.0], [-2.0]]), np.array([[-3.0], [4.0]])])
+    made = computed(sp.nuslerp(a, b, weight=1.0, nuslerp_flatten=False))
+    assert np.allclose(made, [[-1.0], [1.0]])
 
 
 @pytest.mark.parametrize("method", [sp.multislerp, sp.karcher, sp.geometric_median])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from stockpot.cli.options import print_json
 
 if TYPE_CHECKING:
     from stockpot.methods.declare import Method, Parameter
+    from stockpot.methods.pieces import Piece
 
 __all__ = ["command"]
 
@@ -22,7 +23,16 @@ __all__ = ["command"]
 @click.option("--cite", "form", flag_value="cite", help="Print the reference as BibTeX; without NAME, all of them.")
 @click.option("--markdown", "form", flag_value="markdown", help="Print the page of the documentation.")
 def command(name: str | None, form: str | None) -> None:
-    """List the merging methods, or show one's formula, parameters, laws and reference."""
+    """List the merging methods and the steps of chains, or show one's formula, parameters, laws and reference."""
+    from stockpot.methods.pieces import PIECES
+
+    if name is not None and name in PIECES and form is None:
+        _explain_step(PIECES[name])
+    else:
+        _show(name, form)
+
+
+def _show(name: str | None, form: str | None) -> None:
     from stockpot.methods.bibtex import bibliography
     from stockpot.methods.document import document, section
     from stockpot.methods.registry import METHODS, method_named
@@ -51,14 +61,33 @@ def _list(methods: Mapping[str, Method]) -> None:
         click.echo(("\n" if number else "") + title_of(family))
         for method in members:
             click.echo(f"  {names[method.name]:<{width}}{method.summary}")
+    _list_steps(width)
+
+
+def _list_steps(width: int) -> None:
+    from stockpot.methods.pieces import PIECES
+
+    click.echo("\nSteps (merge_method: steps)")
+    for piece in PIECES.values():
+        click.echo(f"  {piece.name:<{width}}{piece.doc[0].upper()}{piece.doc[1:]}.")
+
+
+def _explain_step(piece: Piece) -> None:
+    click.echo(f"step {piece.name}: {piece.doc}")
+    click.echo("parameters:" if piece.parameters else "no parameters")
+    _explain_parameters(piece.parameters)
+
+
+def _explain_parameters(parameters: Iterable[Parameter]) -> None:
+    for p in parameters:
+        click.echo(f"  {p.name:<18}{_default(p):<20}{p.doc}{_range(p)}")
 
 
 def _explain(method: Method) -> None:
     also = f" (also: {', '.join(method.aliases)})" if method.aliases else ""
     click.echo(f"{method.name}{also}: {method.summary}\n\n  {method.formula}\n\nbase_model: {method.base.value}")
     click.echo("parameters:" if method.parameters else "no parameters")
-    for p in method.parameters:
-        click.echo(f"  {p.name:<18}{_default(p):<20}{p.doc}{_range(p)}")
+    _explain_parameters(method.parameters)
     for companion in method.companions:
         each = " per model" if companion.per_model else ""
         need = f"{'required' if companion.required else 'optional'}{each}"

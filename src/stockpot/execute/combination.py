@@ -77,7 +77,7 @@ class Combination(Evaluator):
                 total = np.moveaxis(total, -1, 0)
             total = population.settled(_mirrored(total))
             for member in members:
-                member.settle_factors(total)
+                member.settle_factors(total, population.elements)
 
         yield Phase("angles", population.blocks, run, finish)
 
@@ -94,9 +94,19 @@ class Combination(Evaluator):
         gram.gram_rows(raw, self.codes, groups, n // groups, self.base, self.count, part, scratch)
         return part
 
-    def settle_factors(self, total: npt.NDArray[np.float64]) -> None:
-        """Coefficients from the inner products of all blocks."""
-        factors = self.solve(total)
+    def _alone(self, elements: int) -> Floats | None:
+        """Coefficients where vectors have a single element, if there are such; None where they have more."""
+        method, resolved = self.node.method, self.node.resolved
+        assert method is not None
+        assert resolved is not None
+        length = {"tensor": elements, "row": self.length, "column": elements // self.length}[self.axis]
+        line = method.family.line if isinstance(method.family, Span) else None
+        return line(resolved) if line is not None and length == 1 and not resolved.compat else None
+
+    def settle_factors(self, total: npt.NDArray[np.float64], elements: int) -> None:
+        """Coefficients from the inner products of all ``elements``."""
+        alone = self._alone(elements)
+        factors = self.solve(total) if alone is None else np.tile(alone, (len(total), 1))
         if self.axis == "tensor":
             factors = factors.reshape(-1)
         self.factors = np.ascontiguousarray(factors.T) if self.axis == "column" else factors

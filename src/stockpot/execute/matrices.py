@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
@@ -21,6 +22,10 @@ from stockpot.planning.blocks import BLOCK, Grid
 from stockpot.planning.model import Compute, Read
 
 __all__ = ["Blocks", "Whole", "one_thread"]
+
+
+_NUMERIC = (ValueError, ArithmeticError, np.linalg.LinAlgError, TypeError)
+"""What a matrix method raises for numbers that it cannot work on; a user's function may raise anything."""
 
 
 def one_thread() -> AbstractContextManager[object]:
@@ -66,9 +71,15 @@ class _Arrays(Evaluator):
         """An error of the method itself, with everything that is known."""
         if isinstance(error, StockpotError):
             return error
-        return ExecutionError(
-            Problem(f"{self.node.name}: {error or type(error).__name__}", tensor=self.node.key[0], line=self.node.line)
-        )
+        tensor, line, name = self.node.key[0], self.node.line, self.node.name
+        family = self.node.method.family if self.node.method is not None else None
+        if not isinstance(family, Blockwise):
+            return ExecutionError(Problem(f"{name}: {error or type(error).__name__}", tensor=tensor, line=line))
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == family.file]
+        text = str(error) if isinstance(error, _ShapeError) else f"{type(error).__name__}: {error}".removesuffix(": ")
+        where = f", line {lines[-1]} of its file" if lines else ""
+        return ExecutionError(Problem(f"{name}{where}: {text}", tensor=tensor, file=family.file, line=line))
 
 
 class Whole(_Arrays):
@@ -122,7 +133,9 @@ class Whole(_Arrays):
         companions = values[self.count : self.count + len(node.companions)]
         try:
             self._result = _solved(node, arrays, companions, tick).reshape(-1)
-        except (ValueError, ArithmeticError, np.linalg.LinAlgError, TypeError) as error:
+        except Exception as error:
+            if isinstance(node.method.family, Matrix) and not isinstance(error, _NUMERIC):
+                raise
             raise self.blamed(error) from error
         if self._result.size != self.grid.elements:
             raise self.blamed(ValueError(f"{self._result.size} elements were made, {self.grid.elements} are needed"))
@@ -149,10 +162,14 @@ def _solved(node: Compute, arrays: list[Floats], companions: Sequence[Floats], t
     return family.solve(arrays, node.resolved, work)
 
 
+class _ShapeError(ValueError):
+    """A function returned an array of another shape than that of the tensor."""
+
+
 def _shaped(values: Floats, shape: tuple[int, ...]) -> Floats:
     result = np.asarray(values, np.float64)
     if result.shape != shape:
-        raise ValueError(f"the function returned shape {result.shape}, {shape} is needed")
+        raise _ShapeError(f"the function returned shape {result.shape}, {shape} is needed")
     return result
 
 
@@ -206,7 +223,7 @@ class Blocks(_Arrays):
         self.widened(start, n, space, values)
         try:
             made = self._called(node.method.family, values[: self.count], node.resolved, n)
-        except (ValueError, ArithmeticError, TypeError, IndexError) as error:
+        except Exception as error:
             raise self.blamed(error) from error
         return self.finished(made, start, n, space, out, code)
 

@@ -16,8 +16,8 @@ __all__ = ["Population"]
 
 E = TypeVar("E", bound=Evaluator)
 
-_PIECES = 32
-_PIECE = 4096
+_PIECES = 64
+_PIECE = 1024
 """Of a single tensor, a sample is a few longer pieces."""
 
 _SMALL_PIECES = 6144
@@ -76,7 +76,7 @@ class Population(Generic[E]):
     def sample(self, *, whole_blocks: bool) -> Iterator[tuple[E, int, int]]:
         """Ranges spread over all elements; whole blocks where inputs are themselves computed."""
         if whole_blocks:
-            for block in sorted({0, self.blocks // 3, 2 * self.blocks // 3, self.blocks - 1}):
+            for block in sorted({self.blocks // 3, 2 * self.blocks // 3}):
                 yield self.at(block)[1:]
             return
         single = len(self.members) == 1

@@ -25,6 +25,9 @@ __all__ = ["Rows", "random_key"]
 
 Keys = npt.NDArray[np.uint32]
 
+_LONG = 64
+"""Length from which numbers of whole rows are remembered from one pass to the next."""
+
 _NO_NUMBERS = np.empty((0, 0))
 _NO_BYTES = np.empty(0, np.uint8)
 _NO_KEYS = np.empty((0, 0), np.uint32)
@@ -47,6 +50,7 @@ class Rows(Evaluator):
         self.operations: list[Operation] = list(program.operations)
         self.cuts: dict[int, tuple[Cut, ...]] = {}
         self.first_block = 0
+        self._divergences: dict[int, Floats] = {}
         self._pack()
 
     def _pack(self) -> None:
@@ -90,23 +94,28 @@ class Rows(Evaluator):
                 ties[place, s // self.count, s % self.count] = cut.kept_ties(block, n)
         return ties
 
-    def _prepared(self, raw: Bytes, n: int, space: Workspace) -> Floats:
+    def _prepared(self, raw: Bytes, start: int, n: int, space: Workspace) -> Floats:
         """The numbers that an operation needs for each element of a block of whole rows."""
         op = next((op for op in self.operations if op.prepare is not None), None)
         if op is None:
             return _NO_NUMBERS
-        scratch = space.take(("scratch",), (3, ROW), np.float64)
+        scratch = space.take(("scratch",), (7, ROW), np.float64)
         length = max(1, min(self.length, n))
         numbers = np.array(op.numbers)
         out = space.take(("prepared",), (self.count, n), np.float64)
         if op.prepare == "divergence":
-            prepare.divergence_block(
-                raw, self.codes, n // length, length, self.base, float(numbers[2, 0]), out, scratch
-            )
+            found = self._divergences.get(start)
+            if found is None:
+                found = np.empty(n // length)
+                floor = float(numbers[2, 0])
+                prepare.divergence_rows(raw, self.codes, n // length, length, self.base, floor, found, scratch)
+                if length >= _LONG:
+                    self._divergences[start] = found
+            out.reshape(-1, length)[:] = found[:, None]
             return out
         keys = space.take(("row keys",), (2, length), np.uint32)
-        places = space.take(("row places",), (2, length), np.int64)
-        counts = space.take(("digits",), (2048,), np.int64)
+        places = space.take(("row places",), (2, length), np.uint32)
+        counts = space.take(("row counts",), (max(2048, min(length, 1 << 16) + 1),), np.uint32)
         prepare.chances_block(
             raw,
             self.codes,
@@ -139,7 +148,7 @@ class Rows(Evaluator):
     ) -> bool:
         """The kernel on a block, in one of its modes."""
         raw = self.gather(start, n, space)
-        prepared = self._prepared(raw, n, space)
+        prepared = self._prepared(raw, start, n, space)
         node = self.node
         return bool(
             rows.rows_block(

@@ -22,6 +22,9 @@ from stockpot.planning.model import Compute
 
 __all__ = ["settle_program"]
 
+_SAMPLED = 1 << 16
+"""Keys of a block that a sample looks at."""
+
 CAPACITY = 1 << 21
 CAPACITY_OF_A_MODEL = 1 << 23
 """Keys inside a bracket that are kept of each input (8 MiB, 32 MiB); beyond it the bracket is narrowed instead."""
@@ -144,7 +147,8 @@ class _Search:
         whole = not all(m.flat for m in self._population.members) or self._prepared
         found: list[npt.NDArray[np.uint32]] = []
         for member, start, n in self._population.sample(whole_blocks=whole):
-            found.append(self._keys(member, start, n, space).copy())
+            stride = max(1, n // _SAMPLED)
+            found.append(self._keys(member, start, n, space)[:, ::stride].copy())
         for search, source in zip(self._searches, self._sources, strict=True):
             if search.open:
                 search.guess(np.concatenate([keys[source] for keys in found]))

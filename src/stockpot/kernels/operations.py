@@ -12,11 +12,13 @@ import numpy as np
 
 from stockpot.kernels.compile import inline
 from stockpot.kernels.elect import agreeing
+from stockpot.kernels.functions import SMALL, exponential, hyperbolic_tangent, small_tangent
 
 __all__ = [
     "above",
     "agree",
     "band",
+    "band_some_ties",
     "binary",
     "chosen",
     "compete",
@@ -80,7 +82,16 @@ def scale(x: Any, n: int, factor: float) -> None:
 
 
 @inline
-def band(x: Any, n: int, cuts: Any, left: Any, factor: float) -> None:
+def band(x: Any, n: int, low: int, high: int, factor: float) -> None:
+    """Keeps x, times ``factor``, where its key is in [low, high)."""
+    least, width = np.uint32(low), np.uint32(max(high - low, 0))
+    for i in range(n):
+        key = np.uint32(np.float32(abs(x[i])).view(np.uint32))
+        x[i] *= factor if np.uint32(key - least) < width else 0.0
+
+
+@inline
+def band_some_ties(x: Any, n: int, cuts: Any, left: Any, factor: float) -> None:
     """Keeps what a trim at (cuts[0], left[0]) keeps and one at (cuts[1], left[1]) does not; counts ``left`` down."""
     low, high = np.uint32(cuts[0]), np.uint32(cuts[1])
     low_left, high_left = left[0], left[1]
@@ -217,35 +228,40 @@ def binary(x: Any, n: int, factor: float) -> None:
 
 @inline
 def variance(x: Any, count: int, n: int, mean: Any, out: Any) -> None:
-    """out[:n] = Σ (x − mean)² / count over the inputs; exactly 0 where they are equal: all is taken from the first."""
+    """out[:n] = Σ (x − mean)² / count over the inputs; exactly 0 where all are equal, as the first is taken off."""
+    first, share = x[0], 1.0 / count
     mean[:n] = 0.0
-    out[:n] = 0.0
-    first = x[0]
     for k in range(1, count):
         row = x[k]
         for i in range(n):
             mean[i] += row[i] - first[i]
     for i in range(n):
-        mean[i] /= count
-    for k in range(count):
+        mean[i] *= share
+        out[i] = mean[i] * mean[i]
+    for k in range(1, count):
         row = x[k]
         for i in range(n):
             apart = (row[i] - first[i]) - mean[i]
             out[i] += apart * apart
     for i in range(n):
-        out[i] /= count
+        out[i] *= share
 
 
 @inline
-def keep_varied(x: Any, count: int, n: int, spread: Any, cut: int, left: int) -> int:
+def keep_varied(x: Any, count: int, n: int, spread: Any, cut: int, left: int, block: int) -> int:
     """Keeps elements whose ``spread`` has a key above ``cut``, and the first ``left`` at it; returns what is left."""
     threshold = np.uint32(cut)
-    for i in range(n):
-        key = np.uint32(np.float32(spread[i]).view(np.uint32))
-        tie = key == threshold
-        keep = key > threshold or (tie and left > 0)
-        left -= 1 if tie and left > 0 else 0
-        spread[i] = 1.0 if keep else 0.0
+    if left <= 0 or left >= block:
+        least = np.uint32(cut if left > 0 else cut + 1)
+        for i in range(n):
+            spread[i] = 1.0 if np.uint32(np.float32(spread[i]).view(np.uint32)) >= least else 0.0
+    else:
+        for i in range(n):
+            key = np.uint32(np.float32(spread[i]).view(np.uint32))
+            tie = key == threshold
+            keep = key > threshold or (tie and left > 0)
+            left -= 1 if tie and left > 0 else 0
+            spread[i] = 1.0 if keep else 0.0
     for k in range(count):
         row = x[k]
         for i in range(n):
@@ -254,27 +270,38 @@ def keep_varied(x: Any, count: int, n: int, spread: Any, cut: int, left: int) ->
 
 
 @inline
-def _score(value: float, total: float, low: float, high: float, count: int) -> float:
-    """PCB's balance: exp(count × ((min(max(|x|, low), high) − low) / (high − low))²) × tanh(x × total)."""
-    width = high - low
-    place = (min(max(abs(value), low), high) - low) / width if width > 0.0 else 0.0
-    return np.exp(count * (place * place)) * np.tanh(value * total)  # type: ignore[no-any-return]
+def _scores(x: Any, n: int, total: Any, low: float, high: float, count: int, out: Any) -> None:
+    """PCB's balance as float32: exp(count × ((min(max(|x|, low), high) − low) / (high − low))²) × tanh(x × total)."""
+    inverse = 1.0 / (high - low) if high > low else 0.0
+    large = 0
+    for i in range(n):
+        out[i] = x[i] * total[i]
+        large += 0 if abs(out[i]) < SMALL else 1
+    if large:
+        for i in range(n):
+            out[i] = hyperbolic_tangent(out[i])
+    else:
+        for i in range(n):
+            out[i] = small_tangent(out[i])
+    for i in range(n):
+        place = (min(max(abs(x[i]), low), high) - low) * inverse
+        out[i] = np.float32(exponential(count * (place * place)) * out[i])
 
 
 @inline
-def compete(
-    x: Any, count: int, n: int, total: Any, lows: Any, highs: Any, cuts: Any, tops: Any, weights: Any, divisor: Any
-) -> None:
+def compete(x: Any, count: int, n: int, total: Any, numbers: Any, divisor: Any, scores: Any) -> None:
     """Entries limited to magnitudes in [low, high], times their shares; the shares are added to ``divisor``.
 
     A share is weight × (score − cut) / (top − cut), for scores above the cut; 1 for equals of a single value.
+    ``numbers`` has rows of low, high, cut, top and weight.
     """
     for k in range(count):
-        row, low, high, cut, top, weight = x[k], lows[k], highs[k], cuts[k], tops[k], weights[k]
-        width = top - cut
+        row, low, high, cut = x[k], numbers[0, k], numbers[1, k], numbers[2, k]
+        top, weight = numbers[3, k], numbers[4, k]
+        _scores(row, n, total, low, high, count, scores)
+        factor, least = (weight / (top - cut), 0.0) if top > cut else (0.0, weight)
         for i in range(n):
-            score = np.float64(np.float32(_score(row[i], total[i], low, high, count)))
-            share = weight * (max(score - cut, 0.0) / width if width > 0.0 else 1.0)
+            share = max(scores[i] - cut, 0.0) * factor + least
             limited = np.copysign(min(max(abs(row[i]), low), high), row[i]) + (row[i] - row[i])
             row[i] = share * limited
             divisor[i] += share
@@ -332,9 +359,10 @@ def variance_keys(x: Any, count: int, n: int, mean: Any, spread: Any, keys: Any)
 
 
 @inline
-def score_keys(x: Any, count: int, n: int, total: Any, low: float, high: float, keys: Any) -> None:
+def score_keys(x: Any, count: int, n: int, total: Any, low: float, high: float, scores: Any, keys: Any) -> None:
     """Keys of PCB's scores of one input: bit patterns turned so that signed numbers are in order."""
+    _scores(x, n, total, low, high, count, scores)
     for i in range(n):
-        bits = np.uint32(np.float32(_score(x[i], total[i], low, high, count)).view(np.uint32))
-        negative = (bits >> np.uint32(31)) != np.uint32(0)
-        keys[i] = np.uint32(~bits) if negative else np.uint32(bits | np.uint32(0x80000000))
+        bits = np.uint32(np.float32(scores[i]).view(np.uint32))
+        turned = np.uint32(np.uint32(0) - (bits >> np.uint32(31))) | np.uint32(0x80000000)
+        keys[i] = np.uint32(bits ^ np.uint32(turned))

@@ -23,6 +23,7 @@ from stockpot.kernels.operations import (
     above,
     agree,
     band,
+    band_some_ties,
     binary,
     chosen,
     compete,
@@ -119,7 +120,11 @@ def _each(
         if factor != 1.0:
             scale(x, n, factor)
     elif code == op.BAND:
-        band(x, n, cuts, ties, factor)
+        some = (0 < ties[0] < block) or (0 < ties[1] < block)
+        if some:
+            band_some_ties(x, n, cuts, ties, factor)
+        else:
+            band(x, n, int(cuts[0]) + (ties[0] <= 0), int(cuts[1]) + (ties[1] <= 0), factor)
     elif code == op.DROP_RANKED:
         philox_row(row, keys[0], keys[1], words)
         drop_ranked(x, n, words[place:], prepared, factor, limit == 1.0)
@@ -140,7 +145,7 @@ def _each(
 
 
 @inline
-def _all(code: int, x: Any, count: int, n: int, numbers: Any, cuts: Any, ties: Any, own: int) -> None:
+def _all(code: int, x: Any, count: int, n: int, numbers: Any, cuts: Any, ties: Any, block: int, own: int) -> None:
     """One operation over all inputs; ``numbers`` (4, inputs), ``cuts`` and ``ties`` (2, inputs) are its own."""
     zeros, total, divisor, spare = x[own + 1], x[own + 3], x[own + 4], x[own + 5]
     if code == op.ELECT:
@@ -153,7 +158,7 @@ def _all(code: int, x: Any, count: int, n: int, numbers: Any, cuts: Any, ties: A
         unique(x, count, n, numbers[1], spare)
     elif code == op.VARIANCE:
         variance(x, count, n, spare, total)
-        ties[0, 0] = keep_varied(x, count, n, total, cuts[0, 0], ties[0, 0])
+        ties[0, 0] = keep_varied(x, count, n, total, cuts[0, 0], ties[0, 0], block)
     else:
         total_of(x, count, n, zeros, total)
         if code == op.AGREE:
@@ -163,7 +168,7 @@ def _all(code: int, x: Any, count: int, n: int, numbers: Any, cuts: Any, ties: A
         elif code == op.RESTORE:
             restore(x, count, n, total, numbers[1], spare)
         elif code == op.COMPETE:
-            compete(x, count, n, total, numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], divisor)
+            compete(x, count, n, total, numbers, divisor, spare)
 
 
 @inline
@@ -230,7 +235,7 @@ def _run(
                     words,
                 )
         else:
-            _all(code, x, count, n, numbers[p], cuts[p], ties[p], own)
+            _all(code, x, count, n, numbers[p], cuts[p], ties[p], block, own)
 
 
 @inline
@@ -251,13 +256,17 @@ def _end(code: int, x: Any, count: int, n: int, own: int, numbers: Any, fused: b
 
 
 @inline
-def _count(x: Any, count: int, n: int, own: int, sums: Any) -> None:
-    """Add to the counting columns of ``sums``."""
+def _count(x: Any, count: int, n: int, own: int, varied: bool, sums: Any) -> None:
+    """Add to the counting columns of ``sums``: of elements that vary where they are ranked, else of what overlaps."""
     spread, spare = x[own + 3], x[own + 5]
-    overlap(x, count, n, spare, sums[:, SHARED], sums[:, UNIQUE_COUNT])
+    if not varied:
+        overlap(x, count, n, spare, sums[:, SHARED], sums[:, UNIQUE_COUNT])
+        return
     variance(x, count, n, spare, spread)
+    nonzero = 0
     for i in range(n):
-        sums[0, op.NONZERO] += 1.0 if spread[i] != 0.0 else 0.0
+        nonzero += 1 if spread[i] != 0.0 else 0
+    sums[0, op.NONZERO] += nonzero
 
 
 @inline
@@ -282,7 +291,7 @@ def _keys(kind: int, x: Any, count: int, n: int, own: int, numbers: Any, prepare
         total_of(x, count, n, zeros, total)
     for k in range(count):
         if kind == op.SCORES:
-            score_keys(x[k], count, n, total, numbers[0, k], numbers[1, k], keys[k, start:])
+            score_keys(x[k], count, n, total, numbers[0, k], numbers[1, k], spare, keys[k, start:])
         elif kind == op.IMPORTANCES:
             importance_keys(x[k], n, prepared[k, start:], keys[k, start:])
         else:
@@ -376,6 +385,6 @@ def rows_block(
         elif mode == NORMS:
             _measure(scratch, count, others, m, own, sums)
         else:
-            _count(scratch, count, m, own, sums)
+            _count(scratch, count, m, own, operations[stop] == op.VARIANCE, sums)
         start += m
     return bad

@@ -241,12 +241,15 @@ class Span:
             closer than a sum with rounded quotients.
         axis: (parameters) → over what the Gram matrix is taken: the whole tensor, each vector along
             the last dimension (``row``) or along the first (``column``).
+        line: (parameters) → coefficients for vectors of a single element, which has a sign but no direction
+            (a scalar in a model); None where ``coefficients`` holds for them too.
     """
 
     coefficients: Callable[[Floats | None, Resolved], Floats]
     gram: bool = False
     divisor: Callable[[Resolved], float] = _undivided
     axis: Callable[[Resolved], Axis] = _tensor_axis
+    line: Callable[[Resolved], Floats] | None = None
 
 
 def solves(method: Method | None, resolved: Resolved | None, shape: tuple[int, ...]) -> bool:
@@ -258,8 +261,11 @@ def solves(method: Method | None, resolved: Resolved | None, shape: tuple[int, .
 
 
 def scope_of(method: Method | None, resolved: Resolved | None) -> Scope:
-    """What a method's statistics are taken over."""
-    return "model" if method is not None and resolved is not None and resolved.one.get("scope") == "model" else "tensor"
+    """What a method's statistics are taken over; of a chain, those of any step that says so itself."""
+    if method is None or resolved is None:
+        return "tensor"
+    own = (value for name, value in resolved.one.items() if name.partition(" of step ")[0] == SCOPE.name)
+    return "model" if "model" in own else "tensor"
 
 
 def axis_of(method: Method | None, resolved: Resolved | None) -> Axis:
@@ -321,10 +327,12 @@ class Blockwise:
     Args:
         function: (float64 array of shape (models, elements) or (models, *shape), parameters) → values.
         whole: Whether it takes whole tensors.
+        file: Where it is defined, for errors.
     """
 
     function: Callable[[Floats, Resolved], Floats]
     whole: bool
+    file: str | None = None
 
 
 Family = Span | Elementwise | Matrix | Blockwise

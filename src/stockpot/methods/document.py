@@ -22,6 +22,7 @@ from stockpot.methods.declare import (
     Parameter,
     Span,
 )
+from stockpot.methods.pieces import PIECES
 
 __all__ = [
     "by_family",
@@ -32,6 +33,7 @@ __all__ = [
     "family_of",
     "passes_of",
     "section",
+    "steps_table",
     "title_of",
     "values_of",
 ]
@@ -68,8 +70,32 @@ _LAMBDA = Parameter(
 )
 
 
+_CHAIN = """merge_method: steps
+base_model: ./base
+models:
+  - model: ./a
+    parameters: {weight: 0.6}
+  - model: ./b
+    parameters: {weight: 0.4}
+steps:
+  - trim: {density: 0.2}
+  - scale
+  - elect
+  - mean"""
+
+_CALL = """ties = sp.trim(density=0.2) >> sp.scale() >> sp.elect() >> sp.mean()
+merged = base + ties(a - base, b - base, weight=[0.6, 0.4])"""
+
+_STEPS = """## Steps
+
+Elementwise methods are chains of steps: sparsify, elect, combine. A chain of your own is written under `steps:` in a
+recipe ([recipes](recipes.md#steps)), or in Python with `>>`. A chain that no step ends adds its models. What a step is
+given holds for all models; what it is not given is a parameter of the merge, or of each model.
+"""
+
+
 def document(methods: Mapping[str, Method]) -> str:
-    """The page in Markdown: a table for each family, then a section for each method.
+    """The page in Markdown: a table for each family, one of the steps, then a section for each method.
 
     Args:
         methods: Name → method.
@@ -80,8 +106,27 @@ def document(methods: Mapping[str, Method]) -> str:
     for family, members in families.items():
         rows = [_overview(m) for m in members]
         parts += [f"## {title_of(family)}\n", _table(("method", "what it does", "base", "passes", "source"), rows)]
+    parts += [
+        _STEPS,
+        steps_table(),
+        _titled("Recipe", _fence("yaml", _CHAIN)),
+        _titled("Python", _fence("python", _CALL)),
+    ]
     parts += [section(m, entries[m.cites]) for members in families.values() for m in members]
     return "\n".join(parts)
+
+
+def steps_table() -> str:
+    """Every step with what it takes and does."""
+    rows = [(f"`{p.name}`", "<br>".join(_brief(q) for q in p.parameters), _text(p.doc)) for p in PIECES.values()]
+    return _table(("step", "takes", "what it does"), rows)
+
+
+def _brief(p: Parameter) -> str:
+    """A parameter with its default and its values, in a cell."""
+    values = values_of(p)
+    default = "required" if p.default is REQUIRED else f"default {_shown(p.default)}"
+    return f"`{p.name}`: {_text(', '.join(filter(None, (values, default))))}"
 
 
 def by_family(methods: Mapping[str, Method]) -> dict[str, list[Method]]:

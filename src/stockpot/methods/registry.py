@@ -23,6 +23,13 @@ from stockpot.methods.elementwise.prune import MAGNITUDE_PRUNE, RANDOM_PRUNE
 from stockpot.methods.elementwise.ram import RAM, RAMPLUS_TL
 from stockpot.methods.elementwise.sce import SCE
 from stockpot.methods.elementwise.ties import TIES
+from stockpot.methods.matrix.cart import CART
+from stockpot.methods.matrix.isotropic import ISO_C, ISO_CTS
+from stockpot.methods.matrix.low_rank import LOW_RANK, SUBSPACE_BOOSTING
+from stockpot.methods.matrix.opcm import OPCM
+from stockpot.methods.matrix.regmean import REGMEAN
+from stockpot.methods.matrix.task_singular_vectors import TSV_M
+from stockpot.methods.matrix.wudi import WUDI
 from stockpot.methods.span.checkpoints import EMA, WSM
 from stockpot.methods.span.cocktail import LM_COCKTAIL
 from stockpot.methods.span.linear import LINEAR, TASK_ARITHMETIC, WISE_FT
@@ -80,6 +87,15 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             NEARSWAP,
             ARCEE_FUSION,
             FISHER,
+            TSV_M,
+            ISO_C,
+            ISO_CTS,
+            CART,
+            WUDI,
+            REGMEAN,
+            OPCM,
+            SUBSPACE_BOOSTING,
+            LOW_RANK,
             PASSTHROUGH,
         )
     }

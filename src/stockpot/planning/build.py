@@ -68,7 +68,12 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         sidecars=_sidecars(recipe, view, steps, checkpoints),
         sources=dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True)),
         cost=cost,
-        notes=(*recipe.notes, *context.notes, *map(survey_note, surveys), *_mixed_dtypes(checkpoints, recipe)),
+        notes=(
+            *recipe.notes,
+            *context.notes,
+            *map(survey_note, surveys),
+            *_mixed_dtypes(_models(recipe, checkpoints), recipe),
+        ),
         surveys=surveys,
         seed=recipe.seed,
         recipe_text=recipe.text,
@@ -268,6 +273,12 @@ def _layer_lists(donor: Checkpoint, view: View) -> Mapping[str, Any]:
         if isinstance(donor.config.get(key), list):
             found[key] = [i for i, (config, index) in enumerate(layers) if index in (config.get(key) or ())]
     return found if layers else {}
+
+
+def _models(recipe: Recipe, checkpoints: Mapping[Any, Checkpoint]) -> Mapping[Any, Checkpoint]:
+    """The checkpoints that are merged; what methods read beside them, such as masks, is left out."""
+    merged = {leaf.key for leaf in leaves(recipe.expression, companions=False)}
+    return {key: checkpoint for key, checkpoint in checkpoints.items() if key in merged}
 
 
 def _mixed_dtypes(checkpoints: Mapping[Any, Checkpoint], recipe: Recipe) -> list[Problem]:

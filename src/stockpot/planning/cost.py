@@ -22,6 +22,12 @@ BASELINE = 190 << 20
 RATE = 4e9
 """Bytes per second read or written from and to the page cache that the time estimate assumes."""
 
+FLOPS = 3e10
+"""Operations per second of one thread in LAPACK that the time estimate assumes."""
+
+_PER_UNIT = 6.0
+"""Operations of a unit of work for rows × columns × the smaller of the two."""
+
 _COLLECTED = 8 << 20
 _COLLECTED_OF_A_MODEL = 32 << 20
 """Bytes of keys that a selection keeps of each input, over a tensor and over a model."""
@@ -48,9 +54,24 @@ def estimate(
         memory=BASELINE + shared + worker * threads,
         threads=threads,
         disk_free=free_bytes(out) if out is not None else None,
-        seconds=(read + written) / RATE,
+        seconds=(read + written) / RATE + sum(_solving_seconds(s.source) for s in steps) / threads,
         assumed_rate=RATE,
     )
+
+
+def _solving_seconds(source: Operand) -> float:
+    """Rough time that matrix methods take for their decompositions, on one thread."""
+    if isinstance(source, Read):
+        return 0.0
+    inner = sum(_solving_seconds(child) for child in source.operands)
+    if not solves(source.method, source.resolved, source.shape):
+        return inner
+    assert source.method is not None
+    assert isinstance(source.method.family, Matrix)
+    assert source.resolved is not None
+    rows, columns = source.shape
+    units = source.method.family.units(source.resolved, (rows, columns))
+    return inner + units * _PER_UNIT * rows * columns * min(rows, columns) / FLOPS
 
 
 def free_bytes(folder: Path) -> int:

@@ -13,7 +13,7 @@ from stockpot.planning.structure import CastView, LayersView, LeafView, StackVie
 from stockpot.planning.views import Context, View
 from stockpot.settings import Setting, first_value
 
-__all__ = ["apart", "build_view"]
+__all__ = ["ApplyView", "apart", "build_view"]
 
 
 def build_view(expression: Expression, context: Context) -> View:

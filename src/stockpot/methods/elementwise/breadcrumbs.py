@@ -6,7 +6,7 @@ from stockpot.methods.declare import SCOPE, Base, Citation, Elementwise, Law, Me
 from stockpot.methods.elementwise.atoms import Atom, Band, Combine, Elect, MatchL1, Scale
 from stockpot.methods.elementwise.parameters import DENSITY, INT8_MASK, NORMALIZE, WEIGHT
 
-__all__ = ["BREADCRUMBS", "BREADCRUMBS_TIES"]
+__all__ = ["BREADCRUMBS", "BREADCRUMBS_TIES", "GAMMA"]
 
 _DAVARI_2024 = Citation(
     "MohammadReza Davari and Eugene Belilovsky",
@@ -16,12 +16,14 @@ _DAVARI_2024 = Citation(
     "section 3.2, equation 2",
 )
 
+GAMMA = Parameter(
+    "gamma", "share of the largest entries that is dropped too", default=0.01, per_model=True, low=0.0, high=1.0
+)
+
 _PARAMETERS = (
     WEIGHT,
     DENSITY,
-    Parameter(
-        "gamma", "share of the largest entries that is dropped too", default=0.01, per_model=True, low=0.0, high=1.0
-    ),
+    GAMMA,
     NORMALIZE,
     Parameter("rescale", "scale what is kept to the L1 norm before dropping", default=False, kind="bool"),
     SCOPE,

@@ -10,7 +10,7 @@ from stockpot.methods.elementwise.atoms import Atom, Combine
 from stockpot.methods.elementwise.operation import Operation, operation
 from stockpot.methods.elementwise.parameters import TASK, chosen
 
-__all__ = ["CONSENSUS", "TALL_MASK"]
+__all__ = ["AGREEMENT", "CONSENSUS", "TALL_MASK", "THRESHOLD", "Agree"]
 
 _WANG_2024 = Citation(
     "Ke Wang and Nikolaos Dimitriadis and Guillermo Ortiz-Jimenez and François Fleuret and Pascal Frossard",
@@ -20,13 +20,15 @@ _WANG_2024 = Citation(
     "equations 5 and 7",
 )
 
-_THRESHOLD = Parameter(
+THRESHOLD = Parameter(
     "threshold",
     "an entry matters to a task when it is larger than this times what the other tasks add up to; 0.2 to 0.6",
     default=0.4,
     per_model=True,
     low=0.0,
 )
+
+AGREEMENT = Parameter("agreement", "number of tasks to which an entry must matter", default=2, kind="int", low=0.0)
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ CONSENSUS = Method(
     base=Base.REQUIRED,
     on="delta",
     parameters=(
-        _THRESHOLD,
-        Parameter("agreement", "number of tasks to which an entry must matter", default=2, kind="int", low=0.0),
+        THRESHOLD,
+        AGREEMENT,
     ),
     laws=frozenset({Law.ORDER_FREE, Law.ZERO_DELTA, Law.DETERMINISTIC}),
     notes=(
@@ -89,7 +91,7 @@ TALL_MASK = Method(
     family=Elementwise(_tall_mask),
     base=Base.REQUIRED,
     on="delta",
-    parameters=(TASK, _THRESHOLD),
+    parameters=(TASK, THRESHOLD),
     laws=frozenset({Law.DETERMINISTIC}),
     notes=(
         "The result is a mask, not a model; masked applies it: base + mask * (merged - base) restores a task's model.",

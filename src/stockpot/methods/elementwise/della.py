@@ -6,7 +6,7 @@ from stockpot.methods.declare import Axis, Base, Citation, Elementwise, Law, Met
 from stockpot.methods.elementwise.atoms import Atom, Combine, DropRanked, Elect, MatchL1, Scale
 from stockpot.methods.elementwise.parameters import INT8_MASK, NORMALIZE, WEIGHT
 
-__all__ = ["DELLA", "DELLA_LINEAR"]
+__all__ = ["DELLA", "DELLA_LINEAR", "EPSILON"]
 
 _DEEP_2024 = Citation(
     "Pala Tej Deep and Rishabh Bhardwaj and Soujanya Poria",
@@ -16,17 +16,19 @@ _DEEP_2024 = Citation(
     "section 3 (MagPrune)",
 )
 
+EPSILON = Parameter(
+    "epsilon",
+    "half-width of the range of probabilities; density - epsilon and density + epsilon lie in [0, 1]",
+    default=0.15,
+    per_model=True,
+    low=0.0,
+    high=0.5,
+)
+
 _PARAMETERS = (
     WEIGHT,
     Parameter("density", "mean probability that an entry is kept", default=1.0, per_model=True, low=0.0, high=1.0),
-    Parameter(
-        "epsilon",
-        "half-width of the range of probabilities; density - epsilon and density + epsilon lie in [0, 1]",
-        default=0.15,
-        per_model=True,
-        low=0.0,
-        high=0.5,
-    ),
+    EPSILON,
     Parameter(
         "rescale", "divide what is kept by its own probability, which keeps the expectation", default=True, kind="bool"
     ),

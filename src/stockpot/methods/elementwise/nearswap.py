@@ -9,7 +9,7 @@ from stockpot.methods.declare import Base, Citation, Elementwise, Law, Method, P
 from stockpot.methods.elementwise.atoms import Atom, Combine
 from stockpot.methods.elementwise.operation import Operation, operation
 
-__all__ = ["NEARSWAP"]
+__all__ = ["NEARSWAP", "Near"]
 
 _FLOOR = 1e-300
 _COMPAT_FLOOR = 1e-6

@@ -12,7 +12,7 @@ from stockpot.methods.elementwise.atoms import Atom, Combine
 from stockpot.methods.elementwise.operation import Operation, Ranks, Sums, operation
 from stockpot.methods.elementwise.parameters import INT8_MASK
 
-__all__ = ["SCE"]
+__all__ = ["SCE", "SelectVaried"]
 
 _WAN_2024 = Citation(
     "Fanqi Wan and Longguang Zhong and Ziyi Yang and Ruijun Chen and Xiaojun Quan",

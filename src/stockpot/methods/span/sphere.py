@@ -152,6 +152,15 @@ def _multislerp_compat(gram: Floats, weights: Floats, p: Resolved) -> Floats:
     return coefficients
 
 
+def _karcher_line(p: Resolved) -> Floats:
+    return shares_of(np.asarray(p["weight"], np.float64))
+
+
+def _multislerp_line(p: Resolved) -> Floats:
+    shares = _karcher_line(p)
+    return shares if p["normalize_weights"] else shares * float(sum(p["weight"]))
+
+
 def _karcher(gram: Floats | None, p: Resolved) -> Floats:
     assert gram is not None
     weights = np.asarray(p["weight"], np.float64)
@@ -181,14 +190,17 @@ def _karcher_compat(gram: Floats, shares: Floats, p: Resolved) -> Floats:
 
 _LAWS = frozenset({Law.IDEMPOTENT, Law.ORDER_FREE, Law.ENDPOINTS, Law.DETERMINISTIC})
 _ZEROS = "A vector of zeros has no say in the direction and counts as 0 in the mean norm."
-_UNDEFINED = "Directions that cancel or are opposite have no mean on the sphere: an error, as in slerp."
+_UNDEFINED = (
+    "Directions that cancel or are opposite have no mean on the sphere: an error, as in slerp. A tensor of a single "
+    "element has no direction and gets the plain weighted mean."
+)
 
 MULTISLERP = Method(
     name="multislerp",
     summary="The mean of any number of directions on the sphere, as long as the models on average.",
     formula="argmin_u sum_i w_i angle(u, x_i)^2  *  sum_i w_i |x_i| / sum_i w_i,  with a base: of x_i - base",
     cites=_BUSS_2001,
-    family=Span(_multislerp, gram=True),
+    family=Span(_multislerp, gram=True, line=_multislerp_line),
     base=Base.OPTIONAL,
     on="either",
     parameters=(
@@ -219,7 +231,7 @@ KARCHER = Method(
     summary="The mean of the models' directions on the sphere in at most max_iter steps, as long as they on average.",
     formula="argmin_u sum_i w_i angle(u, x_i)^2  *  sum_i w_i |x_i| / sum_i w_i",
     cites=_BUSS_2001,
-    family=Span(_karcher, gram=True),
+    family=Span(_karcher, gram=True, line=_karcher_line),
     base=Base.NONE,
     on="either",
     parameters=(

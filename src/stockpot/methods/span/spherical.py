@@ -80,10 +80,24 @@ def _slerp_compat(gram: Floats, t: float) -> Floats:
     return np.array([np.sin(angle - angle * t) / np.sin(angle), np.sin(angle * t) / np.sin(angle)])
 
 
+def _slerp_line(p: Resolved) -> Floats:
+    t = float(p["t"])
+    return np.array([1.0 - t, t])
+
+
+def _share(p: Resolved) -> float:
+    w0, w1 = p["weight"]
+    return float(w1 / (w0 + w1)) if abs(w0 + w1) >= _COMPAT_SMALL_SUM else 0.5
+
+
+def _nuslerp_line(p: Resolved) -> Floats:
+    t = _share(p)
+    return np.array([1.0 - t, t])
+
+
 def _nuslerp(gram: Floats | None, p: Resolved) -> Floats:
     assert gram is not None
-    w0, w1 = p["weight"]
-    t = w1 / (w0 + w1) if abs(w0 + w1) >= _COMPAT_SMALL_SUM else 0.5
+    t = _share(p)
     if p.compat:
         return _nuslerp_compat(gram, t)
     first, second = arc(_cosine(gram, 0.0), t)
@@ -117,7 +131,7 @@ SLERP = Method(
     summary="Follows the arc between two models; t = 0 is the base.",
     formula="sin((1-t)W)/sin W * a + sin(tW)/sin W * b,  W = angle between a and b",
     cites=_SHOEMAKE_1985,
-    family=Span(_slerp, gram=True),
+    family=Span(_slerp, gram=True, line=_slerp_line),
     base=Base.MEMBER,
     on="either",
     at_least=2,
@@ -131,7 +145,7 @@ NUSLERP = Method(
     summary="Slerp by weights; with a base, of the task vectors; over the tensor or along one dimension.",
     formula="slerp(a, b; t = w_b / (w_a + w_b)), with a base: base + slerp(a - base, b - base; t)",
     cites=_NUSLERP,
-    family=Span(_nuslerp, gram=True, axis=_nuslerp_axis),
+    family=Span(_nuslerp, gram=True, axis=_nuslerp_axis, line=_nuslerp_line),
     base=Base.OPTIONAL,
     on="either",
     at_least=2,

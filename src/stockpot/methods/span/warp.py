@@ -33,12 +33,16 @@ def _warp(gram: Floats | None, p: Resolved) -> Floats:
     return merged * float(p["eta"])
 
 
+def _line(p: Resolved) -> Floats:
+    return np.full(p.models, float(p["eta"]) / p.models)
+
+
 WARP = Method(
     name="warp",
     summary="Joins fine-tunes of one start by slerp of their task vectors, one by one, and keeps a share eta of it.",
     formula="base + eta * d_M,  d_1 = x_1 - base,  d_m = slerp(d_(m-1), x_m - base; t = 1/m)",
     cites=_RAME_2024,
-    family=Span(_warp, gram=True),
+    family=Span(_warp, gram=True, line=_line),
     base=Base.REQUIRED,
     on="delta",
     parameters=(
@@ -49,7 +53,7 @@ WARP = Method(
     notes=(
         "With more than two models the order matters, as in the paper; multislerp is the mean that has none.",
         "The default eta is the paper's for the next start; its results are shown for all eta from 0 to 1.",
-        "A task vector of zeros makes its step a plain mean; opposite ones are an error, as in slerp.",
+        "A task vector of zeros makes its step a plain mean, as does a single element; opposite ones are an error.",
         "The moving average of the policy, stage 1 of the paper, belongs to training and is not part of it.",
     ),
 )
