@@ -67,6 +67,8 @@ def test_a_damaged_weight_is_named(form, word, many):
     models = arrays(3)
     used = [0] if form.method.base is Base.REQUIRED else []
     used += range(1, 1 + min(form.method.at_most or 3, 3))
+    if form.method.name == "passthrough" and word == "infinite":
+        used = []  # an infinity that all models share is a mask, and here there is only one model
     for wrong in used:
         changed = [damaged(m, WORDS[word], many) if i == wrong else m for i, m in enumerate(models)]
         with pytest.raises(sp.ExecutionError) as caught:

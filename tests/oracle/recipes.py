@@ -11,10 +11,14 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe: a name for the table, and the YAML text with placeholders."""
+    """One recipe: a name for the table, and the YAML text with placeholders.
+
+    ``widens`` says that mergekit gives float32 tensors for models of 16 bits.
+    """
 
     name: str
     text: str
+    widens: bool = False
 
     def render(self, values: dict[str, str]) -> str:
         """The YAML with placeholders filled; other braces stay as they are."""
@@ -323,12 +327,14 @@ ELEMENTWISE = (
     Recipe("sce", _tuned("sce", ("", "", ""), "")),
     Recipe("sce select_topk", _tuned("sce", ("", "", ""), "parameters: {select_topk: 0.3}\n")),
     Recipe("ram", _tuned("ram", ("", "", ""), "")),
-    Recipe("ram epsilon", _tuned("ram", ("", "", ""), "parameters: {epsilon: 0.0123}\n")),
-    Recipe("ramplus_tl", _tuned("ramplus_tl", ("", "", ""), "parameters: {r: 0.1, alpha: 0.2}\n")),
+    Recipe("ram epsilon", _tuned("ram", ("", "", ""), "parameters: {epsilon: 0.0007}\n")),
+    Recipe("ramplus_tl", _tuned("ramplus_tl", ("", "", ""), "parameters: {r: 0.1, alpha: 0.2}\n"), widens=True),
     Recipe(
-        "ramplus_tl strong", _tuned("ramplus_tl", ("", "", ""), "parameters: {r: 1.5, alpha: 9, epsilon: 0.0123}\n")
+        "ramplus_tl stronger",
+        _tuned("ramplus_tl", ("", "", ""), "parameters: {r: 0.5, alpha: 1, epsilon: 0.0007}\n"),
+        widens=True,
     ),
-    Recipe("arcee_fusion", _models("arcee_fusion", {"base": "", "a": ""}, "base_model: {base}\n")),
+    Recipe("arcee_fusion", _models("arcee_fusion", {"base": "", "a": ""}, "base_model: {base}\n"), widens=True),
 )
 """Elementwise methods that draw no random numbers on tensors as small as these."""
 
