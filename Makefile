@@ -10,7 +10,7 @@ demo: $(VENV)/.demo
 	$(BIN)/stockpot demo demo-out
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check src tests benchmarks examples

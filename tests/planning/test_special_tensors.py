@@ -13,7 +13,7 @@ from files import read_model, write_model
 from given import forms, takes
 from given import merged as merge_of
 from reference import cast_once, weights, widened
-from stockpot.methods.declare import Base, Elementwise
+from stockpot.methods.declare import Base, Elementwise, Matrix
 from stockpot.methods.registry import METHODS
 
 EMBED, HEAD, LAYER = "model.embed_tokens.weight", "lm_head.weight", "model.layers.0.w"
@@ -32,7 +32,7 @@ def language_model(seed, *, head=None, code="F32", **more):
     return arrays | more
 
 
-FORMS = [f for f in forms() if isinstance(f.method.family, Elementwise)]
+FORMS = [f for f in forms() if isinstance(f.method.family, Elementwise | Matrix)]
 
 
 def merges(base, a, b):

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, Problem, StockpotError
+from stockpot.execute.diagnose import alike
 from stockpot.execute.evaluate import Bytes, Evaluator, NotFiniteError, Phase, Tick
 from stockpot.execute.workspace import Workspace
 from stockpot.kernels import convert
@@ -121,7 +122,7 @@ class Whole(_Arrays):
     def solve(self, _: int, space: Workspace, tick: Tick) -> None:
         """Compute the whole result."""
         values = list(self._values(space))
-        self._check(values)
+        masked = self._masked(values)
         if self.base >= 0:
             for i, minus in enumerate((*(True,) * self.count, *self.node.minus)):
                 if minus:
@@ -139,10 +140,26 @@ class Whole(_Arrays):
             raise self.blamed(error) from error
         if self._result.size != self.grid.elements:
             raise self.blamed(ValueError(f"{self._result.size} elements were made, {self.grid.elements} are needed"))
+        if masked is not None:
+            self._result = np.where(masked, np.nan, self._result)  # which puts the infinities back
 
-    def _check(self, values: Sequence[Floats]) -> None:
+    def _masked(self, values: Sequence[Floats]) -> npt.NDArray[np.bool_] | None:
+        """Where a mask of infinities stands that all inputs share, which count as 0; None where all is finite.
+
+        Raises:
+            NotFiniteError: for any other number that is not finite.
+        """
+        if all(np.isfinite(v).all() for v in values):
+            return None
+        if not alike(self.node, self._reader):
+            raise NotFiniteError
+        masked: npt.NDArray[np.bool_] = ~np.isfinite(values[0])
+        own = (*values[: self.count], *(values[-1:] if self.base >= 0 else ()))
+        for v in own:
+            v[masked] = 0.0
         if not all(np.isfinite(v).all() for v in values):
             raise NotFiniteError
+        return masked
 
     def compute(self, start: int, n: int, space: Workspace, out: Bytes, code: int) -> bool:
         """A block of the result."""

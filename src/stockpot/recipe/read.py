@@ -29,10 +29,9 @@ def read_merge(node: Mapping, scope: Scope, file: MethodFile | None = None) -> M
     sliced = _items(holder, "slices")
     _one_input(node, holder, scope.findings)
     _steps_or_method(node, scope)
-    entry = node.get("merge_method")
     return Merge(
         method=choice.method,
-        method_line=entry.line if entry is not None else node.line,
+        method_line=(node.get("merge_method") or node).line,
         uses=choice.uses,
         given=choice.given,
         known=scope.known,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 from stockpot.kernels import codes
 from stockpot.methods.declare import Base, Citation, Elementwise, Floats, Law, Method, Parameter, Resolved
@@ -65,8 +66,13 @@ def _ends(search: int, wanted: float, elements: int) -> int:
 
 
 def _limits(op: Operation, values: Floats) -> Operation:
-    low, high = values[0::2], values[1::2]
-    return op.put(0, tuple(low)).put(1, tuple(max(a, b) for a, b in zip(low, high, strict=True)))
+    low, high = _numbers(values[0::2]), _numbers(values[1::2])
+    return op.put(0, low).put(1, tuple(max(a, b) for a, b in zip(low, high, strict=True)))
+
+
+def _numbers(values: Floats) -> tuple[float, ...]:
+    """``values``; 0 for what is no number, as differences of masks of infinities are."""
+    return tuple(float(v) if isfinite(v) else 0.0 for v in values)
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def _top(search: int, wanted: float, elements: int) -> int:
 
 
 def _shares(op: Operation, values: Floats) -> Operation:
-    return op.put(2, tuple(values[0::2])).put(3, tuple(values[1::2]))
+    return op.put(2, _numbers(values[0::2])).put(3, _numbers(values[1::2]))
 
 
 def _pcb(p: Resolved) -> tuple[Atom, ...]:

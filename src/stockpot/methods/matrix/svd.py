@@ -11,7 +11,7 @@ import numpy as np
 
 from stockpot.methods.declare import Floats, Work
 
-__all__ = ["NOISE", "energy_count", "leading", "polar", "rebuilt", "svd", "truncated_svd", "workspace"]
+__all__ = ["NOISE", "Triplets", "energy_count", "leading", "polar", "rebuilt", "svd", "truncated_svd", "workspace"]
 
 Triplets = tuple[Floats, Floats, Floats]
 
