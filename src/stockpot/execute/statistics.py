@@ -102,7 +102,7 @@ class _Search:
         first = population.members[0]
         need = self._need(first)
         self._kind, self._values = need.kind, need.then is not None
-        self._stored = place == 0 and need.kind == codes.MAGNITUDES
+        self._stored = place == 0 and need.kind == codes.MAGNITUDES and not self._values
         needs = [self._need(member) for member in population.members]
         wanted = _wanted(needs, [member.grid.elements for member in population.members])
         self._sources = np.array([row for row, _ in need.wanted(first.grid.elements)], np.int64)

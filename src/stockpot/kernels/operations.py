@@ -338,17 +338,27 @@ def precision(x: Any, n: int, companion: Any, factor: float, floor: float, divis
 
 
 @inline
+def _key(value: float) -> Any:
+    """The bit pattern of |value| as float32, which orders as |value| does; 0 for a NaN.
+
+    The difference of infinities that models share in a mask is a NaN: the mask is no statistic of the others.
+    """
+    bits = np.float32(abs(value)).view(np.uint32)
+    return np.uint32(bits if bits <= np.uint32(0x7F800000) else np.uint32(0))
+
+
+@inline
 def magnitude_keys(x: Any, n: int, keys: Any) -> None:
-    """keys[:n] = the bit pattern of |x| as float32, which orders as |x| does."""
+    """keys[:n] = those of |x|."""
     for i in range(n):
-        keys[i] = np.float32(abs(x[i])).view(np.uint32)
+        keys[i] = _key(x[i])
 
 
 @inline
 def importance_keys(x: Any, n: int, prepared: Any, keys: Any) -> None:
-    """As :func:`magnitude_keys` for |x| × prepared, which is negative only by rounding, or a NaN of either sign."""
+    """As :func:`magnitude_keys` for |x| × prepared, which is negative only by rounding."""
     for i in range(n):
-        keys[i] = np.float32(abs(abs(x[i]) * prepared[i])).view(np.uint32)
+        keys[i] = _key(abs(x[i]) * prepared[i])
 
 
 @inline
@@ -363,6 +373,6 @@ def score_keys(x: Any, count: int, n: int, total: Any, low: float, high: float, 
     """Keys of PCB's scores of one input: bit patterns turned so that signed numbers are in order."""
     _scores(x, n, total, low, high, count, scores)
     for i in range(n):
-        bits = np.uint32(np.float32(scores[i]).view(np.uint32))
+        bits = np.uint32(np.float32(scores[i] if abs(scores[i]) < np.inf else 0.0).view(np.uint32))
         turned = np.uint32(np.uint32(0) - (bits >> np.uint32(31))) | np.uint32(0x80000000)
         keys[i] = np.uint32(bits ^ np.uint32(turned))

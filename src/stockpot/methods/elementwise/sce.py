@@ -68,9 +68,13 @@ def _ranks(count: float) -> Ranks:
 
 @dataclass(frozen=True)
 class ElectByEnergy:
-    """Elects signs, then weighs each model by its share of Σ x²; ``uniform_below`` that sum all are equal."""
+    """Elects signs, then weighs each model by its Σ x², relative to the largest: 1 for equals.
 
-    uniform_below: float
+    Args:
+        shares: Whether weights are shares of their sum, and equal where the mean squares add up to no more than 1e-6.
+    """
+
+    shares: bool
 
     def operations(self, models: int) -> tuple[Operation, ...]:
         """A pass that adds up, then an election."""
@@ -78,14 +82,14 @@ class ElectByEnergy:
 
     def _weigh(self, op: Operation, sums: Floats, elements: int) -> Operation:
         energies = sums[:, codes.SQUARES] / max(elements, 1)
-        total = float(energies.sum())
-        if total <= self.uniform_below:
+        below = float(energies.sum() if self.shares else energies.max())
+        if below <= (_COMPAT_SMALL_ENERGY if self.shares else 0.0):
             return op.put(1, (1.0 / len(energies),) * len(energies))
-        return op.put(1, tuple(energies / total))
+        return op.put(1, tuple(energies / below))
 
 
 def _sce(p: Resolved) -> tuple[Atom, ...]:
-    energy = ElectByEnergy(_COMPAT_SMALL_ENERGY if p.compat else 0.0)
+    energy = ElectByEnergy(p.compat)
     return (
         SelectVaried(float(p["select_topk"]), p.compat),
         energy,
