@@ -13,7 +13,20 @@ from stockpot.kernels import codes
 from stockpot.methods.declare import Floats
 from stockpot.methods.elementwise.operation import Operation, Ranks, Sums, operation
 
-__all__ = ["Atom", "Band", "Combine", "Drop", "DropRanked", "Elect", "ElectAs", "Floor", "MatchL1", "Scale", "Trim"]
+__all__ = [
+    "Atom",
+    "Band",
+    "Combine",
+    "Drop",
+    "DropRanked",
+    "Elect",
+    "ElectAs",
+    "Floor",
+    "MatchL1",
+    "Scale",
+    "Trim",
+    "restoring_l1",
+]
 
 _WORDS = 2.0**32
 
@@ -165,10 +178,11 @@ class MatchL1:
 
     def operations(self, models: int) -> tuple[Operation, ...]:
         """A pass that adds up, then a factor."""
-        return (operation(codes.SCALE, models, needs=(Sums(_match, means=self.means),)),)
+        return (operation(codes.SCALE, models, needs=(Sums(restoring_l1, means=self.means),)),)
 
 
-def _match(op: Operation, sums: Floats, _elements: int) -> Operation:
+def restoring_l1(op: Operation, sums: Floats, _elements: int) -> Operation:
+    """``op`` with the factors that make Σ |x| what it was before the first atom."""
     before, after = sums[:, codes.NORM_BEFORE], sums[:, codes.NORM]
     return op.put(1, tuple(b / a if a > 0.0 else 1.0 for b, a in zip(before, after, strict=True)))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stockpot.kernels import codes
-from stockpot.methods.declare import Base, Citation, Elementwise, Floats, Law, Method, Resolved, Space
-from stockpot.methods.elementwise.atoms import Atom, Combine, Elect, MatchL1
+from stockpot.methods.declare import Base, Citation, Elementwise, Law, Method, Resolved, Space
+from stockpot.methods.elementwise.atoms import Atom, Combine, Elect, MatchL1, restoring_l1
 from stockpot.methods.elementwise.magmax import Largest
 from stockpot.methods.elementwise.operation import Operation, Sums, operation
 from stockpot.methods.elementwise.parameters import MODEL_SCOPE, TASK, chosen
@@ -44,12 +44,7 @@ class MaskL1:
 
     def operations(self, models: int) -> tuple[Operation, ...]:
         """A pass that adds up, then a mask."""
-        return (operation(codes.BINARY, models, needs=(Sums(_ratio, means=self.means),)),)
-
-
-def _ratio(op: Operation, sums: Floats, _elements: int) -> Operation:
-    before, after = sums[:, codes.NORM_BEFORE], sums[:, codes.NORM]
-    return op.put(1, tuple(b / a if a > 0.0 else 1.0 for b, a in zip(before, after, strict=True)))
+        return (operation(codes.BINARY, models, needs=(Sums(restoring_l1, means=self.means),)),)
 
 
 def _emr(_: Resolved) -> tuple[Atom, ...]:
