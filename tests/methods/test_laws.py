@@ -95,7 +95,7 @@ def close(made, expected):
     """
     if made.dtype == np.float64:
         return made.shape == expected.shape and np.allclose(made, expected, rtol=1e-14, atol=1e-13)
-    left = (widened(expected) == 0.0) & (np.abs(widened(made)) < 4e-15)
+    left = (widened(expected) == 0.0) & (np.abs(widened(made)) < 1e-13)
     return same(np.where(left, expected, made).astype(made.dtype), expected)
 
 

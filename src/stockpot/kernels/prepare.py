@@ -263,6 +263,9 @@ def divergence_rows(
         scratch: seven float64 rows.
     """
     scratch[2], scratch[5] = 0.0, 1.0
+    if length == 1:  # one probability of 1 each: without the rounding of logarithms
+        out[:rows] = 0.0
+        return
     for r in range(rows):
         first = r * length
         top_x, top_b = 0.0, 0.0
