@@ -1,8 +1,8 @@
 """Stockpot combines neural networks in weight space: merge, average, stack, exactly and streamed.
 
 >>> import stockpot as sp
->>> sorted(name for name in dir(sp) if name.startswith("o"))
-['open']
+>>> sorted(name for name in dir(sp) if name.startswith("sa"))
+['save']
 
 ``sp.open`` gives models, operators and methods (``sp.ties``, ``sp.slerp``, …) combine them lazily,
 ``sp.save`` writes the result. Importing the package is cheap: its parts are loaded when first used.

@@ -113,6 +113,7 @@ def test_a_budget_that_is_too_small_is_refused_before_anything_is_read():
     assert small.cost.memory <= 2 << 30
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the peak is read from /proc")  # noqa: PTH110
 def test_the_peak_is_what_the_plan_says(tmp_path):
     """The resident set of a merge of matrices stays below the plan's figure."""
     rng = np.random.default_rng(0)
@@ -121,9 +122,10 @@ def test_the_peak_is_what_the_plan_says(tmp_path):
         write_model(tmp_path / name, {f"{i}.w": rng.normal(size=(900, 700)).astype(np.float32) for i in range(3)})
     (tmp_path / "r.yml").write_text("merge_method: tsv_m\nbase_model: base\nmodels: [{model: m0}, {model: m1}]\n")
     code = (
-        "import resource, sys\nfrom stockpot.cli.main import main\n"
+        "import sys\nfrom stockpot.cli.main import main\n"
         "code = main(['merge', 'r.yml', 'out', '--quiet'])\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\nsys.exit(code)\n"
+        "line = next(l for l in open('/proc/self/status') if l.startswith('VmHWM'))\n"
+        "print(int(line.split()[1]) * 1024)\nsys.exit(code)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True, env=dict(os.environ)
@@ -185,7 +187,7 @@ def test_a_function_of_a_wrong_shape_is_named():
         return deltas
 
     base, models = opened(2)
-    with pytest.raises(sp.ExecutionError, match=r"careless.*shape.*\[tensor a.weight"):
+    with pytest.raises(sp.ExecutionError, match=r"careless.*shape.*\[tensor [abcd]"):
         sp.compute(base + careless(*(m - base for m in models)))
 
 
