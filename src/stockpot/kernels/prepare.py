@@ -18,8 +18,8 @@ __all__ = ["chances_block", "divergence_rows"]
 
 _DIGIT = 2048
 _LEAST, _MOST = 1e-100, 1e100
-_CROWD = 24
-"""Most keys of a bucket that are sorted by insertion."""
+_MOVES = 8
+"""Moves for each key of a row after which sorting by insertion is given up."""
 
 
 @inline
@@ -49,8 +49,9 @@ def _starts(counts: Any, n: int) -> None:
 
 
 @inline
-def _insert(keys: Any, places: Any, n: int) -> None:
-    """Sort keys and places by insertion, largest key first, stably; quick where nearly all is in order."""
+def _insert(keys: Any, places: Any, n: int) -> bool:
+    """Sort keys and places by insertion, largest key first, stably; False when that would take too many moves."""
+    left = _MOVES * n
     for i in range(1, n):
         key = keys[i]
         if keys[i - 1] < key:
@@ -59,6 +60,10 @@ def _insert(keys: Any, places: Any, n: int) -> None:
                 keys[j + 1], places[j + 1] = keys[j], places[j]
                 j -= 1
             keys[j + 1], places[j + 1] = key, place
+            left -= i - j
+            if left < 0:
+                return False
+    return True
 
 
 @inline
@@ -85,24 +90,20 @@ def _order(keys: Any, n: int, counts: Any, spare: Any, places: Any, more: Any) -
     """The places of keys[:n], largest key first, equals in the order of their places; in one of the arrays given.
 
     Keys are dealt into about n buckets, of which the few in each are sorted by insertion; rows whose keys crowd
-    into one bucket are sorted by their digits.
+    in few buckets are sorted by their digits.
     """
     buckets = min(n, counts.shape[0] - 1)
     _spread(keys, n, buckets, spare)
     counts[: buckets + 1] = 0
-    most = np.uint32(0)
     for i in range(n):
-        own = np.uint32(counts[spare[i]] + np.uint32(1))
-        counts[spare[i]] = own
-        most = max(most, own)
-    if most <= _CROWD:
-        _starts(counts, buckets + 1)
-        for i in range(n):
-            to = counts[spare[i]]
-            counts[spare[i]] = np.uint32(to + np.uint32(1))
-            more[to] = keys[i]
-            places[to] = i
-        _insert(more, places, n)
+        counts[spare[i]] = np.uint32(counts[spare[i]] + np.uint32(1))
+    _starts(counts, buckets + 1)
+    for i in range(n):
+        to = counts[spare[i]]
+        counts[spare[i]] = np.uint32(to + np.uint32(1))
+        more[to] = keys[i]
+        places[to] = i
+    if _insert(more, places, n):
         return places
     for i in range(n):
         places[i] = i
