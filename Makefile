@@ -4,19 +4,23 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench test-lowest compare-mergekit clean
+.PHONY: demo test lint docs bench test-lowest compare-mergekit clean
 
 demo: $(VENV)/.demo
 	$(BIN)/stockpot demo demo-out
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The page about methods, from their declarations; `make test` fails while it is stale.
+docs: $(VENV)/.demo
+	$(BIN)/stockpot methods --markdown > docs/methods.md
 
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/run.py --stockpot $(BIN)/stockpot

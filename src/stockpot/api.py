@@ -63,6 +63,7 @@ def plan(
     shard_size: int = 5_000_000_000,
     overwrite: bool = False,
     lenient: bool = False,
+    allow_code: bool = False,
 ) -> Plan:
     """Decide how ``what`` (an expression, a recipe or a recipe's path) is computed, from headers alone.
 
@@ -75,11 +76,12 @@ def plan(
         shard_size: Payload bytes of an output file.
         overwrite: Whether ``out`` may exist.
         lenient: Whether unknown keys of a recipe are notes instead of errors.
+        allow_code: Whether the method file of a recipe may run.
 
     Raises:
         StockpotError: with everything that is wrong.
     """
-    recipe = _recipe(what, dtype, seed, lenient)
+    recipe = _recipe(what, dtype, seed, lenient=lenient, allow_code=allow_code)
     limits = Limits(memory, threads or os.cpu_count() or 1, shard_size)
     return build_plan(recipe, limits, Path(out) if out is not None else None, overwrite=overwrite)
 
@@ -106,11 +108,13 @@ def merge(
     seed: int | None = None,
     overwrite: bool = False,
     lenient: bool = False,
+    allow_code: bool = False,
     progress: Progress | None = None,
     **limits: Any,
 ) -> Result:
     """Carry out a recipe and write the result to the folder ``out``; see :func:`plan` for the arguments."""
-    made = plan(recipe, out, seed=seed, overwrite=overwrite, lenient=lenient, **limits)
+    limits |= {"lenient": lenient, "allow_code": allow_code}
+    made = plan(recipe, out, seed=seed, overwrite=overwrite, **limits)
     return execute(made, Path(out), overwrite=overwrite, progress=progress)
 
 
@@ -121,13 +125,16 @@ def compute(
     return _compute(plan(expression, dtype=dtype, seed=seed, **limits))
 
 
-def _recipe(what: Expression | Recipe | PathLike, dtype: str | None, seed: int | None, lenient: bool) -> Recipe:
+def _recipe(
+    what: Expression | Recipe | PathLike, dtype: str | None, seed: int | None, *, lenient: bool, allow_code: bool
+) -> Recipe:
     if isinstance(what, Expression):
         return Recipe(what, dtype=dtype, donor=_donor(what), seed=seed or 0)
-    recipe = what if isinstance(what, Recipe) else load_recipe(what, lenient=lenient, seed=seed)
-    if recipe.unsupported:
-        raise UnsupportedError(*recipe.unsupported)
-    return recipe if seed is None else _seeded(recipe, seed)
+    if not isinstance(what, Recipe):
+        what = load_recipe(what, lenient=lenient, seed=seed, allow_code=allow_code)
+    if what.unsupported:
+        raise UnsupportedError(*what.unsupported)
+    return what if seed is None else _seeded(what, seed)
 
 
 def _seeded(recipe: Recipe, seed: int) -> Recipe:

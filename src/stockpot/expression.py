@@ -176,6 +176,7 @@ class Apply(Expression):
         variant: A variant that the method declares, or None.
         compat: Whether mergekit's numerics are asked for.
         line: Recipe line, for errors.
+        companions: Companion's name → checkpoints: one per model where each has its own, else a single one.
     """
 
     method: Method
@@ -185,21 +186,24 @@ class Apply(Expression):
     variant: str | None = None
     compat: bool = False
     line: int | None = None
+    companions: Mapping[str, tuple[Expression, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        problems = [*_arity(self), *_spaces(self), *_parameters(self)]
+        problems = [*_arity(self), *_spaces(self), *_parameters(self), *_companions(self)]
         if problems:
             raise ExpressionError(*problems)
 
     @property
     def space(self) -> Space:
+        if self.method.gives is not None:
+            return self.method.gives
         if self.method.on == "either":
             return self.inputs[0].space
         return Space.DELTA if self.method.on == "delta" else Space.WEIGHTS
 
     @property
     def children(self) -> tuple[Expression, ...]:
-        return self.inputs
+        return (*self.inputs, *(c for group in self.companions.values() for c in group))
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,8 +271,8 @@ class Cast(Expression):
         return (self.of,)
 
 
-def leaves(expression: Expression) -> tuple[Leaf, ...]:
-    """Every leaf once, in the order in which they appear."""
+def leaves(expression: Expression, *, companions: bool = True) -> tuple[Leaf, ...]:
+    """Every leaf once, in the order in which they appear; without those below ``companions`` on demand."""
     found: dict[tuple[str, str | None, int], Leaf] = {}
 
     seen: set[int] = set()
@@ -279,7 +283,7 @@ def leaves(expression: Expression) -> tuple[Leaf, ...]:
         seen.add(id(node))
         if isinstance(node, Leaf):
             found.setdefault(node.key, node)
-        for child in node.children:
+        for child in node.inputs if isinstance(node, Apply) and not companions else node.children:
             walk(child)
 
     walk(expression)
@@ -300,12 +304,17 @@ def apply(
         ExpressionError: for an unknown parameter, a wrong number of values or of inputs.
     """
     known = {p.python_name: p for p in method.parameters}
+    beside = {c.name: c for c in method.companions}
     one: dict[str, tuple[Setting, ...]] = {}
     each: list[dict[str, tuple[Setting, ...]]] = [{} for _ in inputs]
+    companions: dict[str, tuple[Expression, ...]] = {}
     for keyword, value in parameters.items():
+        if keyword in beside:
+            companions[keyword] = tuple(value) if isinstance(value, list | tuple) else (value,)
+            continue
         parameter = known.get(keyword)
         if parameter is None:
-            names = ", ".join(known) or "none"
+            names = ", ".join((*known, *beside)) or "none"
             raise ExpressionError(Problem(f"{method.name} has no parameter {keyword!r}", fix=f"it takes: {names}"))
         if not parameter.per_model or isinstance(value, int | float):
             one[parameter.name] = (as_setting(value),)
@@ -315,7 +324,7 @@ def apply(
             raise ExpressionError(Problem(message))
         for own, item in zip(each, value, strict=True):
             own[parameter.name] = (as_setting(item),)
-    return Apply(method, tuple(inputs), one, tuple(each), variant, compat)
+    return Apply(method, tuple(inputs), one, tuple(each), variant, compat, None, companions)
 
 
 def _terms(expression: Expression, factor: float = 1.0) -> tuple[Term, ...]:
@@ -388,6 +397,23 @@ def _parameters(node: Apply) -> list[Problem]:
     return problems
 
 
+def _companions(node: Apply) -> list[Problem]:
+    """Companions that are missing, are not models, or are too few."""
+    problems: list[Problem] = []
+    for companion in node.method.companions:
+        given = node.companions.get(companion.name, ())
+        wanted = len(node.inputs) if companion.per_model else 1
+        where = "for every model" if companion.per_model else "once"
+        if (given or companion.required) and len(given) != wanted:
+            message = f"{node.method.name} needs {companion.name} {where}, not {len(given)} of {wanted}"
+            problems.append(Problem(message, line=node.line, fix=companion.doc))
+        for one in given:
+            if not isinstance(one, Expression) or one.space is not Space.WEIGHTS:
+                message = f"{node.method.name}: {companion.name} is not a checkpoint"
+                problems.append(Problem(message, line=node.line, fix="open it: stockpot.open(...)"))
+    return problems
+
+
 def _given(node: Apply, parameter: Parameter) -> bool:
     if node.one.get(parameter.name):
         return True
@@ -397,11 +423,16 @@ def _given(node: Apply, parameter: Parameter) -> bool:
 def _range(method: Method, parameter: Parameter, setting: Setting) -> list[Problem]:
     if parameter.kind == "ignored":
         return []
+    if parameter.kind == "choice":
+        return _choice(method, parameter, setting)
     for value in setting.values():
         if isinstance(value, str) or not math.isfinite(float(value)):
             return [Problem(f"{method.name}: {parameter.name} is {value!r}, not a finite number", line=setting.line)]
         number = float(value)
-        low, high = parameter.low, parameter.high
+        if parameter.kind == "int" and number != int(number):
+            message = f"{method.name}: {parameter.name} = {number:g} is not a whole number"
+            return [Problem(message, line=setting.line, fix=f"write {round(number)}")]
+        low, high = (0.0, 1.0) if parameter.kind == "bool" else (parameter.low, parameter.high)
         too_low = low is not None and (number < low or (parameter.open_low and number == low))
         if too_low or (high is not None and number > high):
             left = "(" if parameter.open_low else "["
@@ -413,4 +444,12 @@ def _range(method: Method, parameter: Parameter, setting: Setting) -> list[Probl
                     fix=parameter.doc,
                 )
             ]
+    return []
+
+
+def _choice(method: Method, parameter: Parameter, setting: Setting) -> list[Problem]:
+    for value in setting.values():
+        if value not in parameter.choices:
+            message = f"{method.name}: {parameter.name} is {value!r}, which it cannot be"
+            return [Problem(message, line=setting.line, fix=f"one of {', '.join(parameter.choices)}")]
     return []

@@ -10,26 +10,61 @@ from __future__ import annotations
 from typing import Any, final
 
 from stockpot.expression import Apply, Expression, apply
+from stockpot.methods.bibtex import bibliography
 from stockpot.methods.declare import REQUIRED, Method
-from stockpot.methods.elementwise.dare import DARE_LINEAR, DARE_TIES
-from stockpot.methods.elementwise.ties import TIES
-from stockpot.methods.span.linear import LINEAR, TASK_ARITHMETIC, WISE_FT
-from stockpot.methods.span.model_stock import MODEL_STOCK
-from stockpot.methods.span.spherical import NUSLERP, SLERP
-from stockpot.methods.structural.passthrough import PASSTHROUGH
+from stockpot.methods.registry import METHODS
 
 __all__ = [
     "MethodFunction",
+    "arcee_fusion",
+    "breadcrumbs",
+    "breadcrumbs_ties",
+    "cart",
+    "consensus",
+    "cosine_weighted",
     "dare_linear",
     "dare_ties",
+    "della",
+    "della_linear",
+    "ema",
+    "emr",
+    "emr_mask",
+    "emr_task",
+    "fisher",
+    "geometric_median",
+    "iso_c",
+    "iso_cts",
+    "karcher",
     "linear",
+    "lines",
+    "lm_cocktail",
+    "low_rank",
+    "magmax",
+    "magnitude_prune",
+    "masked",
     "model_stock",
+    "multislerp",
+    "nearswap",
     "nuslerp",
+    "opcm",
     "passthrough",
+    "pcb",
+    "perpendicular",
+    "ram",
+    "ramplus_tl",
+    "random_prune",
+    "regmean",
+    "sce",
     "slerp",
+    "subspace_boosting",
+    "tall_mask",
     "task_arithmetic",
     "ties",
+    "tsv_m",
+    "warp",
     "wise_ft",
+    "wsm",
+    "wudi",
 ]
 
 
@@ -61,6 +96,15 @@ class MethodFunction:
         """
         return apply(self.method, models, parameters, variant=variant, compat=compat == "mergekit")
 
+    def citation(self) -> str:
+        """Its reference as BibTeX; keys are those of ``stockpot methods --cite``, so entries can stand side by side.
+
+        >>> print(slerp.citation().splitlines()[2])
+          title = {{Animating rotation with quaternion curves}},
+        """
+        cites = self.method.cites
+        return bibliography([*(m.cites for m in METHODS.values()), cites])[cites]
+
     def __repr__(self) -> str:
         return f"<stockpot method {self.method.name}>"
 
@@ -70,17 +114,57 @@ def _documented(method: Method) -> str:
     for p in method.parameters:
         default = "required" if p.default is REQUIRED else f"default {p.default}"
         each = ", per model" if p.per_model else ""
-        lines.append(f"    {p.python_name}: {p.doc} ({default}{each})")
-    return "\n".join([*lines, "", f"Source: {method.cites}"])
+        words = f"; one of {', '.join(p.choices)}" if p.choices else ""
+        lines.append(f"    {p.python_name}: {p.doc} ({default}{each}{words})")
+    return "\n".join([*lines, "", *method.notes, f"Source: {method.cites}"])
 
 
-dare_linear = MethodFunction(DARE_LINEAR)
-dare_ties = MethodFunction(DARE_TIES)
-linear = MethodFunction(LINEAR)
-model_stock = MethodFunction(MODEL_STOCK)
-nuslerp = MethodFunction(NUSLERP)
-passthrough = MethodFunction(PASSTHROUGH)
-slerp = MethodFunction(SLERP)
-task_arithmetic = MethodFunction(TASK_ARITHMETIC)
-ties = MethodFunction(TIES)
-wise_ft = MethodFunction(WISE_FT)
+arcee_fusion = MethodFunction(METHODS["arcee_fusion"])
+breadcrumbs = MethodFunction(METHODS["breadcrumbs"])
+breadcrumbs_ties = MethodFunction(METHODS["breadcrumbs_ties"])
+cart = MethodFunction(METHODS["cart"])
+consensus = MethodFunction(METHODS["consensus"])
+cosine_weighted = MethodFunction(METHODS["cosine_weighted"])
+dare_linear = MethodFunction(METHODS["dare_linear"])
+dare_ties = MethodFunction(METHODS["dare_ties"])
+della = MethodFunction(METHODS["della"])
+della_linear = MethodFunction(METHODS["della_linear"])
+ema = MethodFunction(METHODS["ema"])
+emr = MethodFunction(METHODS["emr"])
+emr_mask = MethodFunction(METHODS["emr_mask"])
+emr_task = MethodFunction(METHODS["emr_task"])
+fisher = MethodFunction(METHODS["fisher"])
+geometric_median = MethodFunction(METHODS["geometric_median"])
+iso_c = MethodFunction(METHODS["iso_c"])
+iso_cts = MethodFunction(METHODS["iso_cts"])
+karcher = MethodFunction(METHODS["karcher"])
+linear = MethodFunction(METHODS["linear"])
+lines = MethodFunction(METHODS["lines"])
+lm_cocktail = MethodFunction(METHODS["lm_cocktail"])
+low_rank = MethodFunction(METHODS["low_rank"])
+magmax = MethodFunction(METHODS["magmax"])
+magnitude_prune = MethodFunction(METHODS["magnitude_prune"])
+masked = MethodFunction(METHODS["masked"])
+model_stock = MethodFunction(METHODS["model_stock"])
+multislerp = MethodFunction(METHODS["multislerp"])
+nearswap = MethodFunction(METHODS["nearswap"])
+nuslerp = MethodFunction(METHODS["nuslerp"])
+opcm = MethodFunction(METHODS["opcm"])
+passthrough = MethodFunction(METHODS["passthrough"])
+pcb = MethodFunction(METHODS["pcb"])
+perpendicular = MethodFunction(METHODS["perpendicular"])
+ram = MethodFunction(METHODS["ram"])
+ramplus_tl = MethodFunction(METHODS["ramplus_tl"])
+random_prune = MethodFunction(METHODS["random_prune"])
+regmean = MethodFunction(METHODS["regmean"])
+sce = MethodFunction(METHODS["sce"])
+slerp = MethodFunction(METHODS["slerp"])
+subspace_boosting = MethodFunction(METHODS["subspace_boosting"])
+tall_mask = MethodFunction(METHODS["tall_mask"])
+task_arithmetic = MethodFunction(METHODS["task_arithmetic"])
+ties = MethodFunction(METHODS["ties"])
+tsv_m = MethodFunction(METHODS["tsv_m"])
+warp = MethodFunction(METHODS["warp"])
+wise_ft = MethodFunction(METHODS["wise_ft"])
+wsm = MethodFunction(METHODS["wsm"])
+wudi = MethodFunction(METHODS["wudi"])

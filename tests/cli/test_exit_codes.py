@@ -51,7 +51,9 @@ FAILURES = {
     4: lambda place: (place / "b" / "model.safetensors").write_bytes(b"\x08"),
     5: other_shape,
     6: not_a_number,
-    7: lambda place: (place / "ok.yml").write_text(LINEAR.replace("linear", "karcher")),
+    7: lambda place: (place / "ok.yml").write_text(
+        "base_model: a\nexperts: [{source_model: b, positive_prompts: [c]}]\n"
+    ),
 }
 
 

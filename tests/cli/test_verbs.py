@@ -105,7 +105,7 @@ def test_json_of_merge(place, capsys):
 def test_check_and_its_exit_codes(place, capsys):
     """0 for a recipe without faults, 3 with one, 7 for what is not supported yet; no model is opened."""
     (place / "bad.yml").write_text(TIES.replace("density: 0.5", "densty: 0.5", 1))
-    (place / "later.yml").write_text("merge_method: karcher\nmodels: [{model: x}, {model: y}]\n")
+    (place / "later.yml").write_text("base_model: x\nexperts: [{source_model: y, positive_prompts: [z]}]\n")
     assert run(capsys, "check", "ties.yml")[0] == 0
     code, _, errors = run(capsys, "check", "bad.yml")
     assert code == 3

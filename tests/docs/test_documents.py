@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from stockpot.cli.main import main
 from stockpot.methods.declare import Method
+from stockpot.methods.document import by_family, title_of
+from stockpot.methods.registry import METHODS
 from stockpot.recipe.parse import parse_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +31,24 @@ def test_examples_run(example, tmp_path):
     """Every example runs as it is, without arguments, and says something."""
     done = subprocess.run([sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "examples").glob("*.yml")), ids=lambda p: p.name)
+def test_recipes_of_the_examples_are_recipes(recipe, capsys):
+    """Each is checked without a fault, with the code it names, and says how when that is not allowed."""
+    assert main(["check", str(recipe), "--allow-code"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["check", str(recipe)]) == 3
+    assert "--allow-code" in capsys.readouterr().err
+
+
+def test_methods_of_the_readme():
+    """Every method is listed under its family, with its other names, and nothing else is."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for family, members in by_family(METHODS).items():
+        (found,) = re.findall(rf"^- {title_of(family)}: (.*?)\n(?=- |\n)", text, re.DOTALL | re.MULTILINE)
+        told = re.split(r", (?![^(]*\))", " ".join(found.split()))
+        assert told == [f"{m.name} ({', '.join(m.aliases)})" if m.aliases else m.name for m in members]
 
 
 def test_recipe_of_the_readme():

@@ -7,8 +7,12 @@ import pytest
 
 import stockpot as sp
 from files import read_model, write_model
+from given import forms, merged, takes
 from reference import cast_once, same_bytes, weights, widened
+from stockpot.expression import Leaf
+from stockpot.methods.declare import Matrix
 from stockpot.methods.registry import METHODS
+from stockpot.planning import blocks
 
 SHAPES = {
     "model.embed_tokens.weight": (64, 48),
@@ -37,7 +41,51 @@ RECIPES = {
     "parameters: {weight: 0.5, density: 0.3}\nseed: 7\n",
     "dare_ties": "merge_method: dare_ties\nbase_model: base\nmodels: [{model: m0}, {model: m1}, {model: m2}]\n"
     "parameters: {weight: 0.5, density: 0.6}\nseed: 11\nout_dtype: float32\n",
+    "multislerp": "merge_method: multislerp\nmodels: [{model: m0}, {model: m1}, "
+    "{model: m2, parameters: {weight: 2}}]\n",
+    "karcher": "merge_method: karcher\nmodels: [{model: m0}, {model: m1}, {model: m2}]\nparameters: {max_iter: 5}\n",
+    "warp": "merge_method: warp\nbase_model: base\nmodels: [{model: m0}, {model: m1}]\nparameters: {eta: 0.5}\n",
+    "geometric_median": "merge_method: geometric_median\nbase_model: base\n"
+    "models: [{model: m0}, {model: m1}, {model: m2}]\n",
+    "perpendicular": "merge_method: perpendicular\nbase_model: base\nmodels: [{model: m0}, {model: m1}, {model: m2}]\n",
+    "cosine_weighted": "merge_method: cosine_weighted\nbase_model: base\nmodels: [{model: m0}, {model: m1}]\n",
+    "lines": "merge_method: lines\nbase_model: base\nmodels: [{model: m0}, {model: m1}]\n"
+    "parameters: {alpha: 0.2, beta: 0.6}\n",
+    "lm_cocktail": "merge_method: lm_cocktail\nmodels: [{model: m0, parameters: {loss: 1.5}}, "
+    "{model: m1, parameters: {loss: 2.5}}]\n",
+    "wsm": "merge_method: wsm\nmodels: [{model: base}, {model: m0}, {model: m1}]\n"
+    "parameters: {decay: one_minus_sqrt}\n",
+    "ema": "merge_method: ema\nmodels: [{model: base}, {model: m0}, {model: m1}]\nparameters: {decay: 0.7}\n",
     "passthrough": "merge_method: passthrough\nmodels: [{model: m1}]\nparameters: {scale: 0.5}\n",
+    **{
+        method: f"merge_method: {method}\nbase_model: base\n"
+        f"models: [{{model: m0}}, {{model: m1}}, {{model: m2}}]\n{rest}"
+        for method, rest in {
+            "della": "parameters: {density: 0.5, epsilon: 0.2}\nseed: 3\n",
+            "della_linear": "parameters: {density: 0.5, weight: 0.4}\nseed: 4\n",
+            "breadcrumbs": "parameters: {density: 0.5, gamma: 0.1, rescale: true}\n",
+            "breadcrumbs_ties": "parameters: {density: 0.3, scope: model}\n",
+            "magnitude_prune": "parameters: {density: 0.4, scope: model}\n",
+            "random_prune": "parameters: {density: 0.4}\nseed: 5\n",
+            "sce": "parameters: {select_topk: 0.2}\n",
+            "pcb": "parameters: {ratio: 0.2}\n",
+            "consensus": "parameters: {agreement: 1}\n",
+            "emr": "",
+            "emr_task": "parameters: {task: 2}\n",
+            "ram": "parameters: {epsilon: 0.001}\n",
+            "ramplus_tl": "parameters: {epsilon: 0.01}\n",
+            "magmax": "parameters: {weight: 0.5}\n",
+        }.items()
+    },
+    "nearswap": "merge_method: nearswap\nbase_model: base\nmodels: [{model: m0}]\nparameters: {t: 0.002}\n",
+    "arcee_fusion": "merge_method: arcee_fusion\nbase_model: base\nmodels: [{model: m1}]\n",
+    "ties over the model": "merge_method: ties\nbase_model: base\nmodels: [{model: m0}, {model: m1}]\n"
+    "parameters: {density: 0.3, scope: model, rescale: true}\n",
+    "slerp over the model": "merge_method: slerp\nbase_model: m0\nmodels: [{model: m0}, {model: m1}]\n"
+    "parameters: {t: 0.4, scope: model}\n",
+    "whole models in rows": "name: first\nmerge_method: ties\nbase_model: base\nmodels: [{model: m0}, {model: m1}]\n"
+    "parameters: {density: 0.4, scope: model}\n---\nmerge_method: della\nbase_model: base\n"
+    "models: [{model: first}, {model: m2}]\nparameters: {density: 0.5}\ndtype: float32\n",
     "a merge of merges": "name: first\nmerge_method: ties\nbase_model: base\nmodels: [{model: m0}, {model: m1}]\n"
     "parameters: {density: 0.4}\ndtype: bfloat16\n---\nmerge_method: slerp\nbase_model: first\n"
     "models: [{model: first}, {model: m2}]\nparameters: {t: 0.5}\ndtype: float32\n",
@@ -68,8 +116,13 @@ def places(models, tmp_path_factory):
 
 
 def test_there_is_a_recipe_for_every_method():
-    """The promise of equal bytes is tested for each registered method."""
-    assert set(METHODS) <= set(RECIPES)
+    """The promise of equal bytes is tested for each registered method; the others follow as expressions."""
+    expressions = {n for n, m in METHODS.items() if m.gives or _beside(m) or isinstance(m.family, Matrix)}
+    assert set(METHODS) <= set(RECIPES) | expressions
+
+
+def _beside(method):
+    return any(c.required for c in method.companions)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -114,7 +167,11 @@ def _in_memory(path, models, seed):
             elif isinstance(node, Cast):
                 known[id(node)] = Cast(swapped(node.of, known), node.dtype)
             elif isinstance(node, Apply):
-                known[id(node)] = replace(node, inputs=tuple(swapped(i, known) for i in node.inputs))
+                known[id(node)] = replace(
+                    node,
+                    inputs=tuple(swapped(i, known) for i in node.inputs),
+                    companions={c: tuple(swapped(i, known) for i in group) for c, group in node.companions.items()},
+                )
             else:
                 assert isinstance(node, Linear)
                 known[id(node)] = Linear(tuple(Term(t.coefficient, swapped(t.of, known)) for t in node.terms))
@@ -123,6 +180,69 @@ def _in_memory(path, models, seed):
     recipe = load_recipe(path)
     assert recipe.seed == seed
     return replace(recipe, expression=swapped(recipe.expression, {}), donor=None)
+
+
+SIXTEENTHS = {
+    "model.embed_tokens.weight": (13, 11),
+    "model.layers.0.mlp.weight": (61, 49),
+    "model.layers.0.norm.weight": (50,),
+    "model.layers.1.mlp.weight": (3, 7, 5),
+    "model.norm.weight": (),
+    "lm_head.weight": (0, 11),
+}
+
+
+@pytest.fixture(scope="module")
+def simple():
+    """A base and three models whose entries are a few whole numbers over 16: no sum of them rounds; many are equal."""
+    rng = np.random.default_rng(3)
+    return [
+        {n: ((rng.integers(-9, 9, s) + (24 if i else 40)) / 16).astype(np.float32) for n, s in SIXTEENTHS.items()}
+        for i in range(4)
+    ]
+
+
+def _expression(form, models):
+    method = form.method
+    base, *others = models
+    return merged(method, base, others[: method.at_most or 3], **_sparse(method), **form.parameters)
+
+
+def _sparse(method):
+    return {"density": [0.3, 0.6, 0.5][: method.at_most]} if takes(method, "density") else {}
+
+
+@pytest.mark.parametrize("form", forms(), ids=str)
+def test_blocks_files_and_threads_change_no_byte(form, simple, tmp_path, monkeypatch):
+    """Every method in every form: any block size, one or several files, streamed or in memory gives the same bytes.
+
+    With numbers whose sums do not round, since a sum over blocks is rounded block by block.
+    """
+    names = ["base", "m0", "m1", "m2"]
+    opened = [sp.open(arrays, name=name) for name, arrays in zip(names, simple, strict=True)]
+    expected = sp.compute(_expression(form, opened), seed=6)
+    for size, files, threads in ((1000, 1, 3), (97, 3, 2)):
+        monkeypatch.setattr(blocks, "BLOCK", size)
+        for name, arrays in zip(names, simple, strict=True):
+            write_model(tmp_path / str(size) / name, arrays, files=files)
+        stored = [Leaf(name, folder=str(tmp_path / str(size))) for name in names]
+        made = sp.save(_expression(form, stored), tmp_path / f"out{size}", seed=6, threads=threads, shard_size=9000)
+        written = read_model(made.folder)
+        assert same_bytes(expected, {n: written[n] for n in expected})
+
+
+@pytest.mark.parametrize("form", forms(METHODS[n] for n in ("ties", "pcb", "breadcrumbs", "slerp")), ids=str)
+def test_whole_models_inside_methods_on_rows(form, simple, monkeypatch):
+    """A merge whose statistics are the whole model's is the same inside one that works on rows, whatever the blocks."""
+    base, *others = [sp.open(arrays, name=str(i)) for i, arrays in enumerate(simple)]
+    inner = _expression(form, [base, *others])
+    made = []
+    for size in (97, 1000, 1 << 18):
+        monkeypatch.setattr(blocks, "BLOCK", size)
+        known = sp.open(sp.compute(inner, dtype="float64"), name="inner")
+        rows = [sp.nuslerp(model, base, weight=[1.0, 0.0], nuslerp_flatten=False) for model in (inner, known)]
+        made += [sp.compute(merge, dtype="float32") for merge in rows]
+    assert all(same_bytes(made[0], other) for other in made[1:])
 
 
 def test_saving_an_expression_is_computing_it(models, tmp_path):

@@ -20,7 +20,7 @@ def recorded(shape, log, fail=None):
     name, counts = shape
     for number, count in enumerate(counts):
 
-        def run(block, _space, number=number):
+        def run(block, _space, _tick, number=number):
             if fail == (name, number, block):
                 raise ValueError(f"block {block}")
             log.append(("run", name, number, block))
@@ -48,7 +48,7 @@ def test_every_block_runs_once_and_phases_follow_each_other(counts, threads):
 def test_tensors_are_worked_on_in_parallel():
     """Four threads wait for each other inside blocks of one tensor; fewer at a time would never end."""
     barrier = threading.Barrier(4, timeout=20)
-    phase = Phase("meet", 8, lambda _block, _space: barrier.wait() and None, lambda: None)
+    phase = Phase("meet", 8, lambda _block, _space, _tick: barrier.wait() and None, lambda: None)
     run_all(iter([iter([phase])]), 4)
 
 
@@ -63,7 +63,7 @@ def test_tensors_are_begun_lazily():
             begun[0] -= 1
 
         most[0] = max(most[0], begun[0])
-        yield Phase("one", 2, lambda _block, _space: None, finish)
+        yield Phase("one", 2, lambda _block, _space, _tick: None, finish)
 
     run_all((tensor() for _ in range(1000)), 3)
     assert begun[0] == 0
@@ -80,7 +80,7 @@ def test_the_first_error_ends_the_work(where, threads):
         if where == "begin":
             raise KeyError("begin")
 
-        def run(block, _space):
+        def run(block, _space, _tick):
             log.append(block)
             if where == "run" and block == 1:
                 raise KeyError("run")
@@ -116,7 +116,7 @@ def test_poll_runs_in_the_calling_thread_and_may_stop_the_work():
         if len(told) == 3:
             raise KeyboardInterrupt
 
-    phase = Phase("slow", 10_000, lambda _block, _space: time.sleep(0.005), lambda: None)
+    phase = Phase("slow", 10_000, lambda _block, _space, _tick: time.sleep(0.005), lambda: None)
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run_all(iter([iter([phase])]), 2, poll)

@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 import stockpot as sp
 from reference import kept_count, trim_mask
-from stockpot.execute import select
+from stockpot.execute import statistics
 from stockpot.execute.select import Selection
 from stockpot.planning import blocks
 
 ELEMENTS = 300_007
 
 
-def search(keys, keep, size, sample=None):
+def search(keys, keep, size, sample=None, room=1 << 21):
     """The search over blocks of ``size`` keys, each pass counted in plain NumPy."""
     count = -(-len(keys) // size)
-    found = Selection(keep, len(keys), count)
+    found = Selection(keep, len(keys), count, room)
     if sample is not None:
         found.guess(np.asarray(sample, np.uint32))
     while found.cut is None:
@@ -64,12 +64,7 @@ def test_the_cut_is_that_of_a_stable_sort(keys, data):
     keep = data.draw(st.integers(0, len(keys)))
     size = data.draw(st.integers(1, len(keys)))
     sample = data.draw(st.none() | st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=len(keys) - 1))
-    room = select.CAPACITY
-    select.CAPACITY = data.draw(st.sampled_from([1, 4, 50, room]))
-    try:
-        found = search(keys, keep, size, sample)
-    finally:
-        select.CAPACITY = room
+    found = search(keys, keep, size, sample, data.draw(st.sampled_from([1, 4, 50, 1 << 21])))
     expected = np.zeros(len(keys), bool)
     expected[np.argsort(-keys.astype(np.int64), kind="stable")[:keep]] = True
     assert np.array_equal(kept_by(found.cut, keys, size), expected)
@@ -125,7 +120,7 @@ def test_ties_keeps_exactly_the_largest(arrangement, density, room, monkeypatch)
     of what lies inside the bracket can be collected.
     """
     monkeypatch.setattr(blocks, "BLOCK", 1 << 14)
-    monkeypatch.setattr(select, "CAPACITY", room)
+    monkeypatch.setattr(statistics, "CAPACITY", room)
     delta = ARRANGEMENTS[arrangement](np.random.default_rng(1)).astype(np.float32)
     base = np.zeros_like(delta)
     a, b = sp.open({"w": delta}, name="a"), sp.open({"w": base}, name="b")
@@ -149,7 +144,7 @@ def test_ties_keeps_round_of_density_times_n_of_a_small_tensor(elements, density
 def test_each_model_is_cut_at_its_own_place(monkeypatch):
     """With several models and densities, each is trimmed as if it were alone, in one shared pass."""
     monkeypatch.setattr(blocks, "BLOCK", 1 << 14)
-    monkeypatch.setattr(select, "CAPACITY", 640)
+    monkeypatch.setattr(statistics, "CAPACITY", 640)
     rng = np.random.default_rng(5)
     ds = [ARRANGEMENTS[name](rng).astype(np.float32) for name in ("normal", "three values", "crowded around the cut")]
     density = [0.1, 0.4, 0.7]

@@ -111,6 +111,81 @@ def test_model_stock_is_not_clamped(between):
     assert np.allclose(computed(merged[1]), max(ratio, 0.0) * (a + b) / 2.0, atol=1e-12)
 
 
+def unit_sum(arrays, weight, eps):
+    """Σ w x / (|x| + eps), scaled to the length cos(eps) Σ w |x|: what multislerp is in mergekit."""
+    norms = [np.sqrt(np.sum(x * x)) for x in arrays]
+    total = sum(w * x / (n + eps) for w, x, n in zip(weight, arrays, norms, strict=True))
+    return total / np.sqrt(np.sum(total**2)) * np.cos(eps) * np.dot(weight, norms)
+
+
+@pytest.mark.parametrize("eps", [1e-8, 1e-3, 0.1])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_multislerp_is_a_normalised_sum(count, normalize, eps):
+    """mergekit's correction in the tangent space is 0, which leaves a sum of unit vectors; weights of any sign."""
+    base, tuned = arrays(count, spread=0.5)
+    b, models = opened(base, tuned)
+    weight = [0.4 - 0.3 * (i == 1) + 0.1 * i for i in range(count)]
+    weight[-1] = -0.15
+    given = {"weight": weight, "normalize_weights": normalize, "eps": eps, "compat": "mergekit"}
+    used = [w / sum(weight) for w in weight] if normalize else weight
+    assert np.allclose(computed(sp.multislerp(*models, **given)), unit_sum(tuned, used, eps), rtol=1e-11, atol=1e-12)
+    made = computed(b + sp.multislerp(*(m - b for m in models), **given))
+    assert np.allclose(made, base + unit_sum([x - base for x in tuned], used, eps), rtol=1e-11, atol=1e-12)
+
+
+def test_multislerp_of_one_and_of_what_cancels():
+    """One model is handed on whatever its weight; two that cancel are interpolated; more are an error."""
+    base, (x,) = arrays(1)
+    b, (m, opposite, zero) = opened(base, [x, -x, ZERO])
+    assert np.array_equal(computed(sp.multislerp(m, weight=0.3, compat="mergekit")), x)
+    assert np.allclose(computed(sp.multislerp(m, opposite, weight=[2.0, 2.0], compat="mergekit")), ZERO, atol=1e-12)
+    with pytest.raises(sp.ExecutionError, match="cancel"):
+        computed(sp.multislerp(m, opposite, zero, compat="mergekit"))
+    with pytest.raises(sp.ExecutionError, match="normalize_weights: false"):
+        computed(sp.multislerp(m, opposite, weight=[1.0, -1.0], compat="mergekit"))
+    assert np.array_equal(computed(b + sp.multislerp(*[b - b] * 3, compat="mergekit")), base)
+
+
+def karcher_steps(vectors, steps, tol):
+    """mergekit's iteration on whole vectors."""
+    norms = [np.sqrt(np.sum(x * x)) for x in vectors]
+    units = [x / n for x, n in zip(vectors, norms, strict=True) if n > tol]
+    u = sum(units) / len(units)
+    u = units[0] if np.sqrt(np.sum(u * u)) < tol else u / np.sqrt(np.sum(u * u))
+    for _ in range(steps):
+        pull = np.zeros_like(u)
+        for v in units:
+            c = np.clip(np.sum(u * v), -1.0, 1.0)
+            if np.arccos(c) >= tol:
+                pull += np.arccos(c) / np.sin(np.arccos(c)) * (v - c * u) / len(units)
+        size = np.sqrt(np.sum(pull * pull))
+        if size < tol:
+            break
+        u = np.cos(size) * u + np.sin(size) * pull / size
+    return u * sum(norms) / len(vectors)
+
+
+@pytest.mark.parametrize(("steps", "tol"), [(10, 1e-5), (2, 1e-5), (0, 1e-5), (50, 1e-12), (10, 0.3)])
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_karcher_takes_the_same_steps(count, steps, tol):
+    """As many steps, and the same end of them, as mergekit's; vectors no longer than tol have no direction."""
+    _, tuned = arrays(count)
+    tuned[-1] = 1e-8 * tuned[-1] if count > 2 else tuned[-1]
+    _, models = opened(ZERO, tuned)
+    made = computed(sp.karcher(*models, max_iter=steps, tol=tol, compat="mergekit"))
+    assert np.allclose(made, karcher_steps(tuned, steps, tol), rtol=1e-10, atol=1e-11)
+
+
+def test_karcher_of_zeros_and_opposites():
+    """Opposite vectors give the first one's direction, vectors no longer than tol give zeros, one model itself."""
+    _, (x,) = arrays(1)
+    _, (m, opposite, tiny) = opened(ZERO, [x, -3.0 * x, 1e-9 * x])
+    assert np.allclose(computed(sp.karcher(m, opposite, compat="mergekit")), 2.0 * x, rtol=1e-12)
+    assert np.array_equal(computed(sp.karcher(tiny, tiny, compat="mergekit")), ZERO)
+    assert np.array_equal(computed(sp.karcher(tiny, compat="mergekit")), 1e-9 * x)
+
+
 def test_what_is_not_listed_is_the_same():
     """linear, task arithmetic and untrimmed TIES have the same bytes with and without compat."""
     base, tuned = arrays(3)

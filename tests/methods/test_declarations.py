@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import stockpot as sp
+from given import companions, required
 from stockpot import functions
 from stockpot.errors import ExpressionError
 from stockpot.expression import Linear, apply
@@ -13,6 +14,11 @@ from stockpot.methods.declare import REQUIRED, Base, Law, Space
 from stockpot.methods.registry import METHODS, method_named
 
 A, B, C = (sp.open({"w": np.ones(2)}, name=name) for name in "abc")
+
+
+def needs_of(method, count=1):
+    """What a method with ``count`` models cannot do without."""
+    return {**required(method), **companions(method, {"w": (2,)}, count)}
 
 
 def problem_of(build):
@@ -40,14 +46,18 @@ def test_every_method_is_declared_completely(method):
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
 def test_defaults_lie_in_their_ranges(method):
-    """Every default is allowed by the range that is declared beside it, and 'lambda' is no parameter."""
+    """Every default is allowed by the range beside it; a method whose difference recipes scale has no own lambda."""
     for p in method.parameters:
-        assert p.name != "lambda"
+        assert p.name != "lambda" or not method.scaled
         if p.default is REQUIRED or p.kind == "ignored":
+            continue
+        if p.kind == "choice":
+            assert p.default in p.choices
             continue
         assert p.low is None or p.default >= p.low
         assert p.high is None or p.default <= p.high
         assert isinstance(p.default, bool) == (p.kind == "bool")
+        assert p.kind != "int" or isinstance(p.default, int)
 
 
 def test_the_registry_and_the_functions_are_the_same_methods():
@@ -68,19 +78,19 @@ def test_a_mistyped_name_is_answered_with_the_nearest():
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
 def test_the_number_of_models_is_checked(method):
     """Too few or too many models are refused by name and number."""
-    needed = {p.python_name: 1.0 for p in method.parameters if p.default is REQUIRED}
+    needed = needs_of(method)
     model = A - B if method.on == "delta" else A
     counts = [method.at_least - 1] + ([method.at_most + 1] if method.at_most else [])
     for count in counts:
         with pytest.raises(ExpressionError, match=rf"{method.name} takes .* models.*, not {count}"):
-            apply(method, [model] * count, needed)
+            apply(method, [model] * count, {**needed, **companions(method, {"w": (2,)}, count)})
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
 def test_the_space_of_the_models_is_checked(method):
     """A model where a difference is wanted (or the reverse, or both together) is refused, with the fix."""
-    needed = {p.python_name: 1.0 for p in method.parameters if p.default is REQUIRED}
     count = max(2, method.at_least) if method.at_most != 1 else 1
+    needed = needs_of(method, count)
     wrong = [A] * count if method.on == "delta" else [A - B] * count
     if method.on == "either":
         if count == 1:
@@ -96,9 +106,9 @@ def test_the_space_of_the_models_is_checked(method):
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
 def test_parameters_are_checked(method):
     """Unknown, missing, out of range, not finite, or too few values: each is refused by the parameter's name."""
-    needed = {p.python_name: 1.0 for p in method.parameters if p.default is REQUIRED}
     model = A - B if method.on == "delta" else A
     models = [model] * max(method.at_least, 2 if method.at_most != 1 else 1)
+    needed = needs_of(method, len(models))
     with pytest.raises(ExpressionError, match="has no parameter 'wieght'"):
         apply(method, models, {**needed, "wieght": 1})
     for p in method.parameters:
@@ -106,17 +116,61 @@ def test_parameters_are_checked(method):
         if p.default is REQUIRED:
             with pytest.raises(ExpressionError, match=f"needs {name}"):
                 apply(method, models, {k: v for k, v in needed.items() if k != name})
-        if p.kind != "float":
+        if p.kind not in ("float", "int"):
             continue
         for value in (float("nan"), float("inf"), "much"):
-            with pytest.raises(ExpressionError, match=f"{name}"):
+            with pytest.raises(ExpressionError, match=f"{p.name}"):
                 apply(method, models, {**needed, name: [value] * len(models) if p.per_model else value})
-        for value in [v for v in ((p.low or 0) - 0.1, (p.high or 0) + 0.1) if p.low is not None]:
-            with pytest.raises(ExpressionError, match=f"{name} = .* is outside"):
+        outside = [] if p.low is None else [p.low - 1.0, *([p.low] if p.open_low else [])]
+        for value in (*outside, *([] if p.high is None else [p.high + 1.0])):
+            with pytest.raises(ExpressionError, match=f"{p.name} = .* is outside"):
                 apply(method, models, {**needed, name: value})
         if p.per_model and len(models) > 1:
             with pytest.raises(ExpressionError, match=f"{name} needs one value, or one for each"):
                 apply(method, models, {**needed, name: [1.0]})
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
+def test_words_and_whole_numbers_are_checked(method):
+    """A choice must be one of its words and a count must be whole; the error says what it may be."""
+    model = A - B if method.on == "delta" else A
+    models = [model] * max(method.at_least, 1)
+    needed = needs_of(method, len(models))
+    for p in method.parameters:
+        name = p.python_name
+        if p.kind == "choice":
+            for word in p.choices:
+                assert apply(method, models, {**needed, name: word}).one[p.name][0].at("w", 0.0) == word
+            for wrong in ("wrod", 1.0, True):
+                found = problem_of(lambda w=wrong, n=name: apply(method, models, {**needed, n: w}))
+                assert name in found.message
+                assert all(word in found.fix for word in p.choices)
+        if p.kind == "int":
+            found = problem_of(lambda n=name: apply(method, models, {**needed, n: 2.5}))
+            assert found.message == f"{method.name}: {name} = 2.5 is not a whole number"
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
+def test_authors_are_names_as_bibtex_writes_them(method):
+    """Full names joined by 'and', so that the short form is of surnames and BibTeX sorts by them."""
+    names = method.cites.authors.split(" and ")
+    assert "et al" not in method.cites.authors
+    assert "," not in method.cites.authors
+    assert all(name == name.strip() and name for name in names)
+    assert method.cites.short.split()[0] == names[0].split()[-1]
+
+
+@pytest.mark.parametrize(("name", "parameter"), [("nuslerp", "nuslerp_flatten"), ("model_stock", "filter_wise")])
+def test_one_angle_of_the_whole_model_has_no_rows(name, parameter):
+    """scope: model and statistics by rows exclude each other: one problem of the plan, which names both ways out."""
+    rows = parameter == "filter_wise"
+    required = {"weight": 1.0} if name == "nuslerp" else {}
+    built = C + apply(METHODS[name], [A - C, B - C], {**required, parameter: rows, "scope": "model"})
+    with pytest.raises(sp.PlanError) as caught:
+        sp.plan(built)
+    (problem,) = caught.value.problems
+    assert parameter in problem.message
+    assert "scope: tensor" in problem.message
 
 
 def test_variants_are_checked():

@@ -11,10 +11,14 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe: a name for the table, and the YAML text with placeholders."""
+    """One recipe: a name for the table, and the YAML text with placeholders.
+
+    ``widens`` says that mergekit gives float32 tensors for models of 16 bits.
+    """
 
     name: str
     text: str
+    widens: bool = False
 
     def render(self, values: dict[str, str]) -> str:
         """The YAML with placeholders filled; other braces stay as they are."""
@@ -294,26 +298,57 @@ CORE = (
 )
 """Methods that stockpot promises to match in `compat: mergekit`."""
 
-MORE = (
+ELEMENTWISE = (
     Recipe("breadcrumbs", _tuned("breadcrumbs", _TIES, "")),
     Recipe(
         "breadcrumbs gamma",
         _tuned("breadcrumbs", _TIES, "parameters: {gamma: 0.05, rescale: true}\n"),
     ),
+    Recipe("breadcrumbs few outliers", _tuned("breadcrumbs", _TIES, "parameters: {gamma: 0.7}\n")),
     Recipe("breadcrumbs_ties", _tuned("breadcrumbs_ties", _TIES, "")),
+    Recipe(
+        "breadcrumbs_ties normalize",
+        _tuned("breadcrumbs_ties", _TIES, "parameters: {normalize: true, lambda: 0.8}\n"),
+    ),
     Recipe("della density 1", _tuned("della", _WEIGHTS, "")),
     Recipe("della_linear density 1", _tuned("della_linear", _WEIGHTS, "")),
-    Recipe("multislerp", _models("multislerp", {"a": "weight: 0.5", "b": "weight: 0.3"})),
-    Recipe("multislerp with base", _tuned("multislerp", _WEIGHTS, "")),
-    Recipe("karcher", _models("karcher", {"a": "", "b": "", "c": ""})),
+    Recipe(
+        "della_linear normalize",
+        _tuned("della_linear", _WEIGHTS, "parameters: {normalize: true, lambda: 0.9}\n"),
+    ),
     Recipe(
         "nearswap",
         _models("nearswap", {"base": "", "a": ""}, "base_model: {base}\nparameters: {t: 0.0005}\n"),
     ),
+    Recipe(
+        "nearswap gradient",
+        _models("nearswap", {"base": "", "a": ""}, "base_model: {base}\nparameters: {t: [0.00001, 0.01]}\n"),
+    ),
     Recipe("sce", _tuned("sce", ("", "", ""), "")),
     Recipe("sce select_topk", _tuned("sce", ("", "", ""), "parameters: {select_topk: 0.3}\n")),
     Recipe("ram", _tuned("ram", ("", "", ""), "")),
-    Recipe("ramplus_tl", _tuned("ramplus_tl", ("", "", ""), "parameters: {r: 0.1, alpha: 0.2}\n")),
-    Recipe("arcee_fusion", _models("arcee_fusion", {"base": "", "a": ""}, "base_model: {base}\n")),
+    Recipe("ram epsilon", _tuned("ram", ("", "", ""), "parameters: {epsilon: 0.0007}\n")),
+    Recipe("ramplus_tl", _tuned("ramplus_tl", ("", "", ""), "parameters: {r: 0.1, alpha: 0.2}\n"), widens=True),
+    Recipe(
+        "ramplus_tl stronger",
+        _tuned("ramplus_tl", ("", "", ""), "parameters: {r: 0.5, alpha: 1, epsilon: 0.0007}\n"),
+        widens=True,
+    ),
+    Recipe("arcee_fusion", _models("arcee_fusion", {"base": "", "a": ""}, "base_model: {base}\n"), widens=True),
 )
-"""Other methods that draw no random numbers on tensors as small as these."""
+"""Elementwise methods that draw no random numbers on tensors as small as these."""
+
+SPHERE = (
+    Recipe("multislerp", _models("multislerp", {"a": "weight: 0.5", "b": "weight: 0.3"})),
+    Recipe("multislerp with base", _tuned("multislerp", _WEIGHTS, "")),
+    Recipe(
+        "multislerp not normalized",
+        _tuned("multislerp", _WEIGHTS, "parameters: {normalize_weights: false}\n"),
+    ),
+    Recipe("karcher", _models("karcher", {"a": "", "b": "", "c": ""})),
+    Recipe("karcher steps", _models("karcher", {"a": "", "b": ""}, "parameters: {max_iter: 2, tol: 0.001}\n")),
+)
+"""Means on the sphere, whose norms and inner products mergekit takes in the recipe's dtype."""
+
+MORE = ELEMENTWISE + SPHERE
+"""Further methods that stockpot promises to match in `compat: mergekit`."""

@@ -154,7 +154,7 @@ def test_the_same_base_is_known_again(place):
     a = sp.open(place / "m0")
     plan = sp.plan(first + 0.5 * sp.ties(a - second, a - third, density=0.5))
     source = plan.steps[0].source
-    assert (source.method, source.anchored, source.scale) == ("ties", True, 0.5)
+    assert (source.method.name, source.anchored, source.scale) == ("ties", True, 0.5)
     assert len(source.inputs) == 2
     assert source.base.ref.file.startswith(str(place / "base"))
 

@@ -10,7 +10,10 @@ import pytest
 
 import stockpot as sp
 from files import read_model, write_model
+from given import forms, takes
+from given import merged as merge_of
 from reference import cast_once, weights, widened
+from stockpot.methods.declare import Base, Elementwise, Matrix
 from stockpot.methods.registry import METHODS
 
 EMBED, HEAD, LAYER = "model.embed_tokens.weight", "lm_head.weight", "model.layers.0.w"
@@ -29,6 +32,9 @@ def language_model(seed, *, head=None, code="F32", **more):
     return arrays | more
 
 
+FORMS = [f for f in forms() if isinstance(f.method.family, Elementwise | Matrix)]
+
+
 def merges(base, a, b):
     """One merge by every method, by name."""
     return {
@@ -43,8 +49,26 @@ def merges(base, a, b):
         "dare_linear": base + sp.dare_linear(a - base, b - base, density=0.5),
         "dare_ties": base + sp.dare_ties(a - base, b - base, density=0.5),
         "passthrough": sp.passthrough(base, scale=0.5),
+        "multislerp": base + sp.multislerp(a - base, b - base),
+        "karcher": sp.karcher(base, a, b),
+        "warp": base + sp.warp(a - base, b - base),
+        "geometric_median": sp.geometric_median(base, a, b),
+        "perpendicular": base + sp.perpendicular(a - base, b - base),
+        "cosine_weighted": sp.cosine_weighted(base, a),
+        "lines": base + sp.lines(a - base, b - base, alpha=0.2, beta=0.5),
+        "lm_cocktail": sp.lm_cocktail(base, a, b, loss=[1.0, 2.0, 3.0]),
+        "wsm": sp.wsm(base, a, b),
+        "ema": sp.ema(base, a, b, decay=0.5),
         "merge of merges": sp.linear(base + sp.ties(a - base), sp.slerp(base, b, t=0.5)),
+        **{str(form): elementwise(form, base, a, b) for form in FORMS},
     }
+
+
+def elementwise(form, base, a, b):
+    """An elementwise method on as many of two models as it takes; a density that drops something."""
+    share = {"density": 0.5} if takes(form.method, "density") else {}
+    models = [a, b][: form.method.at_most] if form.method.base is Base.REQUIRED else [base, a, b]
+    return merge_of(form.method, base, models, **share, **form.parameters)
 
 
 KINDS = list(merges(*(sp.open({"w": np.ones(1)}, name=n) for n in "xyz")))
@@ -52,7 +76,7 @@ KINDS = list(merges(*(sp.open({"w": np.ones(1)}, name=n) for n in "xyz")))
 
 def test_every_method_is_among_them():
     """What is promised here is tested with each registered method."""
-    assert set(METHODS) <= set(KINDS)
+    assert set(METHODS) <= set(KINDS) | {form.method.name for form in FORMS}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -65,3 +65,19 @@ def problems() -> Callable[..., tuple[Problem, ...]]:
         return caught.value.problems
 
     return collect
+
+
+@pytest.fixture
+def render_companions() -> Callable[..., list[dict[str, list[str]]]]:
+    """Text of a recipe → the companions of each of its outermost methods."""
+
+    def applied(node: Expression) -> list[Apply]:
+        if isinstance(node, Apply):
+            return [node]
+        return [found for child in node.children for found in applied(child)]
+
+    def collect(text: str) -> list[dict[str, list[str]]]:
+        nodes = applied(parse_recipe(text).expression)
+        return [{name: list(map(render, own)) for name, own in node.companions.items()} for node in nodes]
+
+    return collect

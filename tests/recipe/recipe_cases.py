@@ -289,6 +289,28 @@ base_model: soup
 modules:
   default: {models: [{model: d}], parameters: {weight: 0.5}}
 """,
+    "companions": """
+merge_method: fisher
+models:
+  - {model: a, parameters: {fisher: a-fisher@r, weight: [0, 1]}}
+  - {model: b, parameters: {fisher: {path: b+fisher}}}
+  - model: c
+    parameters:
+      fisher: {merge_method: ties, base_model: B, models: [{model: d}], parameters: {sign_from: {model: {path: e}}}}
+parameters: {scope: tensor}
+""",
+    "steps": """
+merge_method: steps
+base_model: B
+models: [{model: a, parameters: {weight: 2}}, {model: b}]
+steps:
+  - trim: {density: [{filter: mlp, value: [0.1, 0.5]}, {value: 0.3}], scope: model}
+  - drop: {rescale: false}
+  - scale
+  - elect:
+  - mean: {by: count}
+parameters: {lambda: 0.5, density: 0.9}
+""",
 }
 """Recipes of every feature that is supported, by their main method."""
 

@@ -9,7 +9,6 @@ import pytest
 from recipe_cases import CASES, LINEAR, TIES
 
 from stockpot.errors import Problem, RecipeError, UnsupportedError
-from stockpot.recipe.known import MERGEKIT, PENDING
 from stockpot.recipe.parse import load_recipe, parse_recipe
 
 Problems = Callable[..., tuple[Problem, ...]]
@@ -133,25 +132,31 @@ def test_parameters_of_the_base_are_noted() -> None:
     assert [n.message for n in notes] == ["B is the base: its own weight changes nothing"]
 
 
-@pytest.mark.parametrize("name", sorted(PENDING))
-def test_methods_still_to_come_are_named(name: str) -> None:
-    """Methods of mergekit that are missing are understood, and their keys are checked."""
-    text = f"merge_method: {name}\nbase_model: B\nmodels: [{{model: a}}]\n"
-    with pytest.raises(UnsupportedError, match=f"method {name} is not yet supported"):
-        parse_recipe(text)
-    for parameter in PENDING[name].parameters:
-        with pytest.raises(UnsupportedError):
-            parse_recipe(text + f"parameters: {{{parameter}: 1}}")
-    with pytest.raises(RecipeError, match="unknown parameter 'qqq'"):
-        parse_recipe(text + "parameters: {qqq: 1}")
+MERGEKIT = """
+breadcrumbs: weight density gamma normalize rescale lambda int8_mask
+breadcrumbs_ties: weight density gamma normalize rescale lambda int8_mask
+della: weight density epsilon normalize rescale lambda int8_mask
+della_linear: weight density epsilon normalize rescale lambda int8_mask
+karcher: max_iter tol
+multislerp: weight normalize_weights eps
+nearswap: t
+arcee_fusion:
+ram: epsilon
+ramplus_tl: epsilon r alpha
+sce: select_topk int8_mask
+"""
 
 
-def test_the_table_of_methods_still_to_come_empties_itself() -> None:
-    """A method of the registry is never called missing."""
-    from stockpot.methods.registry import METHODS
-
-    assert not PENDING.keys() & METHODS.keys()
-    assert MERGEKIT.keys() == PENDING.keys() | (MERGEKIT.keys() & METHODS.keys())
+@pytest.mark.parametrize("line", MERGEKIT.strip().splitlines())
+def test_methods_of_mergekit_with_its_parameters(line: str) -> None:
+    """Each is here under mergekit's names, and none of its parameters is unknown or idle."""
+    name, _, parameters = line.partition(":")
+    values = ", ".join(f"{p}: {1 if p == 'max_iter' else 0.1}" for p in parameters.split())
+    base = "" if name in ("karcher", "multislerp") else "base_model: B\n"
+    text = f"merge_method: {name}\n{base}models: [{{model: a}}]\nparameters: {{{values}}}\n"
+    if "normalize" in values:
+        text = text.replace("normalize: 0.1", "normalize: true").replace("rescale: 0.1", "rescale: false")
+    assert parse_recipe(text).notes == ()
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def test_defaults_are_explicit() -> None:
         "density": 1.0,
         "normalize": True,
         "rescale": False,
+        "scope": "tensor",
     }
     assert document["seed"] == 5
     assert document["models"][1]["parameters"]["weight"] == [

@@ -42,6 +42,18 @@ def test_everything_is_described() -> None:
     assert properties["density"]["anyOf"][0]["maximum"] == 1.0
 
 
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
+def test_parameters_are_described_for_each_method(method) -> None:
+    """Where methods mean different things by one name, each method's own line stands in the description."""
+    properties = json_schema()["$defs"]["form_parameters"]["properties"]
+    for p in method.parameters:
+        lines = properties[p.name]["description"].split("\n")
+        owners = [line.removesuffix(f": {p.doc}").split(", ") for line in lines if line.endswith(f": {p.doc}")]
+        assert lines == [p.doc] or [method.name in names for names in owners] == [True]
+    for c in method.companions:
+        assert properties[c.name]["description"] == f"{method.name}: {c.doc}"
+
+
 @pytest.mark.parametrize("text", [*TEXTS.values(), EXPERTS])
 def test_good_recipes_fit(text: str) -> None:
     """Gradients, filters, slices, modules, documents, nested merges, experts."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from stockpot.cli.options import print_json, show_notes
+from stockpot.cli.options import allow_code, print_json, show_notes
 
 __all__ = ["command"]
 
@@ -14,8 +14,9 @@ __all__ = ["command"]
 @click.command("check")
 @click.argument("recipes", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, required=True)
 @click.option("--lenient", is_flag=True, help="Unknown keys are notes, not errors.")
+@allow_code
 @click.option("--json", "as_json", is_flag=True, help="Print the resolved recipe for machines.")
-def command(recipes: tuple[Path, ...], lenient: bool, as_json: bool) -> int:
+def command(recipes: tuple[Path, ...], lenient: bool, allow_code: bool, as_json: bool) -> int:
     """Parse and type-check RECIPES; no model is opened. The exit code is that of the worst."""
     from stockpot.errors import StockpotError
     from stockpot.recipe.parse import load_recipe
@@ -23,7 +24,7 @@ def command(recipes: tuple[Path, ...], lenient: bool, as_json: bool) -> int:
     worst = 0
     for path in recipes:
         try:
-            recipe = load_recipe(path, lenient=lenient)
+            recipe = load_recipe(path, lenient=lenient, allow_code=allow_code)
         except StockpotError as error:
             worst = max(worst, error.exit_code)
             for problem in error.problems:

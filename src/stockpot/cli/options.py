@@ -13,7 +13,7 @@ import click
 
 from stockpot.errors import Problem
 
-__all__ = ["SIZE", "human", "limit_options", "print_json", "progress_bar", "show_notes"]
+__all__ = ["SIZE", "allow_code", "human", "limit_options", "print_json", "progress_bar", "show_notes"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,14 +46,19 @@ class _Size(_IntType):
 SIZE = _Size()
 
 
+allow_code = click.option("--allow-code", is_flag=True, help="Run the method file that the recipe names.")
+"""Code in a recipe runs only when it is asked for."""
+
+
 def limit_options(function: F) -> F:
-    """--memory, --threads, --shard-size, --seed and --lenient."""
+    """--memory, --threads, --shard-size, --seed, --lenient and --allow-code."""
     options = [
         click.option("--memory", type=SIZE, default="1GiB", show_default=True, help="Budget of resident memory."),
         click.option("--threads", type=click.IntRange(1), default=None, help="Worker threads [default: all cores]."),
         click.option("--shard-size", type=SIZE, default="5GB", show_default=True, help="Largest output file."),
         click.option("--seed", type=int, default=None, help="Key of random numbers, over the recipe's own."),
         click.option("--lenient", is_flag=True, help="Unknown recipe keys are notes, not errors."),
+        allow_code,
     ]
     for option in reversed(options):
         function = option(function)

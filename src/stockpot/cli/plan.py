@@ -10,7 +10,7 @@ import click
 from stockpot.cli.options import human, limit_options, print_json, show_notes
 
 if TYPE_CHECKING:
-    from stockpot.planning.model import Plan
+    from stockpot.planning.model import Plan, Survey
 
 __all__ = ["command", "show_plan"]
 
@@ -43,6 +43,7 @@ def show_plan(plan: Plan, as_json: bool, tensors: bool = False) -> None:
         ("output", f"{len(plan.steps)} tensors, {human(cost.written)} in {len(plan.shards)} file(s)"),
         ("beside it", ", ".join(name for name, _ in plan.sidecars) or "nothing"),
         ("read", f"{human(cost.read)}, in at most {cost.passes} pass(es) over a tensor"),
+        *((f"survey {s.group}", _survey(s)) for s in plan.surveys),
         ("memory", f"about {human(cost.memory)} with {cost.threads} thread(s)"),
         ("disk", f"{human(cost.written)} needed" + (f", {human(cost.disk_free)} free" if cost.disk_free else "")),
         ("time", f"about {cost.seconds + 1:.0f} s at {human(cost.assumed_rate)}/s, more where the disk is slower"),
@@ -55,6 +56,13 @@ def show_plan(plan: Plan, as_json: bool, tensors: bool = False) -> None:
     show_notes(plan.notes)
 
 
+def _survey(survey: Survey) -> str:
+    return (
+        f"{survey.method} over the whole model first: {len(survey.members)} tensors, "
+        f"{human(survey.input_bytes)} in {survey.passes} pass(es)"
+    )
+
+
 def _as_data(plan: Plan) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -64,6 +72,10 @@ def _as_data(plan: Plan) -> dict[str, Any]:
         "files": [{"file": s.file, "bytes": s.size} for s in plan.shards],
         "sidecars": [name for name, _ in plan.sidecars],
         "notes": [str(note) for note in plan.notes],
+        "surveys": [
+            {"method": s.method, "line": s.line, "tensors": len(s.members), "passes": s.passes, "bytes": s.input_bytes}
+            for s in plan.surveys
+        ],
         "seed": plan.seed,
         "tensors": _tensor_rows(plan),
     }
@@ -90,9 +102,11 @@ def _how(source: Any) -> Any:
     if isinstance(source, Read):
         ref = source.ref
         return {"copy": source.model, "file": ref.file, "range": [ref.offset, ref.offset + ref.nbytes]}
-    found: dict[str, Any] = {"method": source.method or "sum", "inputs": [_how(child) for child in source.inputs]}
+    found: dict[str, Any] = {"method": source.name, "inputs": [_how(child) for child in source.inputs]}
     if source.base is not None:
         found["base"] = _how(source.base)
+    if source.companions:
+        found["companions"] = [_how(child) for child in source.companions]
     if source.scale != 1.0:
         found["lambda"] = source.scale
     if source.resolved is not None:

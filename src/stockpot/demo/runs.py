@@ -55,7 +55,7 @@ FINE_TUNES = (
     Run("turned", "rotated images", shift=TEST_SHIFTS["rotation"]),
     Run("noisy", "images with noise", shift=TEST_SHIFTS["noise"]),
     Run("faded", "images with little contrast", shift=TEST_SHIFTS["contrast"]),
-    Run("diverged", "a learning rate far too high", rate=1.0, length=0.2, sound=False),
+    Run("diverged", "a learning rate far too high", rate=2.0, length=0.2, sound=False),
 )
 SPECIALISTS = ("moved", "turned", "noisy", "faded")
 """The runs that each learnt one shift; task-vector methods combine their skills."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.checkpoint.reader import PayloadReader
-from stockpot.execute.evaluate import Phase
+from stockpot.execute.evaluate import Phase, Tick
 from stockpot.execute.schedule import run_all
 from stockpot.execute.workspace import Workspace
 from stockpot.kernels import gram
@@ -90,7 +90,7 @@ def _phases(
     parts = np.zeros((grid.count, 4))
     same = np.ones(grid.count, bool)
 
-    def run(block: int, space: Workspace) -> None:
+    def run(block: int, space: Workspace, _tick: Tick) -> None:
         start, n = grid.block(block)
         wide = max(a.dtype.itemsize, b.dtype.itemsize) if floats else 1
         raw = space.take(("pair",), (2, n * wide), np.uint8)

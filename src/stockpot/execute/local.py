@@ -19,10 +19,12 @@ from stockpot.checkpoint.reader import PayloadReader
 from stockpot.checkpoint.writer import create_files
 from stockpot.errors import ExecutionError, PlanError, Problem
 from stockpot.execute.card import model_card
-from stockpot.execute.evaluate import Phase
+from stockpot.execute.evaluate import Evaluator, Phase
+from stockpot.execute.matrices import one_thread
 from stockpot.execute.receipt import RECEIPT_NAME, make_receipt
 from stockpot.execute.schedule import run_all
 from stockpot.execute.step import Sink, step_phases
+from stockpot.execute.survey import grids_of, survey_phases
 from stockpot.planning.build import beside
 from stockpot.planning.model import Plan, Step
 
@@ -103,8 +105,15 @@ def _run(plan: Plan, sink: Sink, progress: Progress | None) -> dict[str, str]:
             progress(min(moved[0], total), total)
 
     with PayloadReader() as reader:
-        runs: Iterator[Iterator[Phase]] = (step_phases(step, reader, sink, finished, count) for step in plan.steps)
-        run_all(runs, plan.cost.threads, poll)
+        settled: dict[tuple[int, str], Evaluator] = {}
+        grids = grids_of(plan)
+        with one_thread():
+            for survey in plan.surveys:
+                run_all(iter((survey_phases(survey, reader, settled, count, grids),)), plan.cost.threads, poll)
+            runs: Iterator[Iterator[Phase]] = (
+                step_phases(step, reader, sink, finished, count, settled) for step in plan.steps
+            )
+            run_all(runs, plan.cost.threads, poll)
     if progress is not None:
         progress(total, total)
     return hashes

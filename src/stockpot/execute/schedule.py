@@ -16,6 +16,10 @@ from stockpot.execute.workspace import Workspace
 __all__ = ["run_all"]
 
 
+def _untold(_: float) -> None:
+    """Progress within a job, of interest to no one."""
+
+
 class _Run:
     """One tensor on its way through its phases."""
 
@@ -49,7 +53,7 @@ class _Schedule:
         try:
             while (job := self._take()) is not None:
                 run, phase, block = job
-                phase.run(block, space)
+                phase.run(block, space, _untold)
                 self._done(run, phase)
         except BaseException as error:  # noqa: BLE001 - it is re-raised in the calling thread
             self.stop(error)

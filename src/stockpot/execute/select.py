@@ -8,6 +8,7 @@ The outcome does not depend on the sample, only the number of passes does.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,6 @@ __all__ = ["Cut", "Selection"]
 
 LARGEST = 0x7FFFFFFF
 """Key of the largest pattern; finite magnitudes have smaller keys."""
-
-CAPACITY = 1 << 21
-"""Keys inside the bracket that are kept per model (8 MiB); beyond it the bracket is narrowed instead."""
 
 _GUESSES = 4
 """Passes that trust samples; later ones halve the bracket, which ends after 31 more at the most."""
@@ -44,26 +42,45 @@ class Cut:
 
 @dataclass
 class Selection:
-    """The search for the ``keep``-th largest of ``elements`` keys in ``blocks`` blocks."""
+    """The search for the ``keep``-th largest of ``elements`` keys in ``blocks`` blocks.
+
+    Args:
+        capacity: Keys inside the bracket that are kept, 4 bytes each; beyond it the bracket is narrowed instead.
+        ceiling: The largest key there may be.
+        exact: Whether the key of rank ``keep`` is wanted even where all are kept.
+    """
 
     keep: int
     elements: int
     blocks: int
+    capacity: int = 1 << 21
+    ceiling: int = LARGEST
+    exact: bool = False
     low: int = 0
-    high: int = LARGEST
     passes: int = 0
     cut: Cut | None = None
+    high: int = field(init=False)
     _floor: int = 0
-    _ceiling: int = LARGEST
+    _ceiling: int = field(init=False)
+    _kept: int = 0
+    _lock: Lock = field(default_factory=Lock)
     _counts: npt.NDArray[np.int64] = field(init=False)
     _inside: list[Keys] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.high = self._ceiling = self.ceiling
         self._reset()
+        if self.exact and self.keep > 0 and self.elements:
+            return
         if self.keep >= self.elements:
             self.cut = Cut(0, 0, np.zeros(self.blocks + 1, np.int64))
         elif self.keep <= 0:
             self.cut = Cut(LARGEST, 0, np.arange(self.blocks + 1))
+
+    @property
+    def open(self) -> bool:
+        """Whether it is not settled yet."""
+        return self.cut is None
 
     def guess(self, sample: Keys) -> None:
         """Bracket the answer by a sample of the keys, widely enough to miss it about once in 10^5 tensors."""
@@ -72,8 +89,8 @@ class Selection:
 
     @property
     def quota(self) -> int:
-        """Keys inside the bracket that one block may hand in."""
-        return max(1, CAPACITY // self.blocks)
+        """Keys inside the bracket that a block may hand in when there are more than can be kept."""
+        return max(1, self.capacity // self.blocks)
 
     def add(self, block: int, counts: npt.NDArray[np.int64], inside: Keys) -> None:
         """Take a block's counts (above, at high, inside, at low) and its keys inside the bracket.
@@ -81,7 +98,11 @@ class Selection:
         Blocks may come in any order and from any thread.
         """
         self._counts[block] = counts
-        self._inside[block] = inside[: self.quota].copy()
+        with self._lock:
+            fits = self._kept + len(inside) <= self.capacity
+            own = inside if fits else inside[: self.quota]
+            self._kept += len(own)
+        self._inside[block] = own.copy()
 
     def settle(self) -> None:
         """After all blocks: either ``cut`` is known, or the bracket is a better one."""
@@ -142,5 +163,6 @@ class Selection:
         self._inside = []
 
     def _reset(self) -> None:
+        self._kept = 0
         self._counts = np.zeros((self.blocks, 4), np.int64)
         self._inside = [np.empty(0, np.uint32)] * self.blocks

@@ -11,7 +11,9 @@ import xxhash
 
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.execute.diagnose import explain, mend
-from stockpot.execute.evaluate import NotFiniteError, Phase, evaluator_of
+from stockpot.execute.evaluate import Phase, Settled, Tick
+from stockpot.execute.evaluators import evaluator_of
+from stockpot.execute.survey import counted
 from stockpot.execute.workspace import Workspace
 from stockpot.planning.blocks import BLOCK, Grid, grid_of
 from stockpot.planning.model import Compute, Read, Step, reads
@@ -28,10 +30,12 @@ def step_phases(
     sink: Sink,
     finished: Callable[[Step, str], None],
     moved: Callable[[int], None],
+    settled: Settled,
 ) -> Iterator[Phase]:
     """The passes of ``step``.
 
     Args:
+        settled: Statistics of the whole model that are known.
         sink: Where result bytes go; called once per block, from any thread.
         finished: Called with the hash of the result once it is complete.
         moved: Called with numbers of bytes as they are read or written, for progress.
@@ -40,26 +44,9 @@ def step_phases(
         reader.prefetch(read.ref)
     source = step.source
     if isinstance(source, Compute):
-        yield from _computed(step, source, reader, sink, finished, moved)
+        yield from _computed(step, source, reader, sink, finished, moved, settled)
     else:
         yield _copied(step, source, reader, sink, finished, moved)
-
-
-def _counted(phase: Phase, moved: Callable[[int], None], step: Step, reader: PayloadReader) -> Phase:
-    """``phase`` with progress, and with non-finite inputs explained."""
-    share = sum(r.ref.nbytes for r in reads(step.source)) // max(1, phase.count)
-
-    def run(block: int, space: Workspace) -> None:
-        phase.run(block, space)
-        moved(share)
-
-    def finish() -> None:
-        try:
-            phase.finish()
-        except NotFiniteError as error:
-            raise explain(step, reader) from error
-
-    return Phase(phase.name, phase.count, run, finish)
 
 
 def _computed(
@@ -69,27 +56,28 @@ def _computed(
     sink: Sink,
     finished: Callable[[Step, str], None],
     moved: Callable[[int], None],
+    settled: Settled,
 ) -> Iterator[Phase]:
     grid = grid_of(source, step.shape)
-    evaluator = evaluator_of(source, grid, reader)
+    evaluator = evaluator_of(source, grid, reader, settled)
     for phase in evaluator.phases() if step.elements else ():
-        yield _counted(phase, moved, step, reader)
+        yield counted(phase, moved, source, reader)
     width = step.dtype.itemsize
     digest = _Digest()
 
-    def write(block: int, space: Workspace) -> None:
+    def write(block: int, space: Workspace, _: Tick) -> None:
         start, n = grid.block(block)
         out = space.take(("out",), (n * width,), np.uint8)
         bad = evaluator.compute(start, n, space, out, step.dtype.kernel)
         if bad and not mend(step, out, reader, start, n):
-            raise explain(step, reader, start, n)
+            raise explain(source, reader, start, n, step=step)
         sink(step, start * width, out)
         digest.add(block, out)
 
     def finish() -> None:
         finished(step, digest.hexdigest())
 
-    yield _counted(Phase("write", grid.count, write, finish), moved, step, reader)
+    yield counted(Phase("write", grid.count, write, finish), moved, source, reader)
 
 
 def _copied(
@@ -103,7 +91,7 @@ def _copied(
     grid = Grid(step.nbytes, BLOCK * max(1, step.dtype.itemsize))
     digest = _Digest()
 
-    def run(block: int, space: Workspace) -> None:
+    def run(block: int, space: Workspace, _: Tick) -> None:
         start, n = grid.block(block)
         out = space.take(("out",), (n,), np.uint8)
         reader.read(source.ref, start, out.data)
@@ -113,7 +101,8 @@ def _copied(
     def finish() -> None:
         finished(step, digest.hexdigest())
 
-    return _counted(Phase("copy", grid.count, run, finish), moved, step, reader)
+    nbytes = source.ref.nbytes
+    return counted(Phase("copy", grid.count, run, finish), moved, source, reader, nbytes=nbytes)
 
 
 class _Digest:

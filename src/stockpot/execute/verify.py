@@ -12,7 +12,7 @@ import xxhash
 from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.reader import PayloadReader
-from stockpot.execute.evaluate import Phase
+from stockpot.execute.evaluate import Phase, Tick
 from stockpot.execute.receipt import read_receipt
 from stockpot.execute.schedule import run_all
 from stockpot.execute.workspace import Workspace
@@ -33,7 +33,7 @@ def hash_tensors(
     moved = [0]
 
     def phase(ref: TensorRef, reader: PayloadReader) -> Iterator[Phase]:
-        def run(_: int, space: Workspace) -> None:
+        def run(_: int, space: Workspace, _tick: Tick) -> None:
             digest = xxhash.xxh3_128()
             grid = Grid(ref.nbytes, _PIECE)
             for piece in range(grid.count):

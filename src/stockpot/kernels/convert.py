@@ -23,6 +23,7 @@ __all__ = [
     "F16",
     "F32",
     "F64",
+    "WIDTHS",
     "accumulate",
     "brain",
     "narrow",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 F64, F32, BF16, F16, F8_E4M3, F8_E5M2 = 0, 1, 2, 3, 4, 5
+WIDTHS = (8, 4, 2, 2, 1, 1)
+"""Bytes of a value of each code."""
 
 
 def _table(dtype: npt.DTypeLike) -> npt.NDArray[np.float64]:

@@ -13,7 +13,7 @@ from stockpot.kernels.compile import inline, kernel
 from stockpot.kernels.convert import widen
 from stockpot.kernels.sizes import ROW
 
-__all__ = ["LANES", "gram_columns", "gram_rows", "load"]
+__all__ = ["LANES", "dot", "gram_columns", "gram_rows", "load"]
 
 LANES = 64
 

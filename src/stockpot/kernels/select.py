@@ -12,16 +12,10 @@ import numpy as np
 from stockpot.kernels.combine import load_base
 from stockpot.kernels.compile import inline, kernel
 from stockpot.kernels.convert import widen
+from stockpot.kernels.operations import magnitude_keys
 from stockpot.kernels.sizes import ROW
 
-__all__ = ["bracket_block", "keys_block"]
-
-
-@inline
-def magnitude_keys(x: Any, n: int, keys: Any) -> None:
-    """keys[:n] = key of each x."""
-    for i in range(n):
-        keys[i] = np.float32(abs(x[i])).view(np.uint32)
+__all__ = ["bracket_block", "bracket_keys", "keys_block"]
 
 
 @inline
@@ -100,12 +94,28 @@ def keys_block(raw: Any, codes: Any, n: int, base: int, k: int, keys: Any, scrat
         _keys(raw, codes, k, base, start, m, x, b, keys[start : start + m])
 
 
+@inline
+def _search(keys: Any, n: int, s: int, low: Any, high: Any, counts: Any, found: Any) -> None:
+    """Count ``keys`` against the bracket of search ``s``."""
+    _tally(keys, n, low[s], high[s], counts[s])
+    if high[s] > low[s] + np.uint32(1):
+        counts[s, 2] = _collect(keys, n, low[s], high[s], found[s], counts[s, 2])
+
+
+@inline
+def _settle(low: Any, high: Any, counts: Any) -> None:
+    for s in range(low.shape[0]):
+        if low[s] == high[s]:
+            counts[s, 3] = 0
+
+
 @kernel
 def bracket_block(
     raw: Any,
     codes: Any,
     n: int,
     base: int,
+    sources: Any,
     low: Any,
     high: Any,
     counts: Any,
@@ -113,11 +123,12 @@ def bracket_block(
     scratch: Any,
     keys: Any,
 ) -> None:
-    """Count n elements of each input against its bracket [low, high].
+    """Count n elements of inputs (less the base) against brackets [low, high], one for each search.
 
-    counts[k] = how many keys are above high, equal to high, strictly inside, equal to low (0 when low
-    = high: they count as equal to high). The keys strictly inside go to found[k], which holds n + 1.
-    An input whose low is above its high is passed over. ``keys`` is uint32 (ROW,).
+    Search s looks at input sources[s]; searches of one input stand together. counts[s] = how many keys are
+    above high, equal to high, strictly inside, equal to low (0 when low = high: they count as equal to high).
+    The keys strictly inside go to found[s], which holds n + 1. A search whose low is above its high is passed
+    over. ``keys`` is uint32 (ROW,).
     """
     x, b, zeros = scratch[0], scratch[1], scratch[2]
     scratch[1:3] = 0.0
@@ -125,13 +136,24 @@ def bracket_block(
     for start in range(0, n, ROW):
         m = min(ROW, n - start)
         load_base(raw, codes, start, m, base, zeros, b)
-        for k in range(low.shape[0]):
-            if low[k] > high[k]:
+        current = -1
+        for s in range(low.shape[0]):
+            if low[s] > high[s]:
                 continue
-            _keys(raw, codes, k, base, start, m, x, b, keys)
-            _tally(keys, m, low[k], high[k], counts[k])
-            if high[k] > low[k] + np.uint32(1):
-                counts[k, 2] = _collect(keys, m, low[k], high[k], found[k], counts[k, 2])
-    for k in range(low.shape[0]):
-        if low[k] == high[k]:
-            counts[k, 3] = 0
+            if sources[s] != current:
+                current = sources[s]
+                _keys(raw, codes, current, base, start, m, x, b, keys)
+            _search(keys, m, s, low, high, counts, found)
+    _settle(low, high, counts)
+
+
+@kernel
+def bracket_keys(keys: Any, n: int, sources: Any, low: Any, high: Any, counts: Any, found: Any) -> None:
+    """As :func:`bracket_block` for keys that were made before: row sources[s] of ``keys`` for search s."""
+    counts[:] = 0
+    for start in range(0, n, ROW):
+        m = min(ROW, n - start)
+        for s in range(low.shape[0]):
+            if low[s] <= high[s]:
+                _search(keys[sources[s], start:], m, s, low, high, counts, found)
+    _settle(low, high, counts)

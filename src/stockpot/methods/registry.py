@@ -8,11 +8,38 @@ from types import MappingProxyType
 
 from stockpot.errors import ExpressionError, Problem
 from stockpot.methods.declare import Method
+from stockpot.methods.elementwise.arcee_fusion import ARCEE_FUSION
+from stockpot.methods.elementwise.breadcrumbs import BREADCRUMBS, BREADCRUMBS_TIES
+from stockpot.methods.elementwise.consensus import CONSENSUS, TALL_MASK
 from stockpot.methods.elementwise.dare import DARE_LINEAR, DARE_TIES
+from stockpot.methods.elementwise.della import DELLA, DELLA_LINEAR
+from stockpot.methods.elementwise.emr import EMR, EMR_MASK, EMR_TASK
+from stockpot.methods.elementwise.fisher import FISHER
+from stockpot.methods.elementwise.magmax import MAGMAX
+from stockpot.methods.elementwise.masked import MASKED
+from stockpot.methods.elementwise.nearswap import NEARSWAP
+from stockpot.methods.elementwise.pcb import PCB
+from stockpot.methods.elementwise.prune import MAGNITUDE_PRUNE, RANDOM_PRUNE
+from stockpot.methods.elementwise.ram import RAM, RAMPLUS_TL
+from stockpot.methods.elementwise.sce import SCE
 from stockpot.methods.elementwise.ties import TIES
+from stockpot.methods.matrix.cart import CART
+from stockpot.methods.matrix.isotropic import ISO_C, ISO_CTS
+from stockpot.methods.matrix.low_rank import LOW_RANK, SUBSPACE_BOOSTING
+from stockpot.methods.matrix.opcm import OPCM
+from stockpot.methods.matrix.regmean import REGMEAN
+from stockpot.methods.matrix.task_singular_vectors import TSV_M
+from stockpot.methods.matrix.wudi import WUDI
+from stockpot.methods.span.checkpoints import EMA, WSM
+from stockpot.methods.span.cocktail import LM_COCKTAIL
 from stockpot.methods.span.linear import LINEAR, TASK_ARITHMETIC, WISE_FT
+from stockpot.methods.span.lines import LINES
+from stockpot.methods.span.median import GEOMETRIC_MEDIAN
 from stockpot.methods.span.model_stock import MODEL_STOCK
+from stockpot.methods.span.relative import COSINE_WEIGHTED, PERPENDICULAR
+from stockpot.methods.span.sphere import KARCHER, MULTISLERP
 from stockpot.methods.span.spherical import NUSLERP, SLERP
+from stockpot.methods.span.warp import WARP
 from stockpot.methods.structural.passthrough import PASSTHROUGH
 
 __all__ = ["METHODS", "method_named"]
@@ -26,10 +53,49 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             WISE_FT,
             SLERP,
             NUSLERP,
+            MULTISLERP,
+            KARCHER,
+            WARP,
             MODEL_STOCK,
+            GEOMETRIC_MEDIAN,
+            PERPENDICULAR,
+            COSINE_WEIGHTED,
+            LINES,
+            LM_COCKTAIL,
+            WSM,
+            EMA,
             TIES,
             DARE_LINEAR,
             DARE_TIES,
+            DELLA,
+            DELLA_LINEAR,
+            BREADCRUMBS,
+            BREADCRUMBS_TIES,
+            MAGNITUDE_PRUNE,
+            RANDOM_PRUNE,
+            SCE,
+            PCB,
+            CONSENSUS,
+            TALL_MASK,
+            EMR,
+            EMR_TASK,
+            EMR_MASK,
+            MASKED,
+            RAM,
+            RAMPLUS_TL,
+            MAGMAX,
+            NEARSWAP,
+            ARCEE_FUSION,
+            FISHER,
+            TSV_M,
+            ISO_C,
+            ISO_CTS,
+            CART,
+            WUDI,
+            REGMEAN,
+            OPCM,
+            SUBSPACE_BOOSTING,
+            LOW_RANK,
             PASSTHROUGH,
         )
     }

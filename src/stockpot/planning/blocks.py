@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import lcm, prod
 
-from stockpot.kernels.sizes import ROW
-from stockpot.methods.declare import Elementwise, axis_of
-from stockpot.methods.registry import METHODS
+from stockpot.methods.declare import axis_of
 from stockpot.planning.model import Compute, Operand
 
 __all__ = ["BLOCK", "Grid", "grid_of", "row_length"]
@@ -38,10 +36,7 @@ class Grid:
 def grid_of(source: Operand, shape: tuple[int, ...]) -> Grid:
     """The blocks in which ``source`` is computed: whole rows where a method works along rows or columns."""
     elements = prod(shape)
-    units = [ROW, *_units(source)]
-    if len(units) == 1:
-        return Grid(elements, BLOCK)
-    unit = lcm(*units) if _draws(source) else lcm(*units[1:])
+    unit = lcm(*_units(source))
     return Grid(elements, max(1, BLOCK // unit) * unit)
 
 
@@ -56,15 +51,7 @@ def _units(source: Operand) -> list[int]:
     if not isinstance(source, Compute):
         return []
     found = [unit for child in source.operands for unit in _units(child)]
-    axis = axis_of(METHODS.get(source.method), source.resolved)
+    axis = axis_of(source.method, source.resolved)
     if axis != "tensor":
         found.append(row_length(source.shape, axis))
     return found
-
-
-def _draws(source: Operand) -> bool:
-    if not isinstance(source, Compute):
-        return False
-    method = METHODS.get(source.method)
-    own = method is not None and isinstance(method.family, Elementwise)
-    return own or any(_draws(child) for child in source.operands)

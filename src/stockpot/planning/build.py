@@ -17,12 +17,11 @@ from stockpot.checkpoint.sidecars import plan_sidecars
 from stockpot.checkpoint.writer import ShardLayout, layout
 from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError
 from stockpot.expression import Expression, Leaf, leaves
-from stockpot.methods.declare import Elementwise, Space, Span
-from stockpot.methods.elementwise.atoms import MatchL1, Trim
-from stockpot.methods.registry import METHODS
+from stockpot.methods.declare import Space, Span
 from stockpot.planning.cost import estimate, nearest
 from stockpot.planning.lowering import apart, build_view
 from stockpot.planning.model import GIB, MIB, Compute, Limits, Operand, Plan, Read, Step, reads
+from stockpot.planning.passes import check_numbers, passes_of, survey_note, surveys_of
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
 
@@ -50,9 +49,10 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         )
     view = build_view(recipe.expression, context)
     steps = _steps(view, context, recipe)
+    surveys = surveys_of(context)
     shards = layout([(s.name, s.dtype, s.shape) for s in steps], limits.shard_size)
     steps = _placed(steps, shards)
-    cost = estimate(steps, shards, limits, out)
+    cost = estimate(steps, surveys, shards, limits, out)
     if out is not None:
         _check_output(context, checkpoints, cost.written, cost.disk_free, out, overwrite)
     if cost.memory > limits.memory:
@@ -68,7 +68,13 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         sidecars=_sidecars(recipe, view, steps, checkpoints),
         sources=dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True)),
         cost=cost,
-        notes=(*recipe.notes, *context.notes, *_mixed_dtypes(checkpoints, recipe)),
+        notes=(
+            *recipe.notes,
+            *context.notes,
+            *map(survey_note, surveys),
+            *_mixed_dtypes(_models(recipe, checkpoints), recipe),
+        ),
+        surveys=surveys,
         seed=recipe.seed,
         recipe_text=recipe.text,
         resolved=recipe.resolved,
@@ -128,14 +134,14 @@ def _step(name: str, meta: Meta, source: Operand, wanted: DType | None, context:
     dtype = wanted if wanted is not None and meta.dtype.is_float else meta.dtype
     source = _simplified(source)
     if isinstance(source, Compute) and source.dtype not in (None, dtype):
-        source = Compute("", (source,), meta.shape, factors=(1.0,))
+        source = Compute(None, (source,), meta.shape, factors=(1.0,))
     if isinstance(source, Read):
         if source.dtype != dtype and source.dtype.is_float:
-            source = Compute("", (source,), meta.shape, factors=(1.0,))
+            source = Compute(None, (source,), meta.shape, factors=(1.0,))
         else:
             dtype = source.dtype
-    _check_factors(source, name, context)
-    return Step(name, dtype, meta.shape, source, passes=_passes(source))
+    fine = check_numbers(source, name, context)
+    return Step(name, dtype, meta.shape, source, passes=passes_of(source) if fine else 1)
 
 
 def _simplified(source: Operand) -> Operand:
@@ -144,7 +150,7 @@ def _simplified(source: Operand) -> Operand:
         return source
     if source.scale != 1.0:
         return source
-    method = METHODS.get(source.method)
+    method = source.method
     if method is None:
         return _simplified(source.inputs[0]) if source.factors == (1.0,) else source
     if isinstance(method.family, Span) and not method.family.gram and source.resolved is not None:
@@ -154,38 +160,6 @@ def _simplified(source: Operand) -> Operand:
         except ValueError:
             return source
     return source
-
-
-def _check_factors(source: Operand, name: str, context: Context) -> None:
-    """Coefficients that do not depend on the weights are computed now, so that their errors come now."""
-    if isinstance(source, Read):
-        return
-    for child in source.operands:
-        _check_factors(child, name, context)
-    method = METHODS.get(source.method)
-    if method is None or source.resolved is None or not isinstance(method.family, Span) or method.family.gram:
-        return
-    try:
-        method.family.coefficients(None, source.resolved)
-        method.family.divisor(source.resolved)
-    except ValueError as error:
-        context.problem(f"{method.name}: {error}", tensor=name, line=source.line)
-
-
-def _passes(source: Operand) -> int:
-    """How often the inputs are read: once to write, and once for each statistic."""
-    if isinstance(source, Read):
-        return 1
-    inner = max((_passes(child) for child in source.operands), default=1)
-    method = METHODS.get(source.method)
-    if method is None or source.resolved is None:
-        return inner
-    if isinstance(method.family, Span):
-        return inner + int(method.family.gram)
-    assert isinstance(method.family, Elementwise)
-    atoms = method.family.build(source.resolved)
-    trims = any(isinstance(a, Trim) and any(0.0 < d < 1.0 for d in a.density) for a in atoms)
-    return inner + int(trims) + int(any(isinstance(a, MatchL1) for a in atoms))
 
 
 def _placed(steps: Sequence[Step], shards: Sequence[ShardLayout]) -> list[Step]:
@@ -299,6 +273,12 @@ def _layer_lists(donor: Checkpoint, view: View) -> Mapping[str, Any]:
         if isinstance(donor.config.get(key), list):
             found[key] = [i for i, (config, index) in enumerate(layers) if index in (config.get(key) or ())]
     return found if layers else {}
+
+
+def _models(recipe: Recipe, checkpoints: Mapping[Any, Checkpoint]) -> Mapping[Any, Checkpoint]:
+    """The checkpoints that are merged; what methods read beside them, such as masks, is left out."""
+    merged = {leaf.key for leaf in leaves(recipe.expression, companions=False)}
+    return {key: checkpoint for key, checkpoint in checkpoints.items() if key in merged}
 
 
 def _mixed_dtypes(checkpoints: Mapping[Any, Checkpoint], recipe: Recipe) -> list[Problem]:

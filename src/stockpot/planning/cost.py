@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 from stockpot.checkpoint.writer import ShardLayout
-from stockpot.methods.declare import axis_of
-from stockpot.methods.registry import METHODS
+from stockpot.methods.declare import Blockwise, Elementwise, Matrix, axis_of, solves
 from stockpot.planning.blocks import grid_of, row_length
-from stockpot.planning.model import Compute, Cost, Limits, Operand, Read, Step
+from stockpot.planning.model import Compute, Cost, Limits, Operand, Read, Step, Survey
+from stockpot.planning.passes import own_passes
 
 __all__ = ["estimate", "free_bytes", "nearest"]
 
@@ -21,27 +22,56 @@ BASELINE = 190 << 20
 RATE = 4e9
 """Bytes per second read or written from and to the page cache that the time estimate assumes."""
 
+FLOPS = 3e10
+"""Operations per second of one thread in LAPACK that the time estimate assumes."""
+
+_PER_UNIT = 6.0
+"""Operations of a unit of work for rows × columns × the smaller of the two."""
+
 _COLLECTED = 8 << 20
+_COLLECTED_OF_A_MODEL = 32 << 20
+"""Bytes of keys that a selection keeps of each input, over a tensor and over a model."""
 
 
-def estimate(steps: Sequence[Step], shards: Sequence[ShardLayout], limits: Limits, out: Path | None) -> Cost:
+def estimate(
+    steps: Sequence[Step],
+    surveys: Sequence[Survey],
+    shards: Sequence[ShardLayout],
+    limits: Limits,
+    out: Path | None,
+) -> Cost:
     """The cost of ``steps``; as many threads as fit the budget, at least one."""
-    read = sum(s.input_bytes for s in steps)
+    read = sum(s.input_bytes for s in steps) + sum(s.input_bytes for s in surveys)
     written = sum(shard.size for shard in shards)
     worker = max((_worker_bytes(s) for s in steps), default=0)
-    shared = max((_shared_bytes(s) for s in steps), default=0)
-    room = limits.memory - BASELINE - 2 * shared
+    shared = max(2 * max((_shared_bytes(s) for s in steps), default=0), max(map(_surveyed_bytes, surveys), default=0))
+    room = limits.memory - BASELINE - shared
     threads = max(1, min(limits.threads, room // worker if worker else limits.threads))
     return Cost(
         read=read,
         written=written,
-        passes=max((s.passes for s in steps), default=0),
-        memory=BASELINE + shared * 2 + worker * threads,
+        passes=max((s.passes for s in steps), default=0) + sum(s.passes for s in surveys),
+        memory=BASELINE + shared + worker * threads,
         threads=threads,
         disk_free=free_bytes(out) if out is not None else None,
-        seconds=(read + written) / RATE,
+        seconds=(read + written) / RATE + sum(_solving_seconds(s.source) for s in steps) / threads,
         assumed_rate=RATE,
     )
+
+
+def _solving_seconds(source: Operand) -> float:
+    """Rough time that matrix methods take for their decompositions, on one thread."""
+    if isinstance(source, Read):
+        return 0.0
+    inner = sum(_solving_seconds(child) for child in source.operands)
+    if not solves(source.method, source.resolved, source.shape):
+        return inner
+    assert source.method is not None
+    assert isinstance(source.method.family, Matrix)
+    assert source.resolved is not None
+    rows, columns = source.shape
+    units = source.method.family.units(source.resolved, (rows, columns))
+    return inner + units * _PER_UNIT * rows * columns * min(rows, columns) / FLOPS
 
 
 def free_bytes(folder: Path) -> int:
@@ -72,8 +102,24 @@ def _block_bytes(source: Operand, elements: int) -> int:
         return 0
     widths = [c.dtype.itemsize if isinstance(c, Read) else 8 for c in source.operands]
     own = max(widths, default=8) * len(widths) * elements
-    keys = 4 * len(source.inputs) * elements
-    return own + keys + sum(_block_bytes(c, elements) for c in source.operands if isinstance(c, Compute))
+    own += _family_bytes(source, elements)
+    return own + sum(_block_bytes(c, elements) for c in source.operands if isinstance(c, Compute))
+
+
+def _family_bytes(source: Compute, elements: int) -> int:
+    """What a method holds beside the bytes of its inputs: keys, prepared numbers, whole matrices."""
+    family = source.method.family if source.method is not None else None
+    count, size = len(source.inputs), prod(source.shape)
+    if isinstance(family, Elementwise):
+        return (8 + 4 + (8 if axis_of(source.method, source.resolved) == "row" else 0)) * count * elements
+    if isinstance(family, Blockwise):
+        return 8 * (2 * count + 2) * (size if family.whole else elements)
+    if isinstance(family, Matrix) and solves(source.method, source.resolved, source.shape):
+        assert source.resolved is not None
+        rows, columns = source.shape
+        beside = sum(prod(c.ref.shape) for c in source.companions if isinstance(c, Read))
+        return 8 * (count * size + beside + family.copies(source.resolved, (rows, columns)) + size)
+    return 4 * count * elements
 
 
 def _shared_bytes(step: Step) -> int:
@@ -81,9 +127,16 @@ def _shared_bytes(step: Step) -> int:
     source = step.source
     if isinstance(source, Read) or step.passes == 1:
         return 0
-    method = METHODS.get(source.method)
-    axis = axis_of(method, source.resolved)
-    if axis == "tensor":
+    axis = axis_of(source.method, source.resolved)
+    if axis == "tensor" or isinstance(source.method and source.method.family, Elementwise):
         return len(source.inputs) * min(_COLLECTED, step.elements * 4)
     groups = step.elements // row_length(step.shape, "row") if axis == "row" else row_length(step.shape, "column")
     return 3 * groups * len(source.inputs) ** 2 * 8
+
+
+def _surveyed_bytes(survey: Survey) -> int:
+    """What is kept while the whole model is surveyed: collected keys, and a few numbers for each block."""
+    inputs = max(len(m.inputs) for m in survey.members.values())
+    elements = sum(prod(m.shape) for m in survey.members.values())
+    searches = 2 * inputs * int(any(own_passes(m) for m in survey.members.values()))
+    return searches * min(_COLLECTED_OF_A_MODEL, 4 * elements) + 200 * inputs * (elements >> 18)

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.expression import Apply, Cast, Expression, Layers, Leaf, Linear, Stack
-from stockpot.methods.declare import REQUIRED, Parameter, Resolved
+from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, axis_of, scope_of
 from stockpot.planning.merged import Merged
 from stockpot.planning.model import Compute, Operand
 from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
 from stockpot.planning.views import Context, View
 from stockpot.settings import Setting, first_value
 
-__all__ = ["apart", "build_view"]
+__all__ = ["ApplyView", "apart", "build_view"]
 
 
 def build_view(expression: Expression, context: Context) -> View:
@@ -89,6 +89,9 @@ class ApplyView(Merged):
         reference = self.base if self.base is not None else self.inputs[0]
         views = self.inputs if self.base is None else [*self.inputs, self.base]
         super().__init__(views, reference, context, node.line)
+        given = {c.name: c for c in node.method.companions}
+        self._beside = [(given[n], build_view(e, context)) for n, group in node.companions.items() for e in group]
+        self._group = context.group(self)
 
     def lower(self, name: str) -> Operand:
         return self.lower_scaled(name, anchored=False, scale=1.0)
@@ -101,24 +104,62 @@ class ApplyView(Merged):
         source = self.tied_name(name)
         operands = [self.fetch(v, source if source in v.names else name) for v in self.inputs]
         base = self.fetch(self.base, source if source in self.base.names else name) if self.base is not None else None
-        if any(o is None for o in operands) or (self.base is not None and base is None):
+        beside = self._companions(name, source)
+        if any(o is None for o in operands) or (self.base is not None and base is None) or beside is None:
             return self._reference.lower(name if name in self._reference.names else source)
+        resolved = self._resolve(source, bool(beside))
         return Compute(
-            method=self.node.method.name,
+            method=self.node.method,
             inputs=tuple(o for o in operands if o is not None),
             shape=self.names[name].shape,
+            companions=tuple(o for _, o in beside),
+            minus=tuple(c.delta and base is not None for c, _ in beside),
             base=base,
             anchored=anchored,
             scale=scale,
-            resolved=self._resolve(source),
+            resolved=resolved,
             labels=apart(v.label for v in self.inputs),
             key=(source, self._context.seed),
             line=self.node.line,
+            group=self._group if scope_of(self.node.method, resolved) == "model" else 0,
         )
 
-    def _resolve(self, name: str) -> Resolved:
+    def members(self) -> dict[str, Compute]:
+        """What a statistic of the whole model is taken over, by tensor name; tied tensors once.
+
+        In the order of the names, since that of the tensors depends on how a model is cut into files.
+        """
+        found: dict[str, Compute] = {}
+        for name in sorted(self.names):
+            operand = self.lower(name)
+            if isinstance(operand, Compute) and operand.group == self._group:
+                found.setdefault(operand.key[0], operand)
+        return found
+
+    def _companions(self, name: str, source: str) -> list[tuple[Companion, Operand]] | None:
+        """The tensors of the companions; none where Gram matrices are missing, None (reported) where others are."""
+        found: list[tuple[Companion, Operand]] = []
+        for companion, view in self._beside:
+            own = source if source in view.names else name
+            if companion.gram:
+                if own not in view.names or len(self.names[name].shape) != 2:
+                    return []
+                wanted = tuple(self.names[name].shape[-1:]) * 2
+            else:
+                wanted = self.names[name].shape
+            meta = view.names.get(own)
+            if meta is None or meta.shape != wanted or not meta.dtype.is_float:
+                lacks = f"has shape {meta.shape}, {wanted} is needed" if meta is not None else "lacks this tensor"
+                fix = "make it for this model: it has a float tensor for every weight that is merged"
+                message = f"{self.node.method.name}: {companion.name} {view.label} {lacks}"
+                self._context.problem(message, tensor=name, line=self._line, fix=fix)
+                return None
+            found.append((companion, view.lower(own)))
+        return found
+
+    def _resolve(self, name: str, beside: bool) -> Resolved:
         node, depth = self.node, self.depth(name, self.node.compat)
-        one: dict[str, float | bool] = {}
+        one: dict[str, float | bool | str] = {}
         each: dict[str, tuple[float, ...]] = {}
         for parameter in node.method.parameters:
             if parameter.kind == "ignored":
@@ -133,11 +174,18 @@ class ApplyView(Merged):
                 source = view.origin(name)[1] if name in view.names else name
                 values.append(float(self._value(parameter, written, source, depth, view.label)))
             each[parameter.name] = tuple(values)
-        return Resolved(one, each, len(self.inputs), node.compat, node.variant)
+        given = tuple(node.companions) if beside else ()
+        resolved = Resolved(one, each, len(self.inputs), node.compat, node.variant, depth, given)
+        try:
+            axis_of(node.method, resolved)
+        except ValueError as error:
+            self._context.problem(f"{node.method.name}: {error}", line=self._line)
+            one["scope"] = "tensor"
+        return resolved
 
     def _value(
         self, parameter: Parameter, written: tuple[Setting, ...], name: str, depth: float, model: str | None
-    ) -> float | bool:
+    ) -> float | bool | str:
         value = first_value(written, name, depth)
         if value is None and parameter.default is REQUIRED:
             whose = f" of {model}" if model else ""
@@ -149,6 +197,10 @@ class ApplyView(Merged):
             )
             return 0.0
         chosen = parameter.default if value is None else value
+        if parameter.kind == "choice":
+            return str(chosen)
+        if parameter.kind == "int":
+            return round(float(chosen))
         return bool(chosen) if parameter.kind == "bool" else float(chosen)
 
 
@@ -196,7 +248,7 @@ class LinearView(Merged):
         if any(o is None for o in operands):
             return self._reference.lower(name)
         return Compute(
-            "",
+            None,
             tuple(o for o in operands if o is not None),
             self.names[name].shape,
             factors=tuple(self._coefficient(t.coefficient, source, depth) for t in self.node.terms),

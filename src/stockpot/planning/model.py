@@ -12,9 +12,9 @@ from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.checkpoint.writer import ShardLayout
 from stockpot.errors import Problem
-from stockpot.methods.declare import Resolved
+from stockpot.methods.declare import Method, Resolved
 
-__all__ = ["GIB", "MIB", "Compute", "Cost", "Limits", "Operand", "Plan", "Read", "Step", "reads"]
+__all__ = ["GIB", "MIB", "Compute", "Cost", "Limits", "Operand", "Plan", "Read", "Step", "Survey", "reads"]
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -38,9 +38,10 @@ class Compute:
     """A method applied to one tensor of each input.
 
     Args:
-        method: Name in the registry; ``""`` is a plain linear combination by ``factors``.
+        method: The method; None is a plain linear combination by ``factors``.
         inputs: One operand per model, all of one shape.
         shape: That shape.
+        companions: Other tensors that the method reads; ``minus`` says of each whether the base is subtracted.
         base: With a base, inputs stand for their differences to it.
         anchored: Whether the base is added to the result.
         scale: Factor of the result, before the base is added.
@@ -50,11 +51,14 @@ class Compute:
         key: Tensor name and seed, likewise.
         dtype: Rounded to this dtype before it is used further; None keeps float64.
         line: Recipe line of the method.
+        group: Number of the survey whose statistics of the whole model it uses; 0 for none.
     """
 
-    method: str
+    method: Method | None
     inputs: tuple[Operand, ...]
     shape: tuple[int, ...]
+    companions: tuple[Operand, ...] = ()
+    minus: tuple[bool, ...] = ()
     base: Operand | None = None
     anchored: bool = False
     scale: float = 1.0
@@ -64,11 +68,17 @@ class Compute:
     key: tuple[str, int] = ("", 0)
     dtype: DType | None = None
     line: int | None = None
+    group: int = 0
 
     @property
     def operands(self) -> tuple[Operand, ...]:
-        """Inputs, then the base."""
-        return self.inputs if self.base is None else (*self.inputs, self.base)
+        """Inputs, companions, then the base."""
+        return (*self.inputs, *self.companions, *(() if self.base is None else (self.base,)))
+
+    @property
+    def name(self) -> str:
+        """Name of the method, for people."""
+        return "sum" if self.method is None else self.method.name
 
 
 Operand = Read | Compute
@@ -117,6 +127,30 @@ class Step:
     def input_bytes(self) -> int:
         """Bytes read, all passes counted."""
         return self.passes * sum(r.ref.nbytes for r in reads(self.source))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Passes over all tensors of a merge for statistics of the whole model, before anything is written.
+
+    Args:
+        group: Its number.
+        method: Name of the method.
+        line: Recipe line of the method.
+        members: What is surveyed, by tensor name.
+        passes: How often these inputs are read.
+    """
+
+    group: int
+    method: str
+    line: int | None
+    members: Mapping[str, Compute]
+    passes: int
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes read, all passes counted."""
+        return self.passes * sum(r.ref.nbytes for m in self.members.values() for r in reads(m))
 
 
 @dataclass(frozen=True)
@@ -169,6 +203,7 @@ class Plan:
         sources: The opened checkpoints by label.
         cost: What it takes.
         notes: What a user may want to know.
+        surveys: Passes over the whole model that come first, in order.
         seed: Key of all random numbers.
     """
 
@@ -178,6 +213,7 @@ class Plan:
     sources: Mapping[str, Checkpoint]
     cost: Cost
     notes: tuple[Problem, ...] = ()
+    surveys: tuple[Survey, ...] = ()
     seed: int = 0
     recipe_text: str = ""
     resolved: Mapping[str, Any] = field(default_factory=dict)

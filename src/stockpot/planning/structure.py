@@ -174,7 +174,7 @@ class CastView:
             return operand
         if isinstance(operand, Compute) and operand.dtype is None:
             return replace(operand, dtype=self.dtype)
-        return Compute("", (operand,), self.names[name].shape, factors=(1.0,), dtype=self.dtype)
+        return Compute(None, (operand,), self.names[name].shape, factors=(1.0,), dtype=self.dtype)
 
     def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
         return self.of.origin(name)

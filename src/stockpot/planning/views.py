@@ -13,9 +13,10 @@ from typing import Any, Protocol
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.errors import Problem
-from stockpot.planning.model import Operand
+from stockpot.expression import Apply
+from stockpot.planning.model import Compute, Operand
 
-__all__ = ["Context", "Meta", "View"]
+__all__ = ["Context", "Meta", "Surveyed", "View"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Context:
     problems: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
     cache: dict[int, View] = field(default_factory=dict)
+    groups: list[Surveyed] = field(default_factory=list)
+
+    def group(self, view: Surveyed) -> int:
+        """A number for the statistics of the whole model that ``view`` may need, from 1; inner merges come first."""
+        self.groups.append(view)
+        return len(self.groups)
 
     def problem(self, message: str, **where: Any) -> None:
         """Remember one problem, once."""
@@ -47,6 +54,15 @@ class Context:
         found = Problem(message, **where)
         if found not in self.notes:
             self.notes.append(found)
+
+
+class Surveyed(Protocol):
+    """A merge that may need statistics of the whole model."""
+
+    node: Apply
+
+    def members(self) -> Mapping[str, Compute]:
+        """What they are taken over."""
 
 
 class View(Protocol):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from stockpot.expression import Apply, Expression, Leaf, Linear, Term
-from stockpot.methods.declare import Base, Method
+from stockpot.methods.declare import Base, Companion, Method
 from stockpot.recipe.findings import Findings
-from stockpot.recipe.records import Merge, Model, Reference, Settings, Slice, Source
+from stockpot.recipe.records import Merge, Model, Parameters, Reference, Settings, Slice, Source
 from stockpot.settings import Case, Setting
 
-__all__ = ["Group", "Input", "Mode", "combine"]
+__all__ = ["Group", "Input", "Mode", "combine", "sections", "stand_in"]
+
+
+def stand_in() -> Expression:
+    """In place of an expression that cannot be built, so that the rest is still checked."""
+    return Leaf("(not built)")
 
 
 @dataclass(frozen=True)
@@ -45,16 +50,20 @@ class Mode:
 
 @dataclass(frozen=True)
 class Input:
-    """One source, the identity of its model, and its expression (a range of layers taken)."""
+    """One source, the identity of its model, and its expression (a range of layers taken) with its companions'."""
 
     source: Source
     key: Hashable
     expression: Expression
+    companions: Mapping[str, Expression] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Group:
-    """The inputs of one slice, and the base: as written, its identity, and all its layers."""
+    """The inputs of one slice, and the base: as written, its identity, and all its layers.
+
+    ``companions`` are those of the whole merge.
+    """
 
     merge: Merge
     piece: Slice
@@ -63,6 +72,7 @@ class Group:
     base_key: Hashable
     base_whole: Expression | None
     mode: Mode
+    companions: Mapping[str, Expression] = field(default_factory=dict)
 
     @property
     def line(self) -> int:
@@ -72,8 +82,12 @@ class Group:
     @property
     def levels(self) -> tuple[Settings, ...]:
         """Parameters of the slice, the module and the merge: the first that has a value counts."""
-        module = self.merge.module[1] if self.merge.module is not None else {}
-        return (self.piece.parameters, module, self.merge.parameters)
+        return tuple(section.settings for section in sections(self.merge, self.piece))
+
+    @property
+    def misplaced(self) -> frozenset[str]:
+        """Companions that stand for all models; where each needs its own, that is reported."""
+        return frozenset(name for section in sections(self.merge, self.piece) for name in section.companions)
 
     @cached_property
     def listed(self) -> Input | None:
@@ -84,6 +98,12 @@ class Group:
         """The inputs that a method works on to which the base is ``base``."""
         apart = base in (Base.REQUIRED, Base.OPTIONAL)
         return tuple(i for i in self.inputs if i is not self.listed) if apart else self.inputs
+
+
+def sections(merge: Merge, piece: Slice) -> tuple[Parameters, ...]:
+    """Where parameters for all models stand: slice, module, merge."""
+    module = () if merge.module is None else (merge.module[1],)
+    return (piece.parameters, *module, merge.parameters)
 
 
 def combine(method: Method, group: Group, findings: Findings) -> Expression:
@@ -99,7 +119,7 @@ def combine(method: Method, group: Group, findings: Findings) -> Expression:
         findings.problem(f"{method.name} works on differences and needs a base", group.merge.method_line, fix)
         group = replace(group, base_whole=Leaf("(no base)"))
     if method.base is Base.NONE or group.base_whole is None:
-        return _applied(method, group, group.inputs)
+        return _apply(method, group, group.inputs, findings)
     return _around_base(method, group, findings)
 
 
@@ -116,13 +136,15 @@ def _around_base(method: Method, group: Group, findings: Findings) -> Expression
     assert base is not None
     inputs = group.inputs_of(method.base)
     if own is not None and own.source.parameters:
-        names = ", ".join(own.source.parameters)
+        names = ", ".join(own.source.parameters.lines)
         findings.note(f"{_name(group.base)} is the base: its own {names} changes nothing", own.source.line)
-    if not inputs and group.merge.sliced:
+    if not inputs and group.merge.sliced and method.gives is None:
         return base
-    applied = _applied(method, group, inputs, [i.expression - base for i in inputs])
+    applied = _apply(method, group, inputs, findings, [i.expression - base for i in inputs])
+    if method.gives is not None:
+        return applied
     total = base + applied
-    factor = _lambda(group) if method.scaled else None
+    factor = _lambda(group) if method.scaled and all(p.name != "lambda" for p in method.parameters) else None
     return total if factor is None else Linear((*total.terms[:-1], Term(factor, applied)))
 
 
@@ -141,41 +163,66 @@ def _from_base(method: Method, group: Group, findings: Findings) -> Expression:
         findings.problem(message, group.merge.method_line, f"base_model: {names}")
         own = inputs[0]
     elif own is None and len(inputs) == 1 and group.base_whole is not None:
-        both = (group.base_whole, inputs[0].expression)
-        return _apply(method, group, both, ({}, inputs[0].source.parameters))
+        base = Input(Source(group.base, None, Parameters(), group.line), group.base_key, group.base_whole)
+        return _apply(method, group, (base, *inputs), findings)
     elif own is None and len(inputs) == 2:
         line = group.base.line if isinstance(group.base, Reference) else group.line
         message = f"{method.name}: base_model {_name(group.base)} is neither of the two models"
         findings.unknown(message, line, f"base_model: {names} (the second, in mergekit until January 2024)")
         own = inputs[1]
     first = [] if own is None else [own]
-    return _applied(method, group, [*first, *(i for i in inputs if i is not own)])
+    return _apply(method, group, [*first, *(i for i in inputs if i is not own)], findings)
 
 
-def _applied(
+def _apply(
     method: Method,
     group: Group,
     inputs: Sequence[Input],
+    findings: Findings,
     expressions: Sequence[Expression] | None = None,
 ) -> Apply:
-    """``method`` on ``inputs``, or on what stands for them in ``expressions``."""
+    """``method`` on ``inputs``, or on what stands for them in ``expressions``.
+
+    Parameters of the only model of a method of one count for the whole.
+    """
     given = [i.expression for i in inputs] if expressions is None else expressions
-    return _apply(method, group, given, [i.source.parameters for i in inputs])
-
-
-def _apply(method: Method, group: Group, expressions: Sequence[Expression], own: Sequence[Settings]) -> Apply:
-    """``own``: each model's parameters; those of the only model of a method of one count for the whole."""
+    own = [i.source.parameters.settings for i in inputs]
     one: dict[str, tuple[Setting, ...]] = {}
     alone = own[:1] if method.at_most == 1 else ()
     for parameter in method.parameters:
         levels = group.levels if parameter.per_model else (*alone, *group.levels)
         settings = tuple(level[parameter.name] for level in levels if parameter.name in level)
+        if parameter.name in group.merge.given:
+            settings = (group.merge.given[parameter.name],)
         if settings:
             one[parameter.name] = settings
     names = [p.name for p in method.parameters if p.per_model]
     each = tuple({n: (settings[n],) for n in names if n in settings} for settings in own)
     variant = group.mode.variant_of(method)
-    return Apply(method, tuple(expressions), one, each, variant, group.mode.compat, group.line)
+    beside = {c.name: found for c in method.companions if (found := _companion(method, c, group, inputs, findings))}
+    return Apply(method, tuple(given), one, each, variant, group.mode.compat, group.line, beside)
+
+
+def _companion(
+    method: Method, companion: Companion, group: Group, inputs: Sequence[Input], findings: Findings
+) -> tuple[Expression, ...]:
+    """The checkpoints of one companion, empty when it is left out; those that are missing are problems."""
+    name = companion.name
+    if not companion.per_model:
+        alone = inputs[0].companions if method.at_most == 1 and inputs else {}
+        found = alone.get(name) or group.companions.get(name)
+        if found is None and companion.required:
+            fix = f"parameters: {{{name}: path or hub id}}"
+            findings.problem(f"{method.name} needs {name}: {companion.doc}", group.line, fix)
+            return (stand_in(),)
+        return () if found is None else (found,)
+    if not companion.required and not any(name in i.companions for i in inputs):
+        return ()
+    for item in inputs:
+        if name not in item.companions and name not in group.misplaced:
+            message = f"{method.name} needs {name} for every model; {_name(item.source.model)} has none"
+            findings.problem(message, item.source.line, f"parameters: {{{name}: path or hub id}}")
+    return tuple(i.companions.get(name, stand_in()) for i in inputs)
 
 
 def _lambda(group: Group) -> Setting | None:

@@ -164,6 +164,7 @@ _MERGE = (
         "dtype of the result when out_dtype is not given; arithmetic is in float32",
     ),
     Key("out_dtype", Named("dtype"), "dtype of the result; without both, each tensor keeps its own"),
+    Key("steps", Named("steps"), "the steps of merge_method: steps, in order: names, or names with values"),
     Key("variant", Text(), "a variant of the method, named by its documentation"),
     Key(
         "compat",
@@ -178,6 +179,11 @@ _TOP = (
         "out_path",
         Text(),
         "older mergekit: a path under which other documents use this one as a model",
+    ),
+    Key(
+        "method_file",
+        Named("method_file"),
+        "a Python file of methods of your own; run only with --allow-code",
     ),
     Key(
         "tokenizer_source",
@@ -243,6 +249,13 @@ PLACES: Mapping[str, Place] = MappingProxyType(
             (
                 Key("path", Text(), "path or hub id, taken literally", required=True),
                 Key("revision", Text(), "branch, tag or commit of a model from the hub"),
+            ),
+        ),
+        "method_file": Place(
+            "a method file",
+            (
+                Key("path", Text(), "path of the file, relative to the recipe", required=True),
+                Key("sha256", Text(), "what its bytes must hash to"),
             ),
         ),
         "case": Place(

@@ -1,98 +1,95 @@
-"""Methods and parameters that recipes may name: the registry's, and mergekit's still to come."""
+"""Methods, parameters and companions that a recipe may name: the registry's, the steps', those of its own file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, cached_property
 from types import MappingProxyType
 
-from stockpot.methods.declare import Base, Method
+from stockpot.methods.declare import Method, Parameter
+from stockpot.methods.pieces import PIECES
 from stockpot.methods.registry import METHODS
 
-__all__ = ["MERGEKIT", "PENDING", "Pending", "known_parameters", "method_names", "nearest", "takes"]
+__all__ = ["STEPS", "Known", "declared_parameters", "known_parameters", "method_names", "nearest", "takes"]
+
+STEPS = "steps"
+"""The ``merge_method`` whose steps are written in the recipe."""
+
+_LAMBDA = "factor of the merged difference before it is added to the base"
+_ALIASES = {alias: method for method in METHODS.values() for alias in method.aliases}
 
 
 @dataclass(frozen=True)
-class Pending:
-    """A method of mergekit that the registry may lack: enough of it to check a recipe's keys.
+class Known:
+    """What the names in one document may mean.
 
     Args:
-        base: What ``base_model`` means to it.
-        whole: Names of parameters of the whole merge.
-        each: Names of parameters that each model has.
+        own: Methods of the document's method file, by name.
+        complete: False when that file was not loaded, so that other names may be methods too.
     """
 
-    base: Base
-    whole: tuple[str, ...] = ()
-    each: tuple[str, ...] = ()
+    own: Mapping[str, Method] = field(default_factory=dict)
+    complete: bool = True
+
+    def method(self, name: str) -> Method | None:
+        """The method called ``name``, if any; a chain of steps is none before its steps are read."""
+        return self.own.get(name) or METHODS.get(name) or _ALIASES.get(name)
 
     @property
-    def parameters(self) -> tuple[str, ...]:
-        """All names."""
-        return (*self.each, *self.whole)
+    def names(self) -> tuple[str, ...]:
+        """Every name that ``merge_method`` may have."""
+        return (*self.own, *method_names())
+
+    @cached_property
+    def parameters(self) -> Collection[str]:
+        """Names of all parameters that some method or step takes."""
+        return {*known_parameters(), *(p.name for m in self.own.values() for p in m.parameters)}
+
+    @property
+    def companions(self) -> Collection[str]:
+        """Names of all companions that some method reads."""
+        return _companions()
 
 
-_GTA = ("normalize", "rescale", "lambda", "int8_mask")
-_CRUMBS = Pending(Base.REQUIRED, _GTA, ("weight", "density", "gamma"))
-_DELLA = Pending(Base.REQUIRED, _GTA, ("weight", "density", "epsilon"))
-
-MERGEKIT: Mapping[str, Pending] = MappingProxyType(
-    {
-        "breadcrumbs": _CRUMBS,
-        "breadcrumbs_ties": _CRUMBS,
-        "della": _DELLA,
-        "della_linear": _DELLA,
-        "karcher": Pending(Base.NONE, ("max_iter", "tol")),
-        "multislerp": Pending(Base.OPTIONAL, ("normalize_weights", "eps"), ("weight",)),
-        "nearswap": Pending(Base.REQUIRED, ("t",)),
-        "arcee_fusion": Pending(Base.REQUIRED),
-        "ram": Pending(Base.REQUIRED, ("epsilon",)),
-        "ramplus_tl": Pending(Base.REQUIRED, ("epsilon", "r", "alpha")),
-        "sce": Pending(Base.REQUIRED, ("select_topk", "int8_mask")),
-    }
-)
-"""Methods of mergekit beyond the first ones, with mergekit's own parameter names."""
-
-PENDING: Mapping[str, Pending] = MappingProxyType({n: p for n, p in MERGEKIT.items() if n not in METHODS})
-"""Those that the registry does not have yet; empties itself as the registry grows."""
-
-_LAMBDA = "factor of the merged difference before it is added to the base"
-_NO_DOC = "a parameter of mergekit"
-_DOCS = {
-    "gamma": "share of the largest entries that is dropped too",
-    "epsilon": "half-width of the range of keep probabilities, or a threshold",
-    "max_iter": "most iterations",
-    "tol": "where iterations stop",
-    "select_topk": "share of entries of highest variance that is kept",
-}
+def declared_parameters() -> list[tuple[str, Parameter]]:
+    """(method or ``step NAME``, parameter) of every parameter that is declared."""
+    methods = [(m.name, p) for m in METHODS.values() for p in m.parameters]
+    return [*methods, *((f"step {piece.name}", p) for piece in PIECES.values() for p in piece.parameters)]
 
 
 @cache
 def known_parameters() -> Mapping[str, str]:
-    """Parameter name → one line, for every parameter that some method takes."""
-    found = {p.name: p.doc for method in METHODS.values() for p in method.parameters}
-    found.setdefault("lambda", _LAMBDA)
-    for pending in MERGEKIT.values():
-        for name in pending.parameters:
-            found.setdefault(name, _DOCS.get(name, _NO_DOC))
-    return MappingProxyType(found)
+    """Parameter name → what it means: one line, or one for each meaning with the methods that share it."""
+    meanings: dict[str, dict[str, list[str]]] = {}
+    scaled = [(m.name, Parameter("lambda", _LAMBDA)) for m in METHODS.values() if m.scaled]
+    for owner, parameter in (*declared_parameters(), *scaled):
+        meanings.setdefault(parameter.name, {}).setdefault(parameter.doc, []).append(owner)
+    return MappingProxyType({name: _told(found) for name, found in meanings.items()})
 
 
-def takes(method: Method | Pending) -> tuple[str, ...]:
-    """Names of the parameters that ``method`` takes in a recipe."""
-    if isinstance(method, Pending):
-        return method.parameters
-    names = tuple(p.name for p in method.parameters)
-    return (*names, "lambda") if method.scaled and "lambda" not in names else names
+def _told(meanings: Mapping[str, list[str]]) -> str:
+    if len(meanings) == 1:
+        return next(iter(meanings))
+    return "\n".join(f"{', '.join(owners)}: {doc}" for doc, owners in meanings.items())
+
+
+@cache
+def _companions() -> frozenset[str]:
+    return frozenset(c.name for method in METHODS.values() for c in method.companions)
 
 
 @cache
 def method_names() -> tuple[str, ...]:
-    """Every name that ``merge_method`` may have, aliases and methods still to come included."""
-    aliases = [alias for method in METHODS.values() for alias in method.aliases]
-    return (*METHODS, *aliases, *PENDING)
+    """Every name that ``merge_method`` may have in any recipe, aliases included."""
+    return (*METHODS, *_ALIASES, STEPS)
+
+
+def takes(method: Method, given: Collection[str] = ()) -> tuple[str, ...]:
+    """Names of the parameters that ``method`` takes in a recipe, without those its steps are ``given``."""
+    names = tuple(p.name for p in method.parameters if p.name not in given)
+    return (*names, "lambda") if method.scaled and "lambda" not in names else names
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.7) -> str | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 
 from stockpot.errors import ExpressionError
 from stockpot.expression import Cast, Expression, Layers, Leaf, Stack
-from stockpot.methods.declare import Base
-from stockpot.methods.registry import method_named
-from stockpot.recipe.combine import Group, Input, Mode, combine
+from stockpot.methods.declare import Method
+from stockpot.recipe.combine import Group, Input, Mode, combine, sections, stand_in
 from stockpot.recipe.findings import Findings
-from stockpot.recipe.known import PENDING
 from stockpot.recipe.library import Library
 from stockpot.recipe.records import Merge, Model, Reference, Slice, Source
 from stockpot.recipe.usage import report_parameters
@@ -71,7 +70,7 @@ class Lowering:
         if any(m is merge for m in self._open):
             names = " → ".join((m.names or ("the result",))[0] for m in (*self._open, merge))
             self._findings.problem(f"documents use each other in a circle: {names}", merge.line)
-            return _stand_in()
+            return stand_in()
         self._open.append(merge)
         self._above.append(0)
         built = self._rounded(merge, Mode(compat))
@@ -103,20 +102,15 @@ class Lowering:
     def _merge(self, merge: Merge, mode: Mode) -> Expression:
         if merge.seed is not None:
             self.seeds.append((merge.seed, merge.line))
+        method = merge.method
         groups = [self._group(merge, piece, mode) for piece in merge.slices]
-        if merge.method is None or not groups or not all(group.inputs for group in groups):
-            return _stand_in()
-        report_parameters(merge, groups, self._findings)
-        parts = [self._piece(group) for group in groups]
+        if method is None or not groups or not all(group.inputs for group in groups):
+            return stand_in()
+        report_parameters(merge, method, groups, self._findings)
+        parts = [self._piece(method, group) for group in groups]
         return self._attempt(lambda: Stack(tuple(parts), merge.line)) if merge.sliced else parts[0]
 
-    def _piece(self, group: Group) -> Expression:
-        name = group.merge.method or ""
-        if name in PENDING:
-            if PENDING[name].base is Base.REQUIRED and group.base is None:
-                self._findings.problem(f"{name} needs a base", group.merge.method_line, "base_model: path or hub id")
-            return _stand_in()
-        method = method_named(name)
+    def _piece(self, method: Method, group: Group) -> Expression:
         return self._attempt(lambda: combine(method, group, self._findings))
 
     def _attempt(self, build: Callable[[], Expression]) -> Expression:
@@ -124,15 +118,15 @@ class Lowering:
             return build()
         except ExpressionError as error:
             self._findings.adopt(error.problems)
-            return _stand_in()
+            return stand_in()
 
     def _group(self, merge: Merge, piece: Slice, mode: Mode) -> Group:
         base = piece.base or merge.base
         whole = None if base is None else self._model(base, mode)
-        inputs = tuple(self._input(source, mode) for source in piece.sources)
+        inputs = tuple(self._input(merge, source, mode) for source in piece.sources)
         _report_lengths(piece, self._findings)
         _report_twice(inputs, self._findings)
-        return Group(
+        group = Group(
             merge=merge,
             piece=piece,
             inputs=inputs,
@@ -141,16 +135,36 @@ class Lowering:
             base_whole=whole,
             mode=mode,
         )
+        first = group.listed or (inputs[0] if inputs else None)
+        levels: dict[str, Model] = {}
+        for section in sections(merge, piece):
+            levels = {**section.companions, **levels}
+        if first is None or not levels:
+            return group
+        return replace(group, companions=self._companions(merge, levels, first.source, mode))
 
-    def _input(self, source: Source, mode: Mode) -> Input:
-        model = self._model(source.model, mode)
+    def _input(self, merge: Merge, source: Source, mode: Mode) -> Input:
+        model = self._layers(self._model(source.model, mode), source)
+        companions = self._companions(merge, source.parameters.companions, source, mode)
+        return Input(source, self._key(source.model), model, companions)
+
+    def _companions(
+        self, merge: Merge, given: Mapping[str, Model], like: Source, mode: Mode
+    ) -> Mapping[str, Expression]:
+        """Those that the method reads, as they are stored, with the layers that are taken of ``like``."""
+        own = {c.name for c in merge.method.companions} if merge.method is not None else set()
+        stored = replace(mode, dtype=None)
+        return {name: self._layers(self._model(m, stored), like) for name, m in given.items() if name in own}
+
+    def _layers(self, model: Expression, source: Source) -> Expression:
+        """``model``, or the layers of it that ``source`` takes."""
         span = source.layer_range
-        if span is not None:
-            key = (model, span)
-            if key not in self._done:
-                self._done[key] = Layers(model, span[0], span[1], source.line)
-            model = self._done[key]
-        return Input(source, self._key(source.model), model)
+        if span is None:
+            return model
+        key = (model, span)
+        if key not in self._done:
+            self._done[key] = Layers(model, span[0], span[1], source.line)
+        return self._done[key]
 
     def _key(self, model: Model) -> Hashable:
         return self._target(model).key
@@ -186,11 +200,6 @@ class Lowering:
             text = reference.path if reference.revision is None else f"{reference.path}@{reference.revision}"
             self._leaves[reference.key] = Leaf(text, None, self._folder, reference.line)
         return self._leaves[reference.key]
-
-
-def _stand_in() -> Expression:
-    """In place of an expression that cannot be built, so that the rest is still checked."""
-    return Leaf("(not built)")
 
 
 def _report_lengths(piece: Slice, findings: Findings) -> None:

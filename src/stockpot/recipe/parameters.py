@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 from stockpot.recipe.findings import Findings
-from stockpot.recipe.known import known_parameters
+from stockpot.recipe.known import declared_parameters
 from stockpot.recipe.scalars import describe, value_of
+from stockpot.recipe.scope import Scope
 from stockpot.recipe.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence
 from stockpot.settings import Case, Setting
 
-__all__ = ["FORMS", "setting_of", "settings_of"]
+__all__ = ["FORMS", "known_words", "setting_of", "settings_of"]
+
+Value = float | bool | str | tuple[float, ...]
 
 FORMS = "a number, a list of numbers (gradient over depth), or a list of {filter: …, value: …}"
 
 
-def settings_of(node: Node | None, findings: Findings | None = None) -> dict[str, Setting]:
-    """Every parameter in a ``parameters`` section; one that cannot be read has no cases.
+@cache
+def known_words() -> dict[str, tuple[str, ...]]:
+    """Parameter name → the words that it may be in some method, for every parameter that is a choice somewhere."""
+    found: dict[str, tuple[str, ...]] = {}
+    for _, p in declared_parameters():
+        if p.kind == "choice":
+            found[p.name] = tuple(dict.fromkeys((*found.get(p.name, ()), *p.choices)))
+    return found
 
-    Args:
-        node: The section; None is empty.
-        findings: Where problems go; None when they were reported before.
-    """
+
+def settings_of(node: Node | None, scope: Scope) -> dict[str, Setting]:
+    """Every value in a ``parameters`` section, companions left out; one that cannot be read has no cases."""
     if not isinstance(node, Mapping):
         return {}
-    known = known_parameters()
-    return {entry.key: setting_of(entry, findings if entry.key in known else None) for entry in node.entries}
+    return {entry.key: setting_of(entry) for entry in node.entries if not scope.is_companion(entry.key)}
 
 
 def setting_of(entry: Entry, findings: Findings | None = None) -> Setting:
-    """The setting that ``entry`` writes; without cases when it cannot be read."""
+    """The setting that ``entry`` writes; without cases when it cannot be read.
+
+    Args:
+        entry: Name and value.
+        findings: Where problems go; None when they were reported before.
+    """
     node = entry.value
     if isinstance(node, Sequence) and node.items and all(isinstance(i, Mapping) for i in node.items):
         cases = [_case(entry, item, findings) for item in node.items]
@@ -52,7 +65,9 @@ def _case(entry: Entry, node: Node, findings: Findings | None) -> Case | None:
     return None if value is None else Case(name, value)
 
 
-def _value(entry: Entry, node: Node, findings: Findings | None) -> float | bool | tuple[float, ...] | None:
+def _value(entry: Entry, node: Node, findings: Findings | None) -> Value | None:
+    if isinstance(node, Scalar) and node.tag == "text" and entry.key in known_words() and value_of(node) is None:
+        return node.text
     if isinstance(node, Sequence) and node.items:
         numbers = [_number(entry, item, findings) for item in node.items]
         return None if None in numbers else tuple(float(n) for n in numbers if n is not None)

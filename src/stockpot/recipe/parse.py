@@ -10,10 +10,12 @@ from stockpot.recipe.findings import Findings, in_order
 from stockpot.recipe.keys import PLACES
 from stockpot.recipe.library import Library
 from stockpot.recipe.lower import Lowering
+from stockpot.recipe.method_files import MethodFiles
 from stockpot.recipe.model import Recipe
 from stockpot.recipe.read import read_merge
 from stockpot.recipe.records import Merge
 from stockpot.recipe.resolve import resolved
+from stockpot.recipe.scope import Scope
 from stockpot.recipe.shapes import check_section
 from stockpot.recipe.tokenizers import report_tokenizer
 from stockpot.recipe.yaml_nodes import Mapping, Node, Scalar, compose
@@ -25,13 +27,16 @@ _EXPERT_KEYS = ("experts", "gate_mode", "experts_per_token", "shared_experts")
 _EXAMPLE = "a recipe has at least merge_method: linear and models: [{model: A}, {model: B}]"
 
 
-def load_recipe(path: str | os.PathLike[str], *, lenient: bool = False, seed: int | None = None) -> Recipe:
+def load_recipe(
+    path: str | os.PathLike[str], *, lenient: bool = False, seed: int | None = None, allow_code: bool = False
+) -> Recipe:
     """The recipe in the file ``path``; relative models are relative to its folder.
 
     Args:
         path: The file, UTF-8.
         lenient: Unknown keys and parameters become notes.
         seed: In place of the recipe's own.
+        allow_code: Whether its method file may run.
 
     Raises:
         RecipeError: when the file cannot be read, or with everything that is wrong in it.
@@ -45,7 +50,8 @@ def load_recipe(path: str | os.PathLike[str], *, lenient: bool = False, seed: in
     except ValueError:
         fix = "save it as UTF-8 text"
         raise RecipeError(Problem("the recipe is not a UTF-8 text file", file=str(file), fix=fix)) from None
-    return parse_recipe(text, folder=str(file.parent), name=str(file), lenient=lenient, seed=seed)
+    folder, name = str(file.parent), str(file)
+    return parse_recipe(text, folder=folder, name=name, lenient=lenient, seed=seed, allow_code=allow_code)
 
 
 def parse_recipe(
@@ -55,6 +61,7 @@ def parse_recipe(
     name: str = _UNNAMED,
     lenient: bool = False,
     seed: int | None = None,
+    allow_code: bool = False,
 ) -> Recipe:
     """The recipe in ``text``: the document without a name, else the last one.
 
@@ -64,6 +71,7 @@ def parse_recipe(
         name: How errors call the recipe.
         lenient: Unknown keys and parameters become notes.
         seed: In place of the recipe's own.
+        allow_code: Whether its method file may run.
 
     Raises:
         RecipeError: with everything that is wrong in it.
@@ -75,13 +83,13 @@ def parse_recipe(
     """
     findings = Findings(None if name == _UNNAMED else name, lenient)
     try:
-        return _parse(text, folder, findings, seed)
+        return _parse(text, folder, findings, seed, MethodFiles(folder, allow_code, findings))
     except RecursionError:
         raise RecipeError(Problem("merges are nested too deeply", file=findings.file)) from None
 
 
-def _parse(text: str, folder: str | None, findings: Findings, seed: int | None) -> Recipe:
-    library = _library(text, findings)
+def _parse(text: str, folder: str | None, findings: Findings, seed: int | None, files: MethodFiles) -> Recipe:
+    library = _library(text, findings, files)
     if library is None:
         findings.raise_if_any()
         raise RecipeError(Problem("the recipe is empty", file=findings.file, fix=_EXAMPLE))
@@ -102,7 +110,7 @@ def _parse(text: str, folder: str | None, findings: Findings, seed: int | None) 
     )
 
 
-def _library(text: str, findings: Findings) -> Library | None:
+def _library(text: str, findings: Findings, files: MethodFiles) -> Library | None:
     """All documents, checked and read; None when none of them is a merge."""
     try:
         documents, problems = compose(text)
@@ -111,11 +119,11 @@ def _library(text: str, findings: Findings) -> Library | None:
         return None
     for problem in problems:
         findings.problem(problem.message, problem.line, problem.fix)
-    merges = [merge for node in documents if (merge := _document(node, findings)) is not None]
+    merges = [merge for node in documents if (merge := _document(node, findings, files)) is not None]
     return Library.of(merges, findings) if merges else None
 
 
-def _document(node: Node, findings: Findings) -> Merge | None:
+def _document(node: Node, findings: Findings, files: MethodFiles) -> Merge | None:
     if isinstance(node, Scalar) and node.tag == "null":
         return None
     if not isinstance(node, Mapping):
@@ -123,11 +131,13 @@ def _document(node: Node, findings: Findings) -> Merge | None:
         return None
     keys = {entry.key for entry in node.entries}
     if "merge_method" not in keys and keys & set(_EXPERT_KEYS):
-        check_section(node, PLACES["experts"], findings)
+        check_section(node, PLACES["experts"], Scope(findings))
         findings.not_yet("mixtures of experts (experts:) are not yet supported", node.line)
         return None
-    check_section(node, PLACES["recipe"], findings)
-    merge = read_merge(node, findings)
+    known, file = files.of(node)
+    scope = Scope(findings, known)
+    check_section(node, PLACES["recipe"], scope)
+    merge = read_merge(node, scope, file)
     report_tokenizer(node, merge.models[0] if merge.models else None, findings)
     return merge
 

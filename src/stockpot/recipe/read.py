@@ -5,11 +5,14 @@ from __future__ import annotations
 from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.errors import CheckpointError
 from stockpot.recipe.findings import Findings
-from stockpot.recipe.known import PENDING, method_names
+from stockpot.recipe.known import STEPS
+from stockpot.recipe.method_files import MethodFile
 from stockpot.recipe.parameters import settings_of
-from stockpot.recipe.records import Merge, Model, Reference, Settings, Slice, Source
+from stockpot.recipe.records import Merge, Model, Parameters, Reference, Slice, Source
 from stockpot.recipe.scalars import integer_of, plain
-from stockpot.recipe.shapes import is_merge
+from stockpot.recipe.scope import Scope
+from stockpot.recipe.shapes import check_value, is_merge
+from stockpot.recipe.steps import check_steps, chosen
 from stockpot.recipe.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence
 
 __all__ = ["read_merge"]
@@ -18,21 +21,26 @@ _INPUTS = ("models", "slices", "modules")
 _EXTRA = ("tokenizer_source", "tokenizer", "chat_template")
 
 
-def read_merge(node: Mapping, findings: Findings) -> Merge:
-    """The merge that ``node`` writes; reports what is missing or given twice among its inputs."""
-    module, holder = _module(node, findings)
-    method = _text(node, "merge_method")
-    entry = node.get("merge_method")
+def read_merge(node: Mapping, scope: Scope, file: MethodFile | None = None) -> Merge:
+    """The merge that ``node`` writes; reports what is missing or given twice among its inputs and steps."""
+    choice = chosen(node, scope.known)
+    scope = scope.within(choice.method)
+    module, holder = _module(node, scope)
     sliced = _items(holder, "slices")
-    _one_input(node, holder, findings)
+    _one_input(node, holder, scope.findings)
+    _steps_or_method(node, scope)
     return Merge(
-        method=method if method in method_names() or method in PENDING else None,
-        method_line=entry.line if entry is not None else node.line,
-        base=_model(node.get("base_model"), findings),
-        slices=_slices(holder, findings),
+        method=choice.method,
+        method_line=(node.get("merge_method") or node).line,
+        uses=choice.uses,
+        given=choice.given,
+        known=scope.known,
+        file=file,
+        base=_model(node.get("base_model"), scope),
+        slices=_slices(holder, scope),
         sliced=bool(sliced),
         module=module,
-        parameters=_parameters(node),
+        parameters=_parameters(node, scope),
         dtype=_dtype(node, "out_dtype") or _dtype(node, "dtype"),
         dtypes={k: v for k in ("dtype", "out_dtype") if (v := _dtype(node, k)) is not None},
         variant=_text(node, "variant"),
@@ -45,7 +53,24 @@ def read_merge(node: Mapping, findings: Findings) -> Merge:
     )
 
 
-def _module(node: Mapping, findings: Findings) -> tuple[tuple[str, Settings] | None, Mapping]:
+def _steps_or_method(node: Mapping, scope: Scope) -> None:
+    """``steps:`` stands with ``merge_method: steps``, and with nothing else."""
+    method, steps = node.get("merge_method"), node.get(STEPS)
+    chain = _text(node, "merge_method") == STEPS
+    if steps is not None and (chain or method is None):
+        check_steps(steps, scope.findings, lambda value: check_value(value, scope))
+    elif steps is not None:
+        fix = "write merge_method: steps, or leave the steps out"
+        if scope.method is not None and any(p.name == STEPS for p in scope.method.parameters):
+            fix = "it is a parameter: indent it under parameters (parameters: {steps: …})"
+        message = f"steps belong to merge_method: steps, not to {_text(node, 'merge_method')}"
+        scope.findings.problem(message, steps.line, fix)
+    elif chain and method is not None:
+        fix = "steps: [{trim: {density: 0.2}}, elect, mean]"
+        scope.findings.problem("merge_method: steps needs its steps", method.line, fix)
+
+
+def _module(node: Mapping, scope: Scope) -> tuple[tuple[str, Parameters] | None, Mapping]:
     """Name and parameters of the one module, and the mapping that holds models or slices."""
     entry = node.get("modules")
     if entry is None or not isinstance(entry.value, Mapping) or not entry.value.entries:
@@ -54,11 +79,11 @@ def _module(node: Mapping, findings: Findings) -> tuple[tuple[str, Settings] | N
     if len(modules) > 1:
         names = ", ".join(m.key for m in modules)
         fix = "one module is read as if it stood at the top level"
-        findings.not_yet(f"several modules are not yet supported: {names}", entry.line, fix)
+        scope.findings.not_yet(f"several modules are not yet supported: {names}", entry.line, fix)
     first = modules[0]
     if not isinstance(first.value, Mapping):
         return None, Mapping((), entry.line)
-    return (first.key, _parameters(first.value)), first.value
+    return (first.key, _parameters(first.value, scope)), first.value
 
 
 def _one_input(node: Mapping, holder: Mapping, findings: Findings) -> None:
@@ -76,28 +101,28 @@ def _one_input(node: Mapping, holder: Mapping, findings: Findings) -> None:
         findings.problem("a module has either models or slices", holder.line, "keep one")
 
 
-def _slices(holder: Mapping, findings: Findings) -> tuple[Slice, ...]:
+def _slices(holder: Mapping, scope: Scope) -> tuple[Slice, ...]:
     pieces = _items(holder, "slices")
     if not pieces:
-        models = _sources(holder, "models", findings)
-        return (Slice(models, None, {}, holder.line),) if models else ()
+        models = _sources(holder, "models", scope)
+        return (Slice(models, None, Parameters(), holder.line),) if models else ()
     return tuple(
         Slice(
-            _sources(p, "sources", findings),
-            _model(p.get("base_model"), findings),
-            _parameters(p),
+            _sources(p, "sources", scope),
+            _model(p.get("base_model"), scope),
+            _parameters(p, scope),
             p.line,
         )
         for p in pieces
     )
 
 
-def _sources(holder: Mapping, key: str, findings: Findings) -> tuple[Source, ...]:
+def _sources(holder: Mapping, key: str, scope: Scope) -> tuple[Source, ...]:
     found = []
     for item in _items(holder, key):
-        model = _model(item.get("model"), findings, item)
+        model = _model(item.get("model"), scope, item)
         if model is not None:
-            found.append(Source(model, _layer_range(item), _parameters(item), item.line))
+            found.append(Source(model, _layer_range(item), _parameters(item, scope), item.line))
     return tuple(found)
 
 
@@ -108,13 +133,13 @@ def _items(holder: Mapping, key: str) -> tuple[Mapping, ...]:
     return tuple(item for item in entry.value.items if isinstance(item, Mapping))
 
 
-def _model(entry: Entry | None, findings: Findings, beside: Mapping | None = None) -> Model | None:
+def _model(entry: Entry | None, scope: Scope, beside: Mapping | None = None) -> Model | None:
     """The model that ``entry`` names; ``beside`` may add ``revision`` and ``lora``."""
     if entry is None:
         return None
     node = entry.value
     if isinstance(node, Mapping) and is_merge(node):
-        return read_merge(node, findings)
+        return read_merge(node, scope)
     reference = _reference(node, entry.line)
     if reference is None or beside is None:
         return reference
@@ -156,9 +181,13 @@ def _adapter(node: Mapping) -> str | None:
     return None if found is None else str(found)
 
 
-def _parameters(node: Mapping) -> Settings:
+def _parameters(node: Mapping, scope: Scope) -> Parameters:
     entry = node.get("parameters")
-    return settings_of(None if entry is None else entry.value)
+    if entry is None or not isinstance(entry.value, Mapping):
+        return Parameters()
+    named = [e for e in entry.value.entries if scope.is_companion(e.key)]
+    models = {e.key: _model(e, scope) for e in named}
+    return Parameters(settings_of(entry.value, scope), {name: m for name, m in models.items() if m is not None})
 
 
 def _layer_range(node: Mapping) -> tuple[int, int] | None:

@@ -7,11 +7,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from stockpot.methods.declare import Method
+from stockpot.methods.pieces import Use
+from stockpot.recipe.known import Known
+from stockpot.recipe.method_files import MethodFile
 from stockpot.settings import Setting
 
-__all__ = ["Merge", "Model", "Reference", "Settings", "Slice", "Source", "normalized"]
+__all__ = ["Merge", "Model", "Parameters", "Reference", "Settings", "Slice", "Source", "normalized"]
 
 Settings = Mapping[str, Setting]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """A ``parameters`` section: values, and companions, which are other checkpoints."""
+
+    settings: Settings = field(default_factory=dict)
+    companions: Mapping[str, Model] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.settings or self.companions)
+
+    @property
+    def lines(self) -> dict[str, int | None]:
+        """Every name with its line."""
+        return {name: own.line for own_by_name in (self.settings, self.companions) for name, own in own_by_name.items()}
 
 
 @dataclass(frozen=True)
@@ -46,7 +66,7 @@ class Source:
 
     model: Model
     layer_range: tuple[int, int] | None
-    parameters: Settings
+    parameters: Parameters
     line: int
 
 
@@ -56,7 +76,7 @@ class Slice:
 
     sources: tuple[Source, ...]
     base: Model | None
-    parameters: Settings
+    parameters: Parameters
     line: int
 
 
@@ -65,8 +85,12 @@ class Merge:
     """One document, or a merge written where a model may stand.
 
     Args:
-        method: Name as written; None when it is missing or unknown.
+        method: None when it is missing or unknown.
         method_line: Where it stands.
+        uses: Steps of a chain.
+        given: Values that stand in its steps, by the names of the chain's parameters.
+        known: What names mean in its document.
+        file: Method file of its document; None for a nested merge.
         base: The base model.
         slices: Its slices; one when ``models`` was written.
         sliced: Whether ``slices`` was written.
@@ -83,13 +107,17 @@ class Merge:
         line: Where it begins.
     """
 
-    method: str | None
+    method: Method | None
     method_line: int
+    uses: tuple[Use, ...]
+    given: Settings
+    known: Known
+    file: MethodFile | None
     base: Model | None
     slices: tuple[Slice, ...]
     sliced: bool
-    module: tuple[str, Settings] | None
-    parameters: Settings
+    module: tuple[str, Parameters] | None
+    parameters: Parameters
     dtype: str | None
     dtypes: Mapping[str, str]
     variant: str | None

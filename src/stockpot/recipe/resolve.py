@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from stockpot.methods.declare import REQUIRED
-from stockpot.methods.registry import method_named
-from stockpot.recipe.known import known_parameters
+from stockpot.methods.declare import REQUIRED, Method
+from stockpot.methods.pieces import Use
+from stockpot.recipe.known import STEPS, takes
 from stockpot.recipe.library import Library
-from stockpot.recipe.records import Merge, Model, Settings, Slice, Source
+from stockpot.recipe.records import Merge, Model, Parameters, Slice, Source
 from stockpot.settings import Case, Setting
 
 __all__ = ["resolved"]
@@ -24,24 +24,18 @@ def resolved(library: Library, seed: int) -> dict[str, Any]:
 
 
 def _merge(merge: Merge) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    if merge.names:
-        data |= dict(zip(("name", "out_path"), merge.names, strict=False))
-    method = method_named(merge.method or "")
+    method = merge.method
+    assert method is not None
+    data: dict[str, Any] = dict(zip(("name", "out_path"), merge.names, strict=False))
+    if merge.file is not None:
+        data["method_file"] = {"path": merge.file.path, "sha256": merge.file.sha256}
     data["merge_method"] = method.name
+    if merge.uses:
+        data[STEPS] = [_step(use) for use in merge.uses]
     if merge.base is not None:
         data["base_model"] = _model(merge.base)
-    body: dict[str, Any]
-    if merge.sliced:
-        body = {"slices": [_slice(piece) for piece in merge.slices]}
-    else:
-        body = {"models": [_source(source) for piece in merge.slices for source in piece.sources]}
-    if merge.module is not None:
-        name, parameters = merge.module
-        data["modules"] = {name: body | _parameters(parameters)}
-    else:
-        data |= body
-    data["parameters"] = _settings(merge.parameters) | _defaults(merge)
+    data |= _inputs(merge)
+    data["parameters"] = _values(merge.parameters, merge) | _defaults(merge, method)
     data |= merge.dtypes
     if merge.variant is not None:
         data["variant"] = merge.variant
@@ -49,37 +43,54 @@ def _merge(merge: Merge) -> dict[str, Any]:
         data["compat"] = "mergekit" if merge.compat else "none"
     if merge.seed is not None:
         data["seed"] = merge.seed
-    data |= merge.extra
-    return data
+    return {**data, **merge.extra}
 
 
-def _defaults(merge: Merge) -> dict[str, Any]:
+def _step(use: Use) -> Any:
+    values = {name: _setting(setting) for name, setting in use.given.items()}
+    return {use.piece.name: values} if values else use.piece.name
+
+
+def _inputs(merge: Merge) -> dict[str, Any]:
+    """``models``, ``slices`` or ``modules``."""
+    body: dict[str, Any]
+    if merge.sliced:
+        body = {"slices": [_slice(piece, merge) for piece in merge.slices]}
+    else:
+        body = {"models": [_source(source, merge) for piece in merge.slices for source in piece.sources]}
+    if merge.module is None:
+        return body
+    name, parameters = merge.module
+    return {"modules": {name: body | _parameters(parameters, merge)}}
+
+
+def _defaults(merge: Merge, method: Method) -> dict[str, Any]:
     """Settings of the whole merge that end in the method's defaults."""
-    method = method_named(merge.method or "")
-    defaults = {p.name: p.default for p in method.parameters if p.default is not REQUIRED}
+    names = takes(method, merge.given)
+    defaults = {p.name: p.default for p in method.parameters if p.default is not REQUIRED and p.name in names}
     if method.scaled:
         defaults.setdefault("lambda", 1.0)
     found = {}
     for name, default in defaults.items():
-        written = merge.parameters.get(name)
+        written = merge.parameters.settings.get(name)
         cases = () if written is None else written.cases
         if all(case.filter not in (None, "*") for case in cases):
             found[name] = _setting(Setting((*cases, Case(None, default))))
     return found
 
 
-def _slice(piece: Slice) -> dict[str, Any]:
-    data: dict[str, Any] = {"sources": [_source(source) for source in piece.sources]}
+def _slice(piece: Slice, merge: Merge) -> dict[str, Any]:
+    data: dict[str, Any] = {"sources": [_source(source, merge) for source in piece.sources]}
     if piece.base is not None:
         data["base_model"] = _model(piece.base)
-    return data | _parameters(piece.parameters)
+    return data | _parameters(piece.parameters, merge)
 
 
-def _source(source: Source) -> dict[str, Any]:
+def _source(source: Source, merge: Merge) -> dict[str, Any]:
     data: dict[str, Any] = {"model": _model(source.model)}
     if source.layer_range is not None:
         data["layer_range"] = list(source.layer_range)
-    return data | _parameters(source.parameters)
+    return data | _parameters(source.parameters, merge)
 
 
 def _model(model: Model) -> Any:
@@ -90,13 +101,15 @@ def _model(model: Model) -> Any:
     return {"path": model.path} | ({} if model.revision is None else {"revision": model.revision})
 
 
-def _parameters(settings: Settings) -> dict[str, Any]:
-    return {"parameters": _settings(settings)} if settings else {}
+def _parameters(section: Parameters, merge: Merge) -> dict[str, Any]:
+    return {"parameters": _values(section, merge)} if section else {}
 
 
-def _settings(settings: Settings) -> dict[str, Any]:
-    known = known_parameters()
-    return {name: _setting(setting) for name, setting in settings.items() if name in known}
+def _values(section: Parameters, merge: Merge) -> dict[str, Any]:
+    """Values of parameters that some method has, and the companions that this one reads."""
+    own = {c.name for c in merge.method.companions} if merge.method is not None else set()
+    settings = {n: _setting(s) for n, s in section.settings.items() if n in merge.known.parameters}
+    return settings | {n: _model(m) for n, m in section.companions.items() if n in own}
 
 
 def _setting(setting: Setting) -> Any:

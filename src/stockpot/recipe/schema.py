@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from stockpot.checkpoint.dtypes import DTYPES
 from stockpot.methods.declare import Parameter
+from stockpot.methods.pieces import PIECES, Piece
 from stockpot.methods.registry import METHODS
 from stockpot.recipe.keys import (
     CHAT_TEMPLATES,
@@ -22,7 +24,7 @@ from stockpot.recipe.keys import (
     Section,
     Shape,
 )
-from stockpot.recipe.known import PENDING, known_parameters
+from stockpot.recipe.known import STEPS, declared_parameters, known_parameters
 
 __all__ = ["json_schema"]
 
@@ -36,6 +38,7 @@ def json_schema() -> dict[str, Any]:
     >>> json_schema()["$defs"]["case"]["required"]
     ['value']
     """
+    defs = {name: _place(place) for name, place in PLACES.items()} | _forms()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Stockpot recipe",
@@ -43,8 +46,35 @@ def json_schema() -> dict[str, Any]:
         "type": "object",
         "if": {"anyOf": [{"required": ["experts"]}, {"required": ["gate_mode"]}]},
         "then": {"$ref": "#/$defs/experts"},
-        "else": {"$ref": "#/$defs/recipe"},
-        "$defs": {name: _place(place) for name, place in PLACES.items()} | _forms(),
+        "else": {
+            "if": {"required": ["method_file"], "properties": {"method_file": {"not": {"type": "null"}}}},
+            "then": {"$ref": "#/$defs/own_recipe"},
+            "else": {"$ref": "#/$defs/recipe"},
+        },
+        "$defs": defs | _of_your_own(defs),
+    }
+
+
+def _of_your_own(defs: dict[str, Any]) -> dict[str, Any]:
+    """The same for documents with a method file, whose methods and parameters have names of the user's choice."""
+    own = {f"own_{name}": _renamed(schema) for name, schema in defs.items()}
+    own["own_form_method"] = {"anyOf": [own["own_form_method"], {"type": "string"}]}
+    parameters, anything = own["own_form_parameters"], _setting(_value({}))
+    parameters["additionalProperties"] = anything
+    for schema in parameters["properties"].values():
+        schema["anyOf"] = [*schema["anyOf"], *anything["anyOf"]]
+    return own
+
+
+def _renamed(schema: Any) -> Any:
+    """``schema`` with references to the definitions of documents with a method file."""
+    if isinstance(schema, list):
+        return [_renamed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: value.replace("#/$defs/", "#/$defs/own_") if key == "$ref" else _renamed(value)
+        for key, value in schema.items()
     }
 
 
@@ -59,6 +89,10 @@ def _place(place: Place) -> dict[str, Any]:
     inputs = [name for name in ("models", "slices", "modules") if place.key(name) is not None]
     if inputs:
         schema["oneOf"] = [{"required": [name]} for name in inputs]
+    if place.key(STEPS) is not None:
+        schema["if"] = {"properties": {"merge_method": {"const": STEPS}}, "required": ["merge_method"]}
+        schema["then"] = {"properties": {STEPS: {"type": "array"}}, "required": [STEPS]}
+        schema["else"] = {"properties": {STEPS: {"type": "null"}}}
     return schema
 
 
@@ -98,6 +132,8 @@ def _forms() -> dict[str, Any]:
         "path": {"anyOf": [{"type": ["string", "number"]}, {"$ref": "#/$defs/path"}]},
         "method": _methods(),
         "dtype": {"enum": _dtypes()},
+        "method_file": {"anyOf": [_WORD, {"$ref": "#/$defs/method_file"}]},
+        "steps": {"type": "array", "items": _step(), "minItems": 1},
         "parameters": _parameters(),
         "gradient": _value({}),
         "layer_range": {
@@ -113,14 +149,34 @@ def _forms() -> dict[str, Any]:
 
 
 _MODEL_FORMS = ("path", "reference", "merge")
+_CHECKPOINT = [{"type": "string"}, *({"$ref": f"#/$defs/{place}"} for place in _MODEL_FORMS)]
 
 
 def _methods() -> dict[str, Any]:
-    """Names, aliases and methods still to come, each with its line."""
+    """Names and aliases, each with its line."""
     docs = {name: method.summary for name, method in METHODS.items()}
     docs |= {alias: f"{m.name}: {m.summary}" for m in METHODS.values() for alias in m.aliases}
-    docs |= dict.fromkeys(PENDING, "not yet supported")
+    docs[STEPS] = "A chain of steps, written under steps."
     return {"enum": list(docs), "enumDescriptions": list(docs.values())}
+
+
+def _step() -> dict[str, Any]:
+    """A name, or one name with values."""
+    names = {"enum": list(PIECES), "enumDescriptions": [piece.doc for piece in PIECES.values()]}
+    mapping = {
+        "type": "object",
+        "properties": {name: {"description": p.doc, **_values_of(p)} for name, p in PIECES.items()},
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    return {"anyOf": [names, mapping]}
+
+
+def _values_of(piece: Piece) -> dict[str, Any]:
+    properties = {p.name: {"description": p.doc, **_setting(_values([p]))} for p in piece.parameters}
+    section = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {"anyOf": [section, {"type": "null"}]}
 
 
 def _dtypes() -> list[str]:
@@ -130,14 +186,28 @@ def _dtypes() -> list[str]:
 
 
 def _parameters() -> dict[str, Any]:
-    properties = {name: {"description": doc, **_setting(_bounds(name))} for name, doc in known_parameters().items()}
+    """Values of parameters, and companions, which are models."""
+    every = declared_parameters()
+    properties = {
+        name: {"description": doc, **_setting(_values([p for _, p in every if p.name == name]))}
+        for name, doc in known_parameters().items()
+    }
+    for method in METHODS.values():
+        for companion in method.companions:
+            doc = f"{method.name}: {companion.doc}"
+            properties[companion.name] = {"description": doc, "anyOf": _CHECKPOINT}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def _bounds(name: str) -> dict[str, float]:
-    """The range of ``name``, when every method that takes it agrees on one."""
-    found = [_range(p) for m in METHODS.values() for p in m.parameters if p.name == name]
-    return found[0] if found and all(r == found[0] for r in found) else {}
+def _values(declared: Sequence[Parameter]) -> dict[str, Any]:
+    """What a parameter may be: words, where some method takes them; numbers, unless all do."""
+    ranges = [_range(p) for p in declared]
+    numbers = _value(ranges[0] if ranges and all(r == ranges[0] for r in ranges) else {})
+    words = list(dict.fromkeys(word for p in declared for word in p.choices))
+    if not words:
+        return numbers
+    only = all(p.kind == "choice" for p in declared)
+    return {"anyOf": [{"enum": words}, *([] if only else numbers["anyOf"])]}
 
 
 def _range(parameter: Parameter) -> dict[str, float]:
@@ -146,6 +216,8 @@ def _range(parameter: Parameter) -> dict[str, float]:
         bounds["exclusiveMinimum" if parameter.open_low else "minimum"] = parameter.low
     if parameter.high is not None:
         bounds["maximum"] = parameter.high
+    if parameter.kind == "int":
+        bounds["multipleOf"] = 1
     return bounds
 
 
@@ -155,8 +227,7 @@ def _value(bounds: dict[str, float]) -> dict[str, Any]:
     return {"anyOf": [number, {"type": "array", "items": number, "minItems": 1}]}
 
 
-def _setting(bounds: dict[str, float]) -> dict[str, Any]:
-    value = _value(bounds)
+def _setting(value: dict[str, Any]) -> dict[str, Any]:
     properties = {"value": value, "filter": {"anyOf": [_WORD, {"type": "null"}]}}
     case = {
         "type": "object",

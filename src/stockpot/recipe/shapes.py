@@ -6,8 +6,6 @@ import math
 
 from stockpot.checkpoint.dtypes import DTYPES, dtype_named
 from stockpot.errors import CheckpointError
-from stockpot.methods.registry import METHODS
-from stockpot.recipe.findings import Findings
 from stockpot.recipe.keys import (
     CHAT_TEMPLATES,
     PLACES,
@@ -23,13 +21,15 @@ from stockpot.recipe.keys import (
     Shape,
     Text,
 )
-from stockpot.recipe.known import PENDING, known_parameters, method_names, nearest
-from stockpot.recipe.parameters import settings_of
+from stockpot.recipe.known import nearest
+from stockpot.recipe.parameters import setting_of
 from stockpot.recipe.scalars import describe, flag_of, integer_of, number_of
+from stockpot.recipe.scope import Scope
+from stockpot.recipe.steps import chosen
 from stockpot.recipe.suggest import unknown_key_fix
 from stockpot.recipe.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence
 
-__all__ = ["check_section", "is_merge"]
+__all__ = ["check_section", "check_value", "is_merge"]
 
 _MERGE_KEYS = ("merge_method", "models", "slices", "modules")
 _JINJA_LENGTH = 20
@@ -40,52 +40,54 @@ def is_merge(node: Node) -> bool:
     return isinstance(node, Mapping) and any(entry.key in _MERGE_KEYS for entry in node.entries)
 
 
-def check_section(node: Node, place: Place, findings: Findings, line: int | None = None) -> None:
+def check_section(node: Node, place: Place, scope: Scope, line: int | None = None) -> None:
     """Report all of ``node`` that does not fit ``place``; ``line`` is where it is asked for."""
     if not isinstance(node, Mapping):
         names = ", ".join(k.name for k in place.keys)
-        findings.problem(f"{place.title} is {describe(node)}, not a mapping", line or node.line, f"keys: {names}")
+        scope.findings.problem(f"{place.title} is {describe(node)}, not a mapping", line or node.line, f"keys: {names}")
         return
-    meant = {_check_entry(entry, place, findings) for entry in node.entries}
+    if place.key("merge_method") is not None:
+        scope = scope.within(chosen(node, scope.known).method)
+    meant = {_check_entry(entry, place, scope) for entry in node.entries}
     for key in place.keys:
         if key.required and key.name not in meant:
             empty = next((e for e in node.entries if e.key == key.name), None)
             message = f"{key.name} is empty" if empty else f"{place.title} needs {key.name}"
-            findings.problem(message, empty.line if empty else line or node.line, f"{key.name}: {key.doc}")
+            scope.findings.problem(message, empty.line if empty else line or node.line, f"{key.name}: {key.doc}")
 
 
-def _check_entry(entry: Entry, place: Place, findings: Findings) -> str | None:
+def _check_entry(entry: Entry, place: Place, scope: Scope) -> str | None:
     """Check one entry; the name of the key that it gives, or was meant to give."""
     key = place.key(entry.key)
     if key is None:
-        fix, meant = unknown_key_fix(entry.key, place)
-        findings.unknown(f"unknown key {entry.key!r} in {place.title}", entry.line, fix)
-        return None if findings.lenient else meant
+        fix, meant = unknown_key_fix(entry.key, place, scope.known)
+        scope.findings.unknown(f"unknown key {entry.key!r} in {place.title}", entry.line, fix)
+        return None if scope.findings.lenient else meant
     if isinstance(entry.value, Scalar) and entry.value.tag == "null":
         return None
-    _check(entry, key.shape, findings)
+    _check(entry, key.shape, scope)
     return key.name
 
 
-def _check(entry: Entry, shape: Shape, findings: Findings) -> None:
+def _check(entry: Entry, shape: Shape, scope: Scope) -> None:
     node = entry.value
     if isinstance(shape, Section):
         check_section(
             node,
             PLACES[shape.place],
-            findings,
+            scope,
             node.line if isinstance(node, Mapping) else entry.line,
         )
     elif isinstance(shape, ListOf):
-        _check_list(entry, shape, findings)
+        _check_list(entry, shape, scope)
     elif isinstance(shape, MapOf):
-        _check_map(entry, shape, findings)
+        _check_map(entry, shape, scope)
     elif isinstance(shape, Named):
-        _NAMED[shape.form](entry, findings)
+        _NAMED[shape.form](entry, scope)
     else:
         wanted = _scalar_mismatch(node, shape)
         if wanted is not None:
-            findings.problem(f"{entry.key} is {describe(node)}, not {wanted}", entry.line)
+            scope.findings.problem(f"{entry.key} is {describe(node)}, not {wanted}", entry.line)
 
 
 def _scalar_mismatch(node: Node, shape: Text | Number | Flag | Integer | Choice) -> str | None:
@@ -106,59 +108,59 @@ def _scalar_mismatch(node: Node, shape: Text | Number | Flag | Integer | Choice)
     return f"a whole number from {shape.low}" + (f" to {shape.high}" if shape.high is not None else "")
 
 
-def _check_list(entry: Entry, shape: ListOf, findings: Findings) -> None:
+def _check_list(entry: Entry, shape: ListOf, scope: Scope) -> None:
     node = entry.value
     if not isinstance(node, Sequence):
         fix = "write one item a line, each after a dash: - …"
-        findings.problem(f"{entry.key} is {describe(node)}, not a list of {shape.what}", entry.line, fix)
+        scope.findings.problem(f"{entry.key} is {describe(node)}, not a list of {shape.what}", entry.line, fix)
         return
     if len(node.items) < shape.at_least:
-        findings.problem(f"{entry.key} is an empty list", entry.line, f"list at least {shape.at_least}")
+        scope.findings.problem(f"{entry.key} is an empty list", entry.line, f"list at least {shape.at_least}")
     for item in node.items:
-        _check(Entry(entry.key, item, item.line), shape.of, findings)
+        _check(Entry(entry.key, item, item.line), shape.of, scope)
 
 
-def _check_map(entry: Entry, shape: MapOf, findings: Findings) -> None:
+def _check_map(entry: Entry, shape: MapOf, scope: Scope) -> None:
     if not isinstance(entry.value, Mapping):
-        findings.problem(f"{entry.key} is {describe(entry.value)}, not a mapping of {shape.what}", entry.line)
+        scope.findings.problem(f"{entry.key} is {describe(entry.value)}, not a mapping of {shape.what}", entry.line)
         return
     for item in entry.value.entries:
-        _check(item, shape.of, findings)
+        _check(item, shape.of, scope)
 
 
-def _check_model(entry: Entry, findings: Findings) -> None:
+def _check_model(entry: Entry, scope: Scope) -> None:
     node = entry.value
     if isinstance(node, Scalar):
-        _check_reference(node, entry, findings)
+        _check_reference(node, entry, scope)
     elif isinstance(node, Sequence):
         fix = "one entry for each model" if entry.key == "model" else None
-        findings.problem(f"{entry.key} is a list, not one model", entry.line, fix)
+        scope.findings.problem(f"{entry.key} is a list, not one model", entry.line, fix)
     elif is_merge(node):
-        check_section(node, PLACES["merge"], findings)
+        check_section(node, PLACES["merge"], scope)
     elif _is_placeholder(node):
         name = node.entries[0].key
-        findings.problem(
+        scope.findings.problem(
             f"{{{name}}} is a placeholder that was not filled in",
             entry.line,
             "put the path or hub id in its place",
         )
     else:
-        check_section(node, PLACES["path" if node.get("path") else "reference"], findings)
+        check_section(node, PLACES["path" if node.get("path") else "reference"], scope)
 
 
-def _check_reference(node: Scalar, entry: Entry, findings: Findings) -> None:
+def _check_reference(node: Scalar, entry: Entry, scope: Scope) -> None:
     if not node.text.strip():
-        findings.problem(f"{entry.key} is empty", entry.line, "a path, a hub id, or the name of a document")
+        scope.findings.problem(f"{entry.key} is empty", entry.line, "a path, a hub id, or the name of a document")
     elif node.text.count("+") > 1:
         fix = f"if it is a path with + in it, write {{path: {node.text}}}"
-        findings.problem(f"{node.text!r} has more than one +, which adds an adapter to a model", entry.line, fix)
+        scope.findings.problem(f"{node.text!r} has more than one +, which adds an adapter to a model", entry.line, fix)
 
 
-def _check_path(entry: Entry, findings: Findings) -> None:
+def _check_path(entry: Entry, scope: Scope) -> None:
     if not isinstance(entry.value, Scalar):
-        check_section(entry.value, PLACES["path"], findings, entry.line)
+        check_section(entry.value, PLACES["path"], scope, entry.line)
     elif not entry.value.text.strip():
-        findings.problem(f"{entry.key} is empty", entry.line, "a path or a hub id")
+        scope.findings.problem(f"{entry.key} is empty", entry.line, "a path or a hub id")
 
 
 def _is_placeholder(node: Mapping) -> bool:
@@ -169,61 +171,87 @@ def _is_placeholder(node: Mapping) -> bool:
     )
 
 
-def _check_method(entry: Entry, findings: Findings) -> None:
+def _check_method(entry: Entry, scope: Scope) -> None:
     node = entry.value
     if not isinstance(node, Scalar):
-        findings.problem(f"merge_method is {describe(node)}, not the name of a method", entry.line)
+        scope.findings.problem(f"merge_method is {describe(node)}, not the name of a method", entry.line)
         return
-    if node.text in PENDING:
-        fix = f"methods of this version: {', '.join(sorted(METHODS))}"
-        findings.not_yet(f"method {node.text} is not yet supported", entry.line, fix)
-    elif node.text not in method_names():
-        near = nearest(node.text, method_names())
+    names = scope.known.names
+    if node.text not in names and scope.known.complete:
+        near = nearest(node.text, names)
         hint = f"did you mean {near}? " if near else ""
-        fix = f"{hint}known methods: {', '.join(sorted(method_names()))}"
-        findings.problem(f"unknown method {node.text!r}", entry.line, fix)
+        fix = f"{hint}known methods: {', '.join(sorted(names))}"
+        scope.findings.problem(f"unknown method {node.text!r}", entry.line, fix)
 
 
-def _check_dtype(entry: Entry, findings: Findings) -> None:
+def _check_method_file(entry: Entry, scope: Scope) -> None:
+    if not isinstance(entry.value, Scalar):
+        check_section(entry.value, PLACES["method_file"], scope, entry.line)
+    elif not entry.value.text.strip():
+        scope.findings.problem("method_file is empty", entry.line, "the path of a Python file")
+
+
+def _check_dtype(entry: Entry, scope: Scope) -> None:
     names = ", ".join(d.torch_name for d in DTYPES.values() if d.is_float)
     try:
         known = isinstance(entry.value, Scalar) and dtype_named(entry.value.text).is_float
     except CheckpointError:
         known = False
     if not known:
-        findings.problem(
+        scope.findings.problem(
             f"{entry.key} is {describe(entry.value)}, not a dtype of weights",
             entry.line,
             f"one of {names}",
         )
 
 
-def _check_parameters(entry: Entry, findings: Findings) -> None:
+def _check_parameters(entry: Entry, scope: Scope) -> None:
     node = entry.value
     if not isinstance(node, Mapping):
-        findings.problem(
+        scope.findings.problem(
             f"parameters is {describe(node)}, not a mapping",
             entry.line,
             "parameters: {name: value}",
         )
         return
-    known = known_parameters()
+    if scope.method is None and not scope.known.complete:
+        return  # a method of the user's own may mean anything by any name
     for own in node.entries:
-        cases = own.value.items if isinstance(own.value, Sequence) else (own.value,)
-        if own.key in known and all(isinstance(c, Mapping) for c in cases):
-            for case in cases:
-                check_section(case, PLACES["case"], findings)
-    settings_of(node, findings)
+        if scope.is_companion(own.key):
+            _check_companion(own, scope)
+        elif own.key in scope.known.parameters:
+            check_value(own, scope)
 
 
-def _check_layer_range(entry: Entry, findings: Findings) -> None:
+def check_value(entry: Entry, scope: Scope) -> None:
+    """A number, a gradient, or values by filter."""
+    cases = entry.value.items if isinstance(entry.value, Sequence) else (entry.value,)
+    if all(isinstance(case, Mapping) for case in cases):
+        for case in cases:
+            check_section(case, PLACES["case"], scope)
+    setting_of(entry, scope.findings)
+
+
+def _check_companion(entry: Entry, scope: Scope) -> None:
+    """A checkpoint under ``parameters``: a model in any form, but no bare number, which is meant as a value."""
+    node = entry.value
+    if isinstance(node, Scalar) and node.tag in ("int", "float", "bool"):
+        fix = f"a path, a hub id, or the name of a document; {{path: {node.text}}} if it is a path"
+        scope.findings.problem(f"{entry.key} is {describe(node)}, not a checkpoint", entry.line, fix)
+    elif isinstance(node, Scalar) and node.tag == "null":
+        scope.findings.problem(f"{entry.key} is empty", entry.line, "a path, a hub id, or the name of a document")
+    else:
+        _check_model(entry, scope)
+
+
+def _check_layer_range(entry: Entry, scope: Scope) -> None:
     items = entry.value.items if isinstance(entry.value, Sequence) else ()
     bounds = [integer_of(item) for item in items]
     fix = "[first, last + 1], counted from 0: [0, 16] is the first 16 layers"
     if len(bounds) != 2 or None in bounds:
-        findings.problem(f"layer_range is {_list_text(entry.value)}, not two whole numbers", entry.line, fix)
+        scope.findings.problem(f"layer_range is {_list_text(entry.value)}, not two whole numbers", entry.line, fix)
     elif not 0 <= (bounds[0] or 0) < (bounds[1] or 0):
-        findings.problem(f"layer_range [{bounds[0]}, {bounds[1]}] has no layers", entry.line, fix)
+        scope.findings.problem(f"layer_range [{bounds[0]}, {bounds[1]}] has no layers", entry.line, fix)
 
 
 def _list_text(node: Node) -> str:
@@ -232,30 +260,32 @@ def _list_text(node: Node) -> str:
     return describe(node)
 
 
-def _check_chat_template(entry: Entry, findings: Findings) -> None:
+def _check_chat_template(entry: Entry, scope: Scope) -> None:
     node = entry.value
     if not isinstance(node, Scalar):
-        findings.problem(f"chat_template is {describe(node)}, not a text", entry.line)
+        scope.findings.problem(f"chat_template is {describe(node)}, not a text", entry.line)
     elif node.text not in CHAT_TEMPLATES and ("{" not in node.text or len(node.text) < _JINJA_LENGTH):
         fix = f"one of {', '.join(CHAT_TEMPLATES)}, or a Jinja template"
-        findings.problem(f"unknown chat template {describe(node)}", entry.line, fix)
+        scope.findings.problem(f"unknown chat template {describe(node)}", entry.line, fix)
 
 
-def _check_token_source(entry: Entry, findings: Findings) -> None:
+def _check_token_source(entry: Entry, scope: Scope) -> None:
     if isinstance(entry.value, Mapping) and any(e.key == "kind" for e in entry.value.entries):
-        check_section(entry.value, PLACES["token_source"], findings, entry.line)
+        check_section(entry.value, PLACES["token_source"], scope, entry.line)
     else:
-        _check_model(entry, findings)
+        _check_model(entry, scope)
 
 
-def _check_nothing(entry: Entry, findings: Findings) -> None:
-    """Values of parameters are checked by :func:`settings_of`, which knows their name."""
+def _check_nothing(entry: Entry, scope: Scope) -> None:
+    """Values of parameters are checked with their name, steps with their method."""
 
 
 _NAMED = {
     "model": _check_model,
     "path": _check_path,
     "method": _check_method,
+    "method_file": _check_method_file,
+    "steps": _check_nothing,
     "dtype": _check_dtype,
     "parameters": _check_parameters,
     "gradient": _check_nothing,

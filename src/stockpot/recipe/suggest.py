@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stockpot.recipe.keys import PLACES, Place
-from stockpot.recipe.known import known_parameters, nearest
+from stockpot.recipe.known import Known, nearest
 
 __all__ = ["unknown_key_fix"]
 
@@ -24,17 +24,17 @@ _SYNONYMS = {
 _CLOSE = 0.85
 
 
-def unknown_key_fix(key: str, place: Place) -> tuple[str, str | None]:
+def unknown_key_fix(key: str, place: Place, known: Known) -> tuple[str, str | None]:
     """The fix for ``key`` in ``place``, and the key of ``place`` it stands for, if one.
 
-    >>> unknown_key_fix("merge_methiod", PLACES["recipe"])
+    >>> unknown_key_fix("merge_methiod", PLACES["recipe"], Known())
     ('did you mean merge_method?', 'merge_method')
     """
     names = [k.name for k in place.keys]
     meant = nearest(key, names, _CLOSE) or _synonym(key, names)
     if meant is not None:
         return f"did you mean {meant}?", meant
-    parameters = known_parameters()
+    parameters = {*known.parameters, *known.companions}
     if key in parameters and "parameters" in names:
         return f"it is a parameter: indent it under parameters (parameters: {{{key}: …}})", None
     elsewhere = _elsewhere(key, place)

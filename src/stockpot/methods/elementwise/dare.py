@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from stockpot.methods.declare import Base, Citation, Elementwise, Law, Method, Parameter, Resolved
 from stockpot.methods.elementwise.atoms import Atom, Combine, Drop, Elect, MatchL1, Scale
+from stockpot.methods.elementwise.parameters import INT8_MASK, NORMALIZE, PROBABILITY, WEIGHT
 
 __all__ = ["DARE_LINEAR", "DARE_TIES"]
 
 _YU_2024 = Citation(
-    "Yu et al.",
-    "Language models are super Mario: absorbing abilities from homologous models as a free lunch",
+    "Le Yu and Bowen Yu and Haiyang Yu and Fei Huang and Yongbin Li",
+    "Language Models are Super Mario: Absorbing Abilities from Homologous Models as a Free Lunch",
     2024,
     "arXiv:2311.03099",
-    "equation 1 to 3",
+    "equations 2 and 3",
 )
 
 _PARAMETERS = (
-    Parameter("weight", "factor of each task vector", default=1.0, per_model=True),
-    Parameter("density", "probability that an entry is kept", default=1.0, per_model=True, low=0.0, high=1.0),
+    WEIGHT,
+    PROBABILITY,
     Parameter("rescale", "divide what is kept by density, which keeps the expectation", default=True, kind="bool"),
-    Parameter("normalize", "divide by the sum of the weights", default=False, kind="bool"),
-    Parameter("int8_mask", "accepted from other tools; memory is bounded anyway", default=False, kind="ignored"),
+    NORMALIZE,
+    INT8_MASK,
 )
 
 
@@ -51,6 +52,7 @@ DARE_LINEAR = Method(
     on="delta",
     parameters=_PARAMETERS,
     laws=frozenset({Law.ORDER_FREE, Law.ZERO_DELTA}),
+    notes=("density is the share kept, 1 - p of the paper.",),
     scaled=True,
 )
 
@@ -64,5 +66,10 @@ DARE_TIES = Method(
     on="delta",
     parameters=_PARAMETERS,
     laws=frozenset({Law.ORDER_FREE, Law.ZERO_DELTA}),
+    notes=(
+        "density is the share kept, 1 - p of the paper.",
+        "The paper hands its sparse task vectors to TIES, which trims again and averages; tools of this name elect and "
+        "add, as here. drop, trim, elect and mean as steps give the paper's.",
+    ),
     scaled=True,
 )

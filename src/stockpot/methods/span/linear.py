@@ -9,15 +9,28 @@ from stockpot.methods.declare import Base, Citation, Floats, Law, Method, Parame
 __all__ = ["LINEAR", "TASK_ARITHMETIC", "WISE_FT"]
 
 _WORTSMAN_2022 = Citation(
-    "Wortsman et al.",
+    "Mitchell Wortsman and Gabriel Ilharco and Samir Yitzhak Gadre and Rebecca Roelofs and Raphael Gontijo-Lopes and "
+    "Ari S. Morcos and Hongseok Namkoong and Ali Farhadi and Yair Carmon and Simon Kornblith and Ludwig Schmidt",
     "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference time",
     2022,
     "arXiv:2203.05482",
     "section 2",
 )
-_ILHARCO_2023 = Citation("Ilharco et al.", "Editing models with task arithmetic", 2023, "arXiv:2212.04089", "section 2")
+_ILHARCO_2023 = Citation(
+    "Gabriel Ilharco and Marco Tulio Ribeiro and Mitchell Wortsman and Suchin Gururangan and Ludwig Schmidt and "
+    "Hannaneh Hajishirzi and Ali Farhadi",
+    "Editing models with task arithmetic",
+    2023,
+    "arXiv:2212.04089",
+    "section 2",
+)
 _WORTSMAN_WISE = Citation(
-    "Wortsman et al.", "Robust fine-tuning of zero-shot models", 2022, "arXiv:2109.01903", "equation 1"
+    "Mitchell Wortsman and Gabriel Ilharco and Jong Wook Kim and Mike Li and Simon Kornblith and Rebecca Roelofs and "
+    "Raphael Gontijo-Lopes and Hannaneh Hajishirzi and Ali Farhadi and Hongseok Namkoong and Ludwig Schmidt",
+    "Robust fine-tuning of zero-shot models",
+    2022,
+    "arXiv:2109.01903",
+    "equation 1",
 )
 
 
@@ -62,7 +75,7 @@ LINEAR = Method(
 
 TASK_ARITHMETIC = Method(
     name="task_arithmetic",
-    summary="Adds weighted task vectors to the base; negative weights remove skills.",
+    summary="Adds task vectors to the base: adds skills, removes them with negative weights, or transfers by analogy.",
     formula="base + lambda * sum_i w_i (x_i - base)",
     cites=_ILHARCO_2023,
     family=Span(_weights, divisor=_sum_unless_tiny),
@@ -74,7 +87,13 @@ TASK_ARITHMETIC = Method(
     ),
     laws=frozenset({Law.ORDER_FREE, Law.ZERO_DELTA, Law.ENDPOINTS, Law.DETERMINISTIC}),
     scaled=True,
+    notes=(
+        "Addition: every fine-tune with a weight above 0 adds its skill.",
+        "Negation: one model with a weight below 0 removes what it learned.",
+        "Analogy, A is to B as C is to the result: C + (B - A) is base A with models B and C, both of weight 1.",
+    ),
 )
+"""Addition, negation and analogy: ``base + 0.4 * (x - base)``, ``base - 0.4 * (x - base)``, ``c + (b - a)``."""
 
 WISE_FT = Method(
     name="wise_ft",

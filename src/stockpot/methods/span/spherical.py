@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from stockpot.methods.declare import Axis, Base, Citation, Floats, Law, Method, Parameter, Resolved, Span
+from stockpot.methods.declare import SCOPE, Axis, Base, Citation, Floats, Law, Method, Parameter, Resolved, Span
 
-__all__ = ["NUSLERP", "SLERP"]
+__all__ = ["NUSLERP", "SLERP", "arc"]
 
 _SHOEMAKE_1985 = Citation(
-    "Shoemake", "Animating rotation with quaternion curves", 1985, "SIGGRAPH 19(3)", "equation for slerp"
+    "Ken Shoemake", "Animating rotation with quaternion curves", 1985, "SIGGRAPH 19(3)", "equation for slerp"
 )
 _NUSLERP = Citation(
-    "Goddard et al.",
-    "Arcee's MergeKit: a toolkit for merging large language models",
+    "Charles Goddard and Shamane Siriwardhana and Malikeh Ehghaghi and Luke Meyers and Vladimir Karpukhin and "
+    "Brian Benedict and Mark McQuade and Jacob Solawetz",
+    "Arcee's MergeKit: A Toolkit for Merging Large Language Models",
     2024,
     "arXiv:2403.13257",
     "section 3 (slerp), on task vectors",
@@ -79,10 +80,24 @@ def _slerp_compat(gram: Floats, t: float) -> Floats:
     return np.array([np.sin(angle - angle * t) / np.sin(angle), np.sin(angle * t) / np.sin(angle)])
 
 
+def _slerp_line(p: Resolved) -> Floats:
+    t = float(p["t"])
+    return np.array([1.0 - t, t])
+
+
+def _share(p: Resolved) -> float:
+    w0, w1 = p["weight"]
+    return float(w1 / (w0 + w1)) if abs(w0 + w1) >= _COMPAT_SMALL_SUM else 0.5
+
+
+def _nuslerp_line(p: Resolved) -> Floats:
+    t = _share(p)
+    return np.array([1.0 - t, t])
+
+
 def _nuslerp(gram: Floats | None, p: Resolved) -> Floats:
     assert gram is not None
-    w0, w1 = p["weight"]
-    t = w1 / (w0 + w1) if abs(w0 + w1) >= _COMPAT_SMALL_SUM else 0.5
+    t = _share(p)
     if p.compat:
         return _nuslerp_compat(gram, t)
     first, second = arc(_cosine(gram, 0.0), t)
@@ -106,6 +121,8 @@ def _nuslerp_compat(gram: Floats, t: float) -> Floats:
 def _nuslerp_axis(p: Resolved) -> Axis:
     if p["nuslerp_flatten"]:
         return "tensor"
+    if p["scope"] == "model":
+        raise ValueError("one angle for the whole model has no rows; set nuslerp_flatten: true, or scope: tensor")
     return "column" if p["nuslerp_row_wise"] else "row"
 
 
@@ -114,12 +131,12 @@ SLERP = Method(
     summary="Follows the arc between two models; t = 0 is the base.",
     formula="sin((1-t)W)/sin W * a + sin(tW)/sin W * b,  W = angle between a and b",
     cites=_SHOEMAKE_1985,
-    family=Span(_slerp, gram=True),
+    family=Span(_slerp, gram=True, line=_slerp_line),
     base=Base.MEMBER,
     on="either",
     at_least=2,
     at_most=2,
-    parameters=(Parameter("t", "place on the arc, usually in [0, 1]; 0 is the base"),),
+    parameters=(Parameter("t", "place on the arc, usually in [0, 1]; 0 is the base"), SCOPE),
     laws=frozenset({Law.IDEMPOTENT, Law.DETERMINISTIC}),
 )
 
@@ -128,7 +145,7 @@ NUSLERP = Method(
     summary="Slerp by weights; with a base, of the task vectors; over the tensor or along one dimension.",
     formula="slerp(a, b; t = w_b / (w_a + w_b)), with a base: base + slerp(a - base, b - base; t)",
     cites=_NUSLERP,
-    family=Span(_nuslerp, gram=True, axis=_nuslerp_axis),
+    family=Span(_nuslerp, gram=True, axis=_nuslerp_axis, line=_nuslerp_line),
     base=Base.OPTIONAL,
     on="either",
     at_least=2,
@@ -142,6 +159,7 @@ NUSLERP = Method(
             default=False,
             kind="bool",
         ),
+        SCOPE,
     ),
     laws=frozenset({Law.IDEMPOTENT, Law.ORDER_FREE, Law.ZERO_DELTA, Law.DETERMINISTIC}),
 )

@@ -9,7 +9,9 @@ from stockpot.methods.declare import Base, Citation, Floats, Law, Method, Parame
 __all__ = ["PASSTHROUGH"]
 
 _KIM_2023 = Citation(
-    "Kim et al.",
+    "Sanghoon Kim and Dahyun Kim and Chanjun Park and Wonsung Lee and Wonho Song and Yunsu Kim and Hyeonwoo Kim and "
+    "Yungi Kim and Hyeonju Lee and Jihoo Kim and Changbae Ahn and Seonghoon Yang and Sukyung Lee and "
+    "Hyunbyung Park and Gyoungjin Gim and Mikyoung Cha and Hwalsuk Lee and Sunghun Kim",
     "SOLAR 10.7B: scaling large language models with simple yet effective depth up-scaling",
     2023,
     "arXiv:2312.15166",

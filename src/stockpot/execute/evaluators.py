@@ -1,0 +1,35 @@
+"""The evaluator for a node of a plan, by its method's family."""
+
+from __future__ import annotations
+
+from stockpot.checkpoint.reader import PayloadReader
+from stockpot.execute.combination import Combination
+from stockpot.execute.evaluate import Evaluator, Settled
+from stockpot.execute.matrices import Blocks, Whole
+from stockpot.execute.rows import Rows
+from stockpot.methods.declare import Blockwise, Elementwise, solves
+from stockpot.planning.blocks import Grid
+from stockpot.planning.model import Compute, Read
+
+__all__ = ["evaluator_of"]
+
+
+def evaluator_of(node: Compute, grid: Grid, reader: PayloadReader, settled: Settled) -> Evaluator:
+    """The evaluator for ``node``; statistics of the whole model that are ``settled`` are taken over."""
+    children = tuple(
+        child if isinstance(child, Read) else evaluator_of(child, grid, reader, settled) for child in node.operands
+    )
+    made = _kind(node)(node, grid, reader, children)
+    known = settled.get((node.group, node.key[0])) if node.group else None
+    if known is not None:
+        made.adopt(known)
+    return made
+
+
+def _kind(node: Compute) -> type[Evaluator]:
+    family = node.method.family if node.method is not None else None
+    if isinstance(family, Elementwise):
+        return Rows
+    if isinstance(family, Blockwise):
+        return Whole if family.whole else Blocks
+    return Whole if solves(node.method, node.resolved, node.shape) else Combination
