@@ -84,8 +84,14 @@ def _explain_parameters(parameters: Iterable[Parameter]) -> None:
 
 
 def _explain(method: Method) -> None:
+    from stockpot.methods.document import passes_of
+
     also = f" (also: {', '.join(method.aliases)})" if method.aliases else ""
     click.echo(f"{method.name}{also}: {method.summary}\n\n  {method.formula}\n\nbase_model: {method.base.value}")
+    most = "or more" if method.at_most is None else f"to {method.at_most}"
+    count = str(method.at_least) if method.at_most == method.at_least else f"{method.at_least} {most}"
+    click.echo(f"models: {count}, as {'differences' if method.on == 'delta' else method.on}")
+    click.echo(f"passes: {passes_of(method)}")
     click.echo("parameters:" if method.parameters else "no parameters")
     _explain_parameters(method.parameters)
     for companion in method.companions:
