@@ -16,7 +16,7 @@ def _add4(x0: Any, x1: Any, x2: Any, x3: Any, n: int, acc: Any) -> None:
 
 
 @inline
-def _sum(x: Any, count: int, n: int, zeros: Any, acc: Any) -> None:
+def total_of(x: Any, count: int, n: int, zeros: Any, acc: Any) -> None:
     """acc[:n] = Σ x[k][:n] in order; four at a time, so that the sum is loaded and stored less often."""
     acc[:n] = 0.0
     for k in range(0, count, 4):
@@ -27,7 +27,7 @@ def _sum(x: Any, count: int, n: int, zeros: Any, acc: Any) -> None:
 @inline
 def _elect(x: Any, n: int, total: Any) -> None:
     for i in range(n):
-        x[i] = _agreeing(x[i], total[i])
+        x[i] = agreeing(x[i], total[i])
 
 
 @inline
@@ -36,7 +36,7 @@ def _weight(x: float, weight: float) -> float:
 
 
 @inline
-def _agreeing(x: float, total: float) -> float:
+def agreeing(x: float, total: float) -> float:
     """x where its sign is that of ``total`` (0 counts as +), else 0; NaN stays NaN."""
     return x * (1.0 if (x > 0.0) == (total >= 0.0) else 0.0)
 
@@ -58,8 +58,8 @@ def _elect4(
 ) -> None:
     """Elect in four inputs; add what stays to ``acc`` and its weights to ``divisor``."""
     for i in range(n):
-        a, b = _agreeing(x0[i], total[i]), _agreeing(x1[i], total[i])
-        c, d = _agreeing(x2[i], total[i]), _agreeing(x3[i], total[i])
+        a, b = agreeing(x0[i], total[i]), agreeing(x1[i], total[i])
+        c, d = agreeing(x2[i], total[i]), agreeing(x3[i], total[i])
         acc[i] = (((acc[i] + a) + b) + c) + d
         divisor[i] = (((divisor[i] + _weight(a, w0)) + _weight(b, w1)) + _weight(c, w2)) + _weight(d, w3)
 
@@ -71,8 +71,8 @@ def _elect_few(
     """Elect among at most four inputs and combine them, all in registers."""
     for i in range(n):
         total = ((x0[i] + x1[i]) + x2[i]) + x3[i]
-        a, b = _agreeing(x0[i], total), _agreeing(x1[i], total)
-        c, d = _agreeing(x2[i], total), _agreeing(x3[i], total)
+        a, b = agreeing(x0[i], total), agreeing(x1[i], total)
+        c, d = agreeing(x2[i], total), agreeing(x3[i], total)
         acc[i] = ((a + b) + c) + d
         if divides:
             weight = ((_weight(a, w0) + _weight(b, w1)) + _weight(c, w2)) + _weight(d, w3)
@@ -84,7 +84,7 @@ def _elect_many(
     x: Any, count: int, n: int, zeros: Any, weights: Any, divides: bool, total: Any, divisor: Any, acc: Any
 ) -> None:
     """As :func:`_elect_few` for any number of inputs, four at a time."""
-    _sum(x, count, n, zeros, total)
+    total_of(x, count, n, zeros, total)
     acc[:n] = 0.0
     divisor[:n] = 0.0
     for k in range(0, count, 4):
@@ -122,21 +122,9 @@ def _divide(acc: Any, divisor: Any, n: int) -> None:
 
 
 @inline
-def total_of(x: Any, count: int, n: int, zeros: Any, acc: Any) -> None:
-    """acc[:n] = Σ x[k][:n] in the order of the inputs."""
-    _sum(x, count, n, zeros, acc)
-
-
-@inline
-def agreeing(x: float, total: float) -> float:
-    """``x`` where its sign is that of ``total`` (0 counts as +), else 0; NaN stays NaN."""
-    return _agreeing(x, total)
-
-
-@inline
 def elect(x: Any, count: int, n: int, zeros: Any, total: Any) -> None:
     """Set entries to 0 whose sign is not that of the sum."""
-    _sum(x, count, n, zeros, total)
+    total_of(x, count, n, zeros, total)
     for k in range(count):
         _elect(x[k], n, total)
 
@@ -144,11 +132,11 @@ def elect(x: Any, count: int, n: int, zeros: Any, total: Any) -> None:
 @inline
 def elect_weighed(x: Any, count: int, n: int, zeros: Any, factors: Any, total: Any, divisor: Any) -> None:
     """As :func:`elect`; what stays is multiplied by its input's factor, and those factors are added up."""
-    _sum(x, count, n, zeros, total)
+    total_of(x, count, n, zeros, total)
     for k in range(count):
         row, factor = x[k], factors[k]
         for i in range(n):
-            kept = _agreeing(row[i], total[i])
+            kept = agreeing(row[i], total[i])
             row[i] = kept * factor
             divisor[i] += factor if kept != 0.0 else 0.0
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stockpot.methods.declare import Base, Citation, Floats, Law, Matrix, Method, Parameter, Resolved, Work
-from stockpot.methods.matrix.common import MATRIX
+from stockpot.methods.matrix.common import MATRIX, unit_per_model
 from stockpot.methods.matrix.svd import leading, rebuilt, workspace
 
 __all__ = ["CART"]
@@ -44,10 +44,6 @@ def _otherwise(p: Resolved) -> Floats:
     return np.full(p.models, 1.0 / p.models)
 
 
-def _units(p: Resolved, _shape: tuple[int, int]) -> int:
-    return p.models
-
-
 def _copies(_p: Resolved, shape: tuple[int, int]) -> int:
     rows, columns = shape
     return workspace(rows, columns) + 3 * rows * columns
@@ -58,7 +54,7 @@ CART = Method(
     summary="Adds the leading singular directions of each model's difference to the average of the models.",
     formula="m + lambda * sum_i SVD_k(x_i - m),  m = mean_i x_i,  k = rank_share * r",
     cites=_CHOI_2024,
-    family=Matrix(_solve, _otherwise, _units, _copies),
+    family=Matrix(_solve, _otherwise, unit_per_model, _copies),
     base=Base.NONE,
     on="weights",
     parameters=(

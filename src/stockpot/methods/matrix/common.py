@@ -7,9 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from stockpot.methods.declare import Floats, Parameter, Resolved
-from stockpot.methods.matrix.svd import NOISE
+from stockpot.methods.matrix.svd import NOISE, workspace
 
-__all__ = ["MATRIX", "WEIGHT", "averaged", "rounding", "scaled", "weighted", "weighted_sum"]
+__all__ = [
+    "MATRIX",
+    "WEIGHT",
+    "averaged",
+    "one_unit",
+    "rounding",
+    "scaled",
+    "two_copies",
+    "unit_per_model",
+    "weighted",
+    "weighted_sum",
+]
 
 MATRIX = Parameter(
     "matrix",
@@ -48,3 +59,19 @@ def weighted_sum(deltas: Sequence[Floats], weights: Sequence[float]) -> Floats:
     for weight, delta in zip(weights[1:], deltas[1:], strict=True):
         total += scaled(delta, weight)
     return total
+
+
+def one_unit(_p: Resolved, _shape: tuple[int, int]) -> int:
+    """Units of a method of a single decomposition."""
+    return 1
+
+
+def unit_per_model(p: Resolved, _shape: tuple[int, int]) -> int:
+    """Units of a method that decomposes a matrix of each model."""
+    return p.models
+
+
+def two_copies(_p: Resolved, shape: tuple[int, int]) -> int:
+    """Numbers held by a method that decomposes one matrix and builds another beside it."""
+    rows, columns = shape
+    return workspace(rows, columns) + 2 * rows * columns

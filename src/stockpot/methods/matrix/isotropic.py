@@ -7,7 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from stockpot.methods.declare import Base, Citation, Floats, Law, Matrix, Method, Parameter, Resolved, Work
-from stockpot.methods.matrix.common import MATRIX, WEIGHT, averaged, rounding, scaled, weighted_sum
+from stockpot.methods.matrix.common import (
+    MATRIX,
+    WEIGHT,
+    averaged,
+    one_unit,
+    rounding,
+    scaled,
+    two_copies,
+    weighted_sum,
+)
 from stockpot.methods.matrix.svd import Triplets, leading, polar, rebuilt, workspace
 
 __all__ = ["ISO_C", "ISO_CTS"]
@@ -66,17 +75,8 @@ def _outside(delta: Floats, basis: Floats, rank: int, noise: float) -> Triplets:
     return leading(delta - basis @ (basis.T @ delta), rank, noise)
 
 
-def _one(_p: Resolved, _shape: tuple[int, int]) -> int:
-    return 1
-
-
 def _units(p: Resolved, _shape: tuple[int, int]) -> int:
     return p.models + 3
-
-
-def _copies(_p: Resolved, shape: tuple[int, int]) -> int:
-    rows, columns = shape
-    return workspace(rows, columns) + 2 * rows * columns
 
 
 def _copies_with_specific(_p: Resolved, shape: tuple[int, int]) -> int:
@@ -89,7 +89,7 @@ ISO_C = Method(
     summary="Sums the task vectors and makes all singular values of the sum equal to their mean.",
     formula="base + lambda * mean(S) U V^T,  U S V^T = sum_i w_i (x_i - base)",
     cites=_ISO_C,
-    family=Matrix(_flat, averaged, _one, _copies),
+    family=Matrix(_flat, averaged, one_unit, two_copies),
     base=Base.REQUIRED,
     on="delta",
     parameters=(WEIGHT, MATRIX),

@@ -7,8 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from stockpot.methods.declare import Base, Citation, Floats, Law, Matrix, Method, Parameter, Resolved, Work
-from stockpot.methods.matrix.common import MATRIX, WEIGHT, rounding, scaled, weighted, weighted_sum
-from stockpot.methods.matrix.svd import Triplets, energy_count, leading, rebuilt, truncated_svd, workspace
+from stockpot.methods.matrix.common import (
+    MATRIX,
+    WEIGHT,
+    one_unit,
+    rounding,
+    scaled,
+    two_copies,
+    unit_per_model,
+    weighted,
+    weighted_sum,
+)
+from stockpot.methods.matrix.svd import Triplets, energy_count, leading, rebuilt, truncated_svd
 
 __all__ = ["LOW_RANK", "SUBSPACE_BOOSTING"]
 
@@ -56,26 +66,13 @@ def _truncated(deltas: Sequence[Floats], p: Resolved, work: Work) -> Floats:
     return total
 
 
-def _one(_p: Resolved, _shape: tuple[int, int]) -> int:
-    return 1
-
-
-def _units(p: Resolved, _shape: tuple[int, int]) -> int:
-    return p.models
-
-
-def _copies(_p: Resolved, shape: tuple[int, int]) -> int:
-    rows, columns = shape
-    return workspace(rows, columns) + 2 * rows * columns
-
-
 SUBSPACE_BOOSTING = Method(
     name="subspace_boosting",
     summary="Sums the task vectors and raises small singular values of the sum, against collapse of its rank.",
     formula="base + lambda * U max(S, s_k) V^T,  U S V^T = sum_i w_i (x_i - base),  "
     "k = first with sum_(j <= k) s_j >= beta * sum_j s_j",
     cites=_SKOROBOGAT_2025,
-    family=Matrix(_boosted, weighted, _one, _copies),
+    family=Matrix(_boosted, weighted, one_unit, two_copies),
     base=Base.REQUIRED,
     on="delta",
     parameters=(
@@ -106,7 +103,7 @@ LOW_RANK = Method(
     summary="Adds weighted task vectors, each reduced to its leading singular directions.",
     formula="base + lambda * sum_i w_i SVD_k(x_i - base)",
     cites=_ECKART_1936,
-    family=Matrix(_truncated, weighted, _units, _copies),
+    family=Matrix(_truncated, weighted, unit_per_model, two_copies),
     base=Base.REQUIRED,
     on="delta",
     parameters=(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stockpot.methods.declare import Base, Citation, Floats, Law, Matrix, Method, Parameter, Resolved, Work
-from stockpot.methods.matrix.common import MATRIX
+from stockpot.methods.matrix.common import MATRIX, unit_per_model
 from stockpot.methods.matrix.svd import leading, workspace
 
 __all__ = ["OPCM"]
@@ -57,10 +57,6 @@ def _otherwise(p: Resolved) -> Floats:
     return np.full(p.models, 1.0 / np.sqrt(p.models))
 
 
-def _units(p: Resolved, _shape: tuple[int, int]) -> int:
-    return p.models
-
-
 def _copies(_p: Resolved, shape: tuple[int, int]) -> int:
     rows, columns = shape
     return workspace(rows, columns) + 2 * rows * columns + 2 * min(shape) ** 2
@@ -72,7 +68,7 @@ OPCM = Method(
     formula="base + lambda * M_N n / ||M_N||,  M_1 = t_1,  M_i = M_(i-1) + P(t_i; M_(i-1)),  n = mean_i ||t_i||,  "
     "t_i = x_i - base; P zeroes the diagonal and the leading block of U^T t_i V, U S V^T = M_(i-1)",
     cites=_TANG_2025,
-    family=Matrix(_solve, _otherwise, _units, _copies),
+    family=Matrix(_solve, _otherwise, unit_per_model, _copies),
     base=Base.REQUIRED,
     on="delta",
     parameters=(
