@@ -43,6 +43,11 @@ class TensorRef:
     array: npt.NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Equal for references to the same stored tensor: its file, or the array it is, and its name."""
+        return (self.file if self.file is not None else f"memory:{id(self.array)}", self.name)
+
+    @property
     def elements(self) -> int:
         """Number of elements; 1 for a scalar, 0 for an empty tensor."""
         return prod(self.shape)

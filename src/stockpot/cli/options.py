@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from stockpot.errors import Problem
+from stockpot.printable import printable, redacted
 
-__all__ = ["SIZE", "allow_code", "human", "limit_options", "print_json", "progress_bar", "show_notes"]
+__all__ = ["SIZE", "allow_code", "human", "limit_options", "print_json", "progress_bar", "say", "show_notes"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,6 +76,11 @@ def human(nbytes: float) -> str:
         if nbytes >= size:
             return f"{nbytes / size:.2f} {unit}"
     return f"{nbytes:.0f} B"
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """One message on standard output (or error): names from files cannot command the terminal, secrets are hidden."""
+    click.echo(printable(redacted(text)), err=error)
 
 
 def print_json(data: Any) -> None:

@@ -58,7 +58,7 @@ def execute(plan: Plan, out: Path, *, overwrite: bool = False, progress: Progres
         _prepare(partial)
         with _Output(partial, plan) as output:
             hashes = _run(plan, output.write, progress)
-        receipt = make_receipt(plan, hashes)
+        receipt = make_receipt(plan, hashes, {}, {})
         _write_small(partial, plan, receipt)
         _publish(partial, out, overwrite)
     except OSError as error:

@@ -19,8 +19,18 @@ RECEIPT_NAME = "stockpot-receipt.json"
 _PACKAGES = ("stockpot", "numpy", "numba", "ml_dtypes")
 
 
-def make_receipt(plan: Plan, hashes: Mapping[str, str]) -> dict[str, Any]:
-    """The receipt of a finished merge as plain data; ``hashes`` maps tensor name → xxh3-128."""
+def make_receipt(
+    plan: Plan, hashes: Mapping[str, str], read: Mapping[tuple[str, str], str], small: Mapping[str, str]
+) -> dict[str, Any]:
+    """The receipt of a finished merge as plain data; hashes are hexadecimal xxh3-128.
+
+    Args:
+        plan: What was carried out.
+        hashes: Output tensor name → hash of its bytes.
+        read: Key of an input tensor (:attr:`TensorRef.key`) → hash of its bytes as they were read.
+        small: Name of every small file beside the tensors → hash of its bytes.
+    """
+    del read, small
     return {
         "format": 1,
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in _PACKAGES}},
