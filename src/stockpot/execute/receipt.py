@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from stockpot.errors import CheckpointError, Problem
+from stockpot.execute.versions import versions
 from stockpot.planning.model import Plan
 
 __all__ = ["RECEIPT_NAME", "make_receipt", "read_receipt"]
 
 RECEIPT_NAME = "stockpot-receipt.json"
-
-_PACKAGES = ("stockpot", "numpy", "numba", "ml_dtypes")
 
 
 def make_receipt(
@@ -33,7 +30,7 @@ def make_receipt(
     del read, small
     return {
         "format": 1,
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in _PACKAGES}},
+        "versions": versions(),
         "seed": plan.seed,
         "recipe": plan.recipe_text,
         "resolved": dict(plan.resolved),
@@ -68,10 +65,3 @@ def read_receipt(folder: Path) -> dict[str, Any]:
     if not isinstance(tensors, dict) or not all(isinstance(t, dict) and "hash" in t for t in tensors.values()):
         raise CheckpointError(Problem("this is not a receipt of stockpot", file=str(path)))
     return dict(receipt)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
