@@ -72,6 +72,8 @@ def open_checkpoint(
     except (CheckpointError, UnsupportedError) as error:
         problems = (replace(p, line=line) if p.line is None else p for p in error.problems)
         raise type(error)(*problems) from error.__cause__
+    except OSError as error:
+        raise cannot_read(Path(error.filename or reference), error) from error
 
 
 def _open(reference: str, folder: str | None, offline: bool | None) -> Checkpoint:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stockpot.errors import Problem, StorageError
 
-__all__ = ["cannot_write", "held_bytes", "reserve", "sync", "write_all", "write_file"]
+__all__ = ["cannot_write", "held_bytes", "reserve", "sync_folder", "write_all", "write_file"]
 
 _NOT_THERE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What a system answers that cannot reserve space, or has no need to sync a folder."""
@@ -31,8 +31,8 @@ def write_all(descriptor: int, data: bytes | memoryview, place: int) -> None:
         view, place = view[done:], place + done
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Create or replace the small file ``path``.
+def write_file(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Create or replace the small file ``path``; ``durable`` waits until the disk has it.
 
     Raises:
         StorageError: when it cannot be written; it names the file.
@@ -42,6 +42,8 @@ def write_file(path: Path, data: bytes) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
             write_all(descriptor, data, 0)
+            if durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -79,18 +81,20 @@ def _fallocate() -> Callable[..., int] | None:
     return found if ctypes.sizeof(ctypes.c_void_p) == 8 else None  # off_t is 64 bits wide there
 
 
-def sync(path: Path) -> None:
-    """Wait until the disk has the file or folder ``path`` as it is now.
+def sync_folder(path: Path) -> None:
+    """Wait until the disk has the names in the folder ``path``; nothing happens on systems that cannot be asked.
 
     Raises:
-        StorageError: when the disk reports an error; it names the path.
+        StorageError: when the disk reports an error; it names the folder.
     """
+    if os.name != "posix":
+        return
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         except OSError as error:
-            if not (error.errno in _NOT_THERE and path.is_dir()):
+            if error.errno not in _NOT_THERE:
                 raise
         finally:
             os.close(descriptor)

@@ -30,10 +30,12 @@ class Finished:
     """A finished tensor.
 
     Args:
+        file: The file it is in.
         hash: Hexadecimal xxh3-128 of its bytes.
         read: Key of each input tensor → hash of its bytes.
     """
 
+    file: str
     hash: str
     read: Mapping[tuple[str, str], str]
 
@@ -84,13 +86,26 @@ class Journal:
         read: dict[str, dict[str, str]] = {}
         for (file, name), digest in entry.read.items():
             read.setdefault(file, {})[name] = digest
-        self._add({"tensor": tensor, "hash": entry.hash, "read": read})
+        self._add({"tensor": tensor, "file": entry.file, "hash": entry.hash, "read": read})
         with self._lock:
             self.count += 1
 
-    def publishing(self, inode: int) -> None:
+    def lost(self, file: str) -> None:
+        """Note that what was written to ``file`` cannot be trusted, whatever reading it gives."""
+        try:
+            self._add({"lost": file})
+        except StorageError:  # nothing can be noted any more: then all of it counts as lost
+            os.ftruncate(self._descriptor, 0)
+            self._end = self.count = 0
+
+    def publishing(self, inode: int, *, durable: bool) -> None:
         """Note that the folder ``inode`` is whole, and is now put in its place."""
         self._add({"publishing": inode})
+        if durable:
+            try:
+                os.fsync(self._descriptor)
+            except OSError as error:
+                raise cannot_write(self._path, error) from error
 
     def close(self) -> None:
         """Close the file."""
@@ -145,7 +160,9 @@ def _take(entry: dict[str, Any], past: Past) -> bool:
         return bool(past.head)
     if "publishing" in entry:
         past.published = entry["publishing"]
+    elif "lost" in entry:
+        past.finished = {name: done for name, done in past.finished.items() if done.file != entry["lost"]}
     elif "tensor" in entry:
         read = {(file, name): digest for file, names in entry["read"].items() for name, digest in names.items()}
-        past.finished[entry["tensor"]] = Finished(entry["hash"], read)
+        past.finished[entry["tensor"]] = Finished(entry["file"], entry["hash"], read)
     return True

@@ -87,18 +87,18 @@ def execute(
     with work.claimed():
         now = fingerprint(plan)
         if work.complete(now) and not restart:
-            work.discard()
+            work.tidy()
             return Result(out, read_receipt(out), len(plan.steps))
         journal, past = work.begin(now, overwrite=overwrite, restart=restart)
         try:
-            receipt, resumed = _made(plan, work.model, journal, past, progress)
+            receipt, resumed = _made(plan, work.model, journal, past, durable, progress)
             work.publish(journal, overwrite=overwrite, durable=durable)
         except StorageError as error:
             done = _keep(work, journal)
             raise (_continued(error, done, plan, work) if done else error) from error.__cause__
         except StockpotError as error:
             if isinstance(error, ExecutionError):
-                work.discard()
+                work.tidy()
             raise
         except BaseException:
             _keep(work, journal)
@@ -129,30 +129,32 @@ def _typed(data: npt.NDArray[np.uint8], step: Step) -> npt.NDArray[Any]:
 
 
 def _made(
-    plan: Plan, folder: Path, journal: Journal, past: Past | None, progress: Progress | None
+    plan: Plan, folder: Path, journal: Journal, past: Past | None, durable: bool, progress: Progress | None
 ) -> tuple[dict[str, Any], int]:
     """The receipt of the output, made in ``folder``, and how many of its tensors were there already."""
     counter = _Counter(plan, progress)
-    with Output(folder, plan) as output:
+    with Output(folder, plan, journal.lost) as output:
         done = _checked(plan, folder, past.finished, counter) if past is not None else {}
         resumed = len(done)
         with PayloadReader(stamps=_stamps(plan), hashing=True) as reader:
 
             def finished(step: Step, digest: str) -> None:
-                entry = Finished(digest, _read(step, reader))
+                entry = Finished(step.file, digest, _read(step, reader))
                 journal.finished(step.name, entry)
                 done[step.name] = entry
 
             left = [step for step in plan.steps if step.name not in done]
             _run(plan, left, reader, output.write, finished, counter)
             here = {r.ref.key: reader.hash_of(r.ref) for s in plan.steps for r in reads(s.source) if not r.ref.file}
+        if durable:
+            output.sync()
     _unchanged(plan)
     hashes = {step.name: done[step.name].hash for step in plan.steps}
     read: Read = {key: digest for step in plan.steps for key, digest in done[step.name].read.items()}
-    small = _write_small(folder, plan)
+    small = _write_small(folder, plan, durable)
     receipt = make_receipt(plan, hashes, read | here, small)
     text = json.dumps(receipt, indent=1, ensure_ascii=False) + "\n"
-    write_file(folder / RECEIPT_NAME, text.encode())
+    write_file(folder / RECEIPT_NAME, text.encode(), durable=durable)
     counter.end()
     return receipt, resumed
 
@@ -245,7 +247,7 @@ def _unchanged(plan: Plan) -> None:
             raise ExecutionError(Problem(message, file=path, fix="run again when nothing changes it"))
 
 
-def _write_small(folder: Path, plan: Plan) -> dict[str, str]:
+def _write_small(folder: Path, plan: Plan, durable: bool) -> dict[str, str]:
     """Write the files beside the tensors: name → hexadecimal xxh3-128."""
     files: dict[str, bytes | Path] = {**dict(plan.sidecars), "README.md": model_card(plan).encode()}
     index = index_file(plan.shards)
@@ -254,7 +256,7 @@ def _write_small(folder: Path, plan: Plan) -> dict[str, str]:
     hashes = {}
     for name, content in files.items():
         data = content if isinstance(content, bytes) else _bytes(content)
-        write_file(folder / name, data)
+        write_file(folder / name, data, durable=durable)
         hashes[name] = xxhash.xxh3_128_hexdigest(data)
     return hashes
 
@@ -272,7 +274,7 @@ def _bytes(path: Path) -> bytes:
 def _keep(work: Workplace, journal: Journal) -> int:
     """Number of finished tensors; where there are none, nothing is worth keeping."""
     if not journal.count:
-        work.discard()
+        work.tidy()
     return journal.count
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -61,15 +62,14 @@ class Lock:
         raise OSError(errno.EAGAIN, "the lock keeps being removed", str(self._path))
 
     def release(self) -> None:
-        """Remove the file and give the lock back."""
+        """Remove the file and give the lock back; where it cannot be removed, what stays is known to be stale."""
         if self._descriptor < 0:
             return
-        try:
+        with contextlib.suppress(OSError):
             if _same(self._descriptor, self._path):
                 self._path.unlink(missing_ok=True)
-        finally:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        os.close(self._descriptor)
+        self._descriptor = -1
 
     def _lock(self, descriptor: int) -> None:
         held = _holder(descriptor)

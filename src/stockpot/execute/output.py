@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from threading import Condition
 from typing import Self
@@ -21,12 +22,16 @@ __all__ = ["Output"]
 class Output:
     """Files of a plan in ``folder``: made with their headers when entered, closed at the end.
 
+    Args:
+        lost: Called with the name of a file of which the disk has lost what was written: reading it may still
+            give the right bytes, for a while.
+
     Raises:
-        StorageError: when a file cannot be made or written.
+        StorageError: when a file cannot be made, written or closed.
     """
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
-        self._folder, self._plan = folder, plan
+    def __init__(self, folder: Path, plan: Plan, lost: Callable[[str], None]) -> None:
+        self._folder, self._plan, self._lost = folder, plan, lost
         self._files: dict[str, int] = {}
         self._state = Condition()
         self._writing = 0
@@ -61,11 +66,27 @@ class Output:
                 self._writing -= 1
                 self._state.notify_all()
 
+    def sync(self) -> None:
+        """Wait until the disk has every byte."""
+        for name, descriptor in self._files.items():
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                self._lost(name)
+                raise cannot_write(self._folder / name, error) from error
+
     def _close(self) -> None:
         """Close every file once the writes under way are done: a thread may still be at work when a merge stops."""
         with self._state:
             files, self._files = self._files, {}
             while self._writing:
                 self._state.wait()
-        for descriptor in files.values():
-            os.close(descriptor)
+        failed = None
+        for name, descriptor in files.items():
+            try:
+                os.close(descriptor)  # network file systems tell here that writing has failed
+            except OSError as error:
+                self._lost(name)
+                failed = cannot_write(self._folder / name, error)
+        if failed is not None:
+            raise failed

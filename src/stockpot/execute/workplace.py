@@ -12,15 +12,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stockpot.checkpoint.storage import cannot_write, sync, write_file
-from stockpot.errors import PlanError, Problem
+from stockpot.checkpoint.storage import cannot_write, sync_folder, write_file
+from stockpot.errors import PlanError, Problem, StorageError
 from stockpot.execute.fingerprint import changes
 from stockpot.execute.journal import Journal, Past, read_journal
 from stockpot.execute.lock import Lock
@@ -60,7 +60,7 @@ class Workplace:
         self._journal, self._previous = self.folder / "journal", self.folder / "previous"
         self._lock = Lock(self.folder / "lock", out)
 
-    @contextmanager
+    @contextlib.contextmanager
     def claimed(self) -> Iterator[Workplace]:
         """The folder, made and locked.
 
@@ -115,31 +115,34 @@ class Workplace:
         """
         if os.path.lexists(self.out) and not overwrite:
             raise self._exists()
+        if durable:
+            for here, _, _ in os.walk(self.model):
+                sync_folder(Path(here))
         try:
-            if durable:
-                _sync_below(self.model)
-            journal.publishing(self.model.stat().st_ino)
-            if durable:
-                sync(self._journal)
+            journal.publishing(self.model.stat().st_ino, durable=durable)
             if os.path.lexists(self.out):
                 self.out.rename(self._previous)
             self.model.rename(self.out)
         except OSError as error:
             raise cannot_write(self.out, error) from error
         if durable:
-            sync(self.out.absolute().parent)
-        self.discard()
+            sync_folder(self.out.absolute().parent)
+        self.tidy()
 
     def discard(self) -> None:
-        """Delete everything but the lock, the journal last."""
+        """Delete everything but the lock, the journal last.
+
+        Raises:
+            StorageError: when something cannot be deleted.
+        """
         for path in (self._previous, self.model, self.folder / "README.txt", self._journal):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                try:
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
                     path.unlink(missing_ok=True)
-                except OSError as error:
-                    raise cannot_write(path, error) from error
+            except OSError as error:
+                raise cannot_write(path, error) from error
 
     def _past(self, fingerprint: Mapping[str, Any]) -> Past | None:
         """What an unfinished merge has left, if this one continues it; None when there is nothing."""
@@ -154,6 +157,11 @@ class Workplace:
 
     def _exists(self) -> PlanError:
         return PlanError(Problem("the output exists", file=str(self.out), fix="give --overwrite"))
+
+    def tidy(self) -> None:
+        """Delete everything but the lock; what cannot be deleted now is by the next merge into this output."""
+        with contextlib.suppress(StorageError):
+            self.discard()
 
     def _claim(self) -> None:
         for _ in range(100):
@@ -187,10 +195,3 @@ class Workplace:
             self.folder.rmdir()
         except OSError:
             return  # it holds what can be continued, or belongs to another process by now
-
-
-def _sync_below(folder: Path) -> None:
-    for here, _, names in os.walk(folder):
-        for name in names:
-            sync(Path(here) / name)
-        sync(Path(here))

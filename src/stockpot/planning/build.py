@@ -55,7 +55,10 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     steps = _placed(steps, shards)
     cost = estimate(steps, surveys, shards, limits, out)
     if out is not None:
-        _check_output(context, checkpoints, cost.written, cost.disk_free, out, overwrite)
+        try:
+            _check_output(context, checkpoints, cost.written, cost.disk_free, out, overwrite)
+        except OSError as error:
+            context.problem(f"cannot look at the output's place: {error.strerror or error}", file=str(out))
     if cost.memory > limits.memory:
         context.problem(
             f"needs {-(-cost.memory // MIB)} MiB of memory, the budget is {limits.memory // MIB} MiB",
