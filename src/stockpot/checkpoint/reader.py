@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from stockpot.checkpoint.model import Stamp, TensorRef
-from stockpot.checkpoint.passing import PassingHash
+from stockpot.checkpoint.tensorhash import TensorHash
 from stockpot.errors import Problem, StorageError
 
 __all__ = ["PayloadReader"]
@@ -27,7 +27,6 @@ class _Open:
     users: int = 0
 
 
-_PIECE = 1 << 20
 _CHANGED = "nothing may change the inputs during a merge: put the file back as it was, or begin again with --restart"
 
 
@@ -51,7 +50,7 @@ class PayloadReader:
     ) -> None:
         self._max_files = max(1, max_files)
         self._stamps = stamps or {}
-        self._hashes: dict[tuple[str, str], PassingHash] | None = {} if hashing else None
+        self._hashes: dict[tuple[str, str], TensorHash] | None = {} if hashing else None
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._lock = Lock()
 
@@ -76,22 +75,21 @@ class PayloadReader:
             self._passing(ref).add(start_byte, target)
 
     def hash_of(self, ref: TensorRef) -> str:
-        """Hexadecimal xxh3-128 of the bytes of ``ref`` as they were first read; what was not read yet is read now.
+        """Hash of ``ref`` (:class:`TensorHash`) as it was first read; what was not read yet is read now.
 
         Raises:
             StorageError: as :meth:`read`.
         """
         found = self._passing(ref)
-        room = memoryview(bytearray(min(_PIECE, ref.nbytes))) if found.hexdigest() is None else memoryview(b"")
-        while (digest := found.hexdigest()) is None:
-            start = found.done
-            self.read(ref, start, room[: min(_PIECE, ref.nbytes - start)])
-        return digest
+        while (missing := found.missing()) is not None:
+            start, nbytes = missing
+            self.read(ref, start, memoryview(bytearray(nbytes)))
+        return found.hexdigest()
 
-    def _passing(self, ref: TensorRef) -> PassingHash:
+    def _passing(self, ref: TensorRef) -> TensorHash:
         assert self._hashes is not None
         found = self._hashes.get(ref.key)
-        return found if found is not None else self._hashes.setdefault(ref.key, PassingHash(ref.nbytes))
+        return found if found is not None else self._hashes.setdefault(ref.key, TensorHash(ref.nbytes))
 
     def prefetch(self, ref: TensorRef, start_byte: int = 0, length: int | None = None) -> None:
         """Tell the system that these bytes are wanted soon; a no-op where it cannot be told.
