@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from stockpot.errors import ExecutionError, PlanError, Problem
 from stockpot.execute.card import model_card
 from stockpot.execute.evaluate import Evaluator, Phase
 from stockpot.execute.matrices import one_thread
-from stockpot.execute.receipt import RECEIPT_NAME, make_receipt
+from stockpot.execute.receipt import RECEIPT_NAME, make_receipt, receipt_bytes
 from stockpot.execute.schedule import run_all
 from stockpot.execute.step import Sink, step_phases
 from stockpot.execute.survey import grids_of, survey_phases
@@ -173,7 +172,7 @@ def _write_small(partial: Path, plan: Plan, receipt: dict[str, Any]) -> None:
         else:
             shutil.copyfile(content, target)
     (partial / "README.md").write_text(model_card(plan), encoding="utf-8")
-    (partial / RECEIPT_NAME).write_text(json.dumps(receipt, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (partial / RECEIPT_NAME).write_bytes(receipt_bytes(receipt))
 
 
 def _publish(partial: Path, out: Path, overwrite: bool) -> None:

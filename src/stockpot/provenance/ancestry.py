@@ -10,8 +10,8 @@ from typing import Any
 
 from stockpot.errors import CheckpointError, Problem, StockpotError
 from stockpot.provenance.expressions import methods_in
-from stockpot.provenance.licences import small_text
 from stockpot.provenance.receipts import RECEIPT_NAME, read_receipt
+from stockpot.provenance.small import small_text
 from stockpot.recipe.yaml_nodes import Mapping as YamlMapping
 from stockpot.recipe.yaml_nodes import Node, Scalar, Sequence, compose
 
@@ -77,10 +77,8 @@ def lineage(folder: Path) -> Ancestor:
         CheckpointError: when neither a receipt nor a mergekit_config.yml lies there.
     """
     name = folder.resolve().name or str(folder)
-    if (folder / RECEIPT_NAME).is_file():
-        found = tree_of(read_receipt(folder), name)
-    else:
-        found = _of_mergekit(folder, name)
+    told = (folder / RECEIPT_NAME).is_file()
+    found = tree_of(read_receipt(folder), name) if told else _of_mergekit(folder, name)
     if found is None:
         message = f"neither {RECEIPT_NAME} nor {MERGEKIT_NAME} lies here: nothing is known of how it was made"
         raise CheckpointError(Problem(message, file=str(folder)))
@@ -132,8 +130,7 @@ def bounded(root: Ancestor) -> Ancestor:
         if count + len(level) > MAX_NODES:
             break
         count, depth = count + len(level), depth + 1
-    room = MAX_NODES - 1 if depth == 0 else 0
-    return _pruned(root, max(depth, 1), room or MAX_NODES) if level else root
+    return _pruned(root, max(depth, 1), MAX_NODES - 1) if level else root
 
 
 def _pruned(node: Ancestor, depth: int, most: int) -> Ancestor:

@@ -59,8 +59,8 @@ def mermaid(root: Ancestor) -> str:
             return nodes[key]
         name = nodes[key] = f"n{len(nodes)}"
         lines.append(f'    {name}["{_label(node)}"]')
-        for parent in node.parents:
-            lines.append(f"    {place(parent)} --> {name}")
+        above = [place(parent) for parent in node.parents]
+        lines.extend(f"    {parent} --> {name}" for parent in above)
         return name
 
     place(root)

@@ -166,7 +166,9 @@ def rebuilt(records: Any, leaves: Mapping[str, Leaf], file: str) -> Expression:
         raise UnsupportedError(*(Problem(p.message, file=file, fix=p.fix) for p in error.problems)) from None
     except (Misshapen, StockpotError, RecursionError, ArithmeticError) as error:
         message = f"the receipt's expression cannot be built: {str(error)[:500]}"
-        raise CheckpointError(Problem(message, file=file, fix="get the receipt again from where it came from")) from None
+        raise CheckpointError(
+            Problem(message, file=file, fix="get the receipt again from where it came from")
+        ) from None
     return nodes[-1]
 
 
@@ -222,9 +224,7 @@ def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[
     if len(each) not in (0, len(inputs)):
         raise Misshapen("a method has other inputs than values for them")
     companions = {name: tuple(nodes[i] for i in group) for name, group in data.get("companions", {}).items()}
-    return Apply(
-        _method(data), inputs, one, each, data.get("variant"), data.get("compat") is True, line, companions
-    )
+    return Apply(_method(data), inputs, one, each, data.get("variant"), data.get("compat") is True, line, companions)
 
 
 def _linear(terms: Sequence[tuple[Setting, Expression]]) -> Linear:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def hub_name(path: Path) -> str | None:
     'org/name'
     """
     parts = path.parts
-    for folder, below in zip(parts, parts[1:], strict=False):
+    for folder, below in pairwise(parts):
         if folder.startswith("models--") and below == "snapshots":
             name = folder.removeprefix("models--").replace("--", "/")
             return name if hub_id(name) is not None else None
@@ -106,8 +107,5 @@ def _gapless(refs: list[TensorRef], size: Any) -> bool:
     """Whether a header and these tensors, in order, are all that a file holds; not so for torch's zip files."""
     if not refs:
         return False
-    return [*_ends(refs)] == [*(ref.offset for ref in refs[1:]), size]
-
-
-def _ends(refs: list[TensorRef]) -> Iterator[int]:
-    return (ref.offset + ref.nbytes for ref in refs)
+    ends = [ref.offset + ref.nbytes for ref in refs]
+    return ends == [*(ref.offset for ref in refs[1:]), size]

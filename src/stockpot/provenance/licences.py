@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from stockpot.errors import RecipeError
-from stockpot.recipe.yaml_nodes import Mapping, Scalar, compose
+from stockpot.provenance.small import small_text
+from stockpot.recipe.yaml_nodes import Mapping, Scalar, Sequence, compose
 
-__all__ = ["Licence", "licence_in", "shared", "small_text"]
+__all__ = ["Licence", "licence_in", "shared"]
 
 _MAX_BYTES = 200_000
 """Front matter stands at the beginning; no more of a README is read."""
@@ -67,20 +66,6 @@ def shared(licences: Iterable[Licence | None]) -> Licence | None:
     return None if first.word in _OTHER and first.name is None else first
 
 
-def small_text(path: Path, most: int, *, cut: bool = False) -> str | None:
-    """The text in a file of at most ``most`` bytes, or its beginning (``cut``); None when it cannot be read so."""
-    try:
-        with path.open("rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return None
-            data = file.read(most + 1)
-    except OSError:
-        return None
-    if len(data) > most and not cut:
-        return None
-    return data[:most].decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
-
-
 def _front_matter(text: str) -> Mapping | None:
     opened, _, rest = text.partition("\n")
     inside, closed, _ = f"\n{rest}".partition("\n---")
@@ -97,6 +82,6 @@ def _scalar(front: Mapping, key: str) -> str | None:
     """The word at ``key``, or the only one of a list."""
     entry = front.get(key)
     value = None if entry is None else entry.value
-    if value is not None and not isinstance(value, Scalar | Mapping) and len(value.items) == 1:
+    if isinstance(value, Sequence) and len(value.items) == 1:
         value = value.items[0]
     return value.text[:500] if isinstance(value, Scalar) and value.text else None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from stockpot.provenance.shape import (
     record,
     text,
 )
+from stockpot.provenance.small import beginning
 
 __all__ = ["DIGEST", "FORMAT", "RECEIPT_NAME", "digest_of", "file_hash", "read_receipt", "receipt_bytes", "sealed"]
 
@@ -70,17 +69,17 @@ _RECEIPT = record(
 
 
 def receipt_bytes(receipt: Mapping[str, Any]) -> bytes:
-    """The file's content. Half a surrogate pair, which a path may hold, is written as an escape.
+    r"""The file's content. Half a surrogate pair, which a path may hold, is written as an escape.
 
     >>> receipt_bytes({"a": "é"}).decode()
-    '{\\n "a": "é"\\n}\\n'
+    '{\n "a": "é"\n}\n'
     """
     return (json.dumps(receipt, indent=1, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def digest_of(receipt: Mapping[str, Any]) -> str:
     """The receipt's hash of itself."""
-    return xxhash.xxh3_128_hexdigest(receipt_bytes({k: v for k, v in receipt.items() if k != DIGEST}))
+    return str(xxhash.xxh3_128_hexdigest(receipt_bytes({k: v for k, v in receipt.items() if k != DIGEST})))
 
 
 def sealed(receipt: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +93,7 @@ def file_hash(header: str, tensors: Iterable[str]) -> str:
     The header's bytes and the tensors' are all that such a file holds, so it covers every byte, and can
     be told from hashes that are known without reading the file again.
     """
-    return xxhash.xxh3_128_hexdigest(b"".join(bytes.fromhex(digest) for digest in (header, *tensors)))
+    return str(xxhash.xxh3_128_hexdigest(b"".join(bytes.fromhex(digest) for digest in (header, *tensors))))
 
 
 def read_receipt(folder: Path, *, most: int = MAX_BYTES) -> dict[str, Any]:
@@ -126,19 +125,10 @@ def read_receipt(folder: Path, *, most: int = MAX_BYTES) -> dict[str, Any]:
 
 
 def _content(path: Path, most: int) -> bytes:
-    with path.open("rb", opener=_unblocked) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise Misshapen("it is no regular file")
-        content = file.read(most + 1)
+    content = beginning(path, most + 1)
     if len(content) > most:
         raise Misshapen(f"it is larger than {most} bytes")
     return content
-
-
-def _unblocked(path: str, flags: int) -> int:
-    """Open without waiting for a writer, should ``path`` be a named pipe."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _no_number(word: str) -> Any:

@@ -7,7 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-__all__ = ["Check", "Misshapen", "file_name", "hexadecimal", "list_of", "map_of", "natural", "optional", "record", "text"]
+__all__ = [
+    "Check",
+    "Misshapen",
+    "file_name",
+    "hexadecimal",
+    "list_of",
+    "map_of",
+    "natural",
+    "optional",
+    "record",
+    "text",
+]
 
 Check = Callable[[Any, str], None]
 """(data, where it stands) → None, or :class:`Misshapen`."""

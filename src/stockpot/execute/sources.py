@@ -1,0 +1,124 @@
+"""The inputs of a finished merge, found again: where they lie now, and whether they are what they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stockpot.checkpoint.model import Checkpoint
+from stockpot.checkpoint.open import open_checkpoint
+from stockpot.errors import StockpotError
+from stockpot.execute.verify import hash_tensors
+from stockpot.provenance.identity import RECORDED
+
+__all__ = ["Checked", "check_inputs", "differences_of", "found_again"]
+
+Progress = Callable[[int, int], None]
+
+_BACKGROUND = ("hub", "revision", "licence", "licence_name", "licence_link", "ancestry")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found of one input.
+
+    Args:
+        differences: What is not as it was, each with the input's label; empty when nothing is known to differ.
+        tensors: How many of its tensors were hashed and compared.
+    """
+
+    differences: tuple[str, ...]
+    tensors: int = 0
+
+
+def found_again(row: Mapping[str, Any], place: str | None = None) -> Checkpoint:
+    """The input that ``row`` of a receipt describes: at ``place``, else where it was, else in the hub's cache.
+
+    Its label and what the receipt knows of its background stay, wherever it lies.
+
+    Raises:
+        StockpotError: when it cannot be opened.
+    """
+    path, hub, revision = row.get("path"), row.get("hub"), row.get("revision")
+    if place is None and hub is not None and not _exists(path):
+        opened = open_checkpoint(hub if revision is None else f"{hub}@{revision}", folder="/")
+    else:
+        opened = open_checkpoint(place or path or "an array in memory", folder="/" if place is None else None)
+    known = {key: row[key] for key in _BACKGROUND if key in row}
+    label = row.get("reference", opened.label)
+    return replace(opened, label=label, identity={**opened.identity, RECORDED: known})
+
+
+def _exists(path: str | None) -> bool:
+    return path is not None and "\0" not in path and Path(path).exists()
+
+
+def differences_of(checkpoint: Checkpoint, row: Mapping[str, Any]) -> list[str]:
+    """What headers and sizes tell apart: ``checkpoint`` from what ``row`` of a receipt describes."""
+    now = {f["name"]: f for f in checkpoint.identity.get("files", ())}
+    was = {f["name"]: f for f in row.get("files", ())}
+    if len(now) == len(was) == 1:  # a file may be called otherwise elsewhere
+        now = dict(zip(was, now.values(), strict=True))
+    found = [f"{name}: missing" for name in was if name not in now]
+    found += [f"{name}: was not there" for name in now if name not in was and was]
+    for name in was.keys() & now.keys():
+        if now[name]["bytes"] != was[name]["bytes"]:
+            found.append(f"{name}: has {now[name]['bytes']} bytes, had {was[name]['bytes']}")
+        elif now[name]["header_xxh3"] != was[name]["header_xxh3"]:
+            found.append(f"{name}: its header has changed")
+    found += [f"{name}: missing" for name in row.get("tensors", {}) if name not in checkpoint.tensors]
+    return sorted(found)
+
+
+def check_inputs(
+    receipt: Mapping[str, Any], *, threads: int | None = None, progress: Progress | None = None
+) -> dict[str, Checked]:
+    """Every input of a receipt as it lies there now: label → what differs. Tensors that the merge read are read again.
+
+    Nothing is fetched that is not in the hub's cache already when the hub is switched off (HF_HUB_OFFLINE).
+    """
+    opened: dict[str, Checkpoint] = {}
+    found: dict[str, Checked] = {}
+    for label, row in receipt.get("inputs", {}).items():
+        if row.get("memory") is True:
+            found[label] = Checked((f"input {label}: was in memory and cannot be checked",))
+            continue
+        try:
+            opened[label] = found_again(row)
+        except StockpotError as error:
+            found[label] = Checked(tuple(f"input {label}: {p.message}" for p in error.problems))
+    total, before = sum(_wanted(c, receipt["inputs"][label]).nbytes for label, c in opened.items()), 0
+    for label, checkpoint in opened.items():
+        row, wanted = receipt["inputs"][label], _wanted(checkpoint, receipt["inputs"][label])
+        found[label] = _checked(label, row, checkpoint, wanted, threads, _shifted(progress, before, total))
+        before += wanted.nbytes
+    return {label: found[label] for label in receipt.get("inputs", {})}
+
+
+def _wanted(checkpoint: Checkpoint, row: Mapping[str, Any]) -> Checkpoint:
+    """The tensors whose hashes are known."""
+    return replace(checkpoint, tensors={n: r for n, r in checkpoint.tensors.items() if n in row.get("tensors", {})})
+
+
+def _checked(
+    label: str,
+    row: Mapping[str, Any],
+    checkpoint: Checkpoint,
+    wanted: Checkpoint,
+    threads: int | None,
+    progress: Progress | None,
+) -> Checked:
+    told = differences_of(checkpoint, row)
+    hashes = hash_tensors(wanted, threads=threads, progress=progress)
+    told += [
+        f"{Path(wanted.tensors[name].file or '').name}: {name}: its bytes have changed"
+        for name, digest in hashes.items()
+        if digest != row["tensors"][name]
+    ]
+    return Checked(tuple(f"input {label}: {text}" for text in told), len(hashes))
+
+
+def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    return None if progress is None else lambda done, _: progress(before + done, total)
