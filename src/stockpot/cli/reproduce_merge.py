@@ -11,7 +11,7 @@ from stockpot.cli.options import SIZE, print_json, progress_bar, say
 __all__ = ["command"]
 
 
-def _pairs(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+def _pairs(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
     """``LABEL=PATH`` …; a label may hold ``=``, a path may not begin with one."""
     found = {}
     for text in given:

@@ -64,6 +64,8 @@ def reproduce(
         StockpotError: when the receipt tells too little, an input is gone or is not what it was.
     """
     receipt = read_receipt(folder)
+    if out.resolve() == folder.resolve():
+        raise PlanError(Problem("the merge would replace what it is compared with", fix="choose another folder"))
     limits = Limits(memory, threads or os.cpu_count() or 1, receipt.get("shard_size", Limits.shard_size))
     plan = plan_again(folder, receipt, inputs or {}, limits, out, overwrite=overwrite)
     result = execute(plan, out, overwrite=overwrite, progress=progress)

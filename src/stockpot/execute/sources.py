@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.open import open_checkpoint
-from stockpot.errors import StockpotError
+from stockpot.checkpoint.places import HubId, hub_id
+from stockpot.errors import CheckpointError, Problem, StockpotError
 from stockpot.execute.verify import hash_tensors
 from stockpot.provenance.identity import RECORDED
 
@@ -33,26 +35,33 @@ class Checked:
     tensors: int = 0
 
 
-def found_again(row: Mapping[str, Any], place: str | None = None) -> Checkpoint:
-    """The input that ``row`` of a receipt describes: at ``place``, else where it was, else in the hub's cache.
+def found_again(row: Mapping[str, Any], place: str | None = None, *, offline: bool | None = None) -> Checkpoint:
+    """The input that ``row`` of a receipt describes: at ``place``, else where it was, else by its commit at the hub.
 
     Its label and what the receipt knows of its background stay, wherever it lies.
 
+    Args:
+        row: Its entry under ``inputs``.
+        place: A folder, file or hub id.
+        offline: Whether of the hub only its cache is used; None asks the environment.
+
     Raises:
-        StockpotError: when it cannot be opened.
+        StockpotError: when it is gone or cannot be opened.
     """
-    path, hub, revision = row.get("path"), row.get("hub"), row.get("revision")
-    if place is None and hub is not None and not _exists(path):
-        opened = open_checkpoint(hub if revision is None else f"{hub}@{revision}", folder="/")
-    else:
-        opened = open_checkpoint(place or path or "an array in memory", folder="/" if place is None else None)
+    opened = open_checkpoint(_place(row) if place is None else place, offline=offline)
     known = {key: row[key] for key in _BACKGROUND if key in row}
     label = row.get("reference", opened.label)
     return replace(opened, label=label, identity={**opened.identity, RECORDED: known})
 
 
-def _exists(path: str | None) -> bool:
-    return path is not None and "\0" not in path and Path(path).exists()
+def _place(row: Mapping[str, Any]) -> str:
+    """Where the input was, when that is there, else its name and commit at the hub."""
+    path, name, commit = (row.get(key) or "" for key in ("path", "hub", "revision"))
+    if "\0" not in path and os.path.isabs(path) and os.path.exists(path):  # noqa: PTH110, PTH117 - these never raise
+        return path
+    if hub_id(f"{name}@{commit}") == HubId(name, commit):
+        return f"{name}@{commit}"
+    raise CheckpointError(Problem(f"gone; it was {path}" if path else "the receipt does not say where it was"))
 
 
 def differences_of(checkpoint: Checkpoint, row: Mapping[str, Any]) -> list[str]:
@@ -77,7 +86,7 @@ def check_inputs(
 ) -> dict[str, Checked]:
     """Every input of a receipt as it lies there now: label → what differs. Tensors that the merge read are read again.
 
-    Nothing is fetched that is not in the hub's cache already when the hub is switched off (HF_HUB_OFFLINE).
+    Of the hub only its cache is looked at.
     """
     opened: dict[str, Checkpoint] = {}
     found: dict[str, Checked] = {}
@@ -86,7 +95,7 @@ def check_inputs(
             found[label] = Checked((f"input {label}: was in memory and cannot be checked",))
             continue
         try:
-            opened[label] = found_again(row)
+            opened[label] = found_again(row, offline=True)
         except StockpotError as error:
             found[label] = Checked(tuple(f"input {label}: {p.message}" for p in error.problems))
     total, before = sum(_wanted(c, receipt["inputs"][label]).nbytes for label, c in opened.items()), 0
@@ -94,6 +103,8 @@ def check_inputs(
         row, wanted = receipt["inputs"][label], _wanted(checkpoint, receipt["inputs"][label])
         found[label] = _checked(label, row, checkpoint, wanted, threads, _shifted(progress, before, total))
         before += wanted.nbytes
+    if progress is not None:
+        progress(total, total)
     return {label: found[label] for label in receipt.get("inputs", {})}
 
 
