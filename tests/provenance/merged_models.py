@@ -73,7 +73,9 @@ def read_hashes(plan):
 def small_hashes(folder):
     """Name → hash of every file that holds no tensors."""
     names = [n for n in files_below(folder) if not n.endswith(".safetensors") and n != RECEIPT_NAME]
-    return {n: xxhash.xxh3_128_hexdigest((Path(folder) / n).read_bytes()) for n in names if (Path(folder) / n).is_file()}
+    return {
+        n: xxhash.xxh3_128_hexdigest((Path(folder) / n).read_bytes()) for n in names if (Path(folder) / n).is_file()
+    }
 
 
 def recipe(folder, text, name="recipe.yml"):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import yaml
+from merged_models import cached, model, recipe
 
 import stockpot as sp
-from merged_models import cached, model, recipe
 from stockpot.execute.card import model_card
 from stockpot.provenance.licences import Licence, licence_in, shared
 

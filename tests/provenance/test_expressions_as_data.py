@@ -7,11 +7,11 @@ import math
 
 import numpy as np
 import pytest
+from merged_models import arrays, model, recipe
 
 import stockpot as sp
 from given import forms
 from given import merged as merge_of
-from merged_models import arrays, model, recipe
 from stockpot.errors import CheckpointError, UnsupportedError
 from stockpot.execute.receipt import labels_of
 from stockpot.expression import Cast, Leaf, leaves
@@ -121,7 +121,9 @@ def test_numbers_that_json_lacks_are_words():
 def test_methods_are_told_outermost_first():
     """A sum has no method of its own; in a merge of merges the outer method comes first."""
     ties = BASE + sp.ties(A - BASE, B - BASE, density=0.5)
-    told = [methods_in(as_records(e, lambda leaf: leaf.reference)) for e in (0.5 * A + 0.5 * B, sp.slerp(ties, A, t=0.5))]
+    told = [
+        methods_in(as_records(e, lambda leaf: leaf.reference)) for e in (0.5 * A + 0.5 * B, sp.slerp(ties, A, t=0.5))
+    ]
     assert told == [("sum",), ("slerp", "ties")]
     assert methods_in("nonsense") == methods_in([3, None]) == ()
 

@@ -7,9 +7,9 @@ import os
 import re
 
 import pytest
+from merged_models import arrays, merged, model, recipe, rewritten, run
 
 import stockpot as sp
-from merged_models import arrays, merged, model, recipe, rewritten, run
 from stockpot.errors import CheckpointError
 from stockpot.execute.card import model_card
 from stockpot.execute.receipt import RECEIPT_NAME, read_receipt
@@ -77,7 +77,9 @@ def test_wrong_types_are_refused(out, where, value):
     assert str(caught.value).replace("\n", "").isprintable()
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"3", b"\xff", b"{", b"[" * 10**6, b'{"a":' * 10**6, b'{"format": NaN}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"3", b"\xff", b"{", b"[" * 10**6, b'{"a":' * 10**6, b'{"format": NaN}']
+)
 def test_what_is_no_receipt_is_refused(out, content):
     """Empty, other JSON, no text, cut off, nested a million deep."""
     (out / RECEIPT_NAME).write_bytes(content)
@@ -117,7 +119,9 @@ def test_verbs_print_nothing_that_a_terminal_obeys(out, capsys):
 
 def test_mermaid_takes_no_commands():
     """Whatever a label holds, each line is a box with a quoted text or an arrow."""
-    tree = Ancestor(EVIL, tool="stockpot", methods=(EVIL,), parents=(Ancestor(EVIL, hub=EVIL, revision=EVIL), Ancestor("")))
+    tree = Ancestor(
+        EVIL, tool="stockpot", methods=(EVIL,), parents=(Ancestor(EVIL, hub=EVIL, revision=EVIL), Ancestor(""))
+    )
     for line in mermaid(tree).split("\n")[1:]:
         box = re.fullmatch(r' {4}n\d+\["([^"`\[\]{}<>|;%]|<br/>|#\d+;)*"\]', line)
         assert box or re.fullmatch(r" {4}n\d+ --> n\d+", line), line
@@ -153,7 +157,9 @@ def test_cards_show_hostile_labels_as_they_are(tmp_path):
     assert "<script>" not in outside
 
 
-@pytest.mark.parametrize("data", [None, 3, [], {"label": 3}, {"inputs": {}}, {"inputs": [None, {"label": []}]}, {"methods": "x"}])
+@pytest.mark.parametrize(
+    "data", [None, 3, [], {"label": 3}, {"inputs": {}}, {"inputs": [None, {"label": []}]}, {"methods": "x"}]
+)
 def test_ancestors_of_wrong_types_are_left_out(data):
     """A tree is read as far as it makes sense."""
     tree = from_data(data)

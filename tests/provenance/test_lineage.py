@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 
-import stockpot as sp
 from merged_models import arrays, cached, merged, model, rewritten, run
+
+import stockpot as sp
 from stockpot.provenance.ancestry import MAX_NODES, Ancestor, bounded, from_data, lineage
 from stockpot.provenance.draw import mermaid, text_tree
 
@@ -84,14 +85,16 @@ def test_mergekit_configs_are_followed(tmp_path, capsys):
 
 
 def test_a_mergekit_model_itself_has_a_lineage(tmp_path):
-    """Slices, several documents and merges within merges: every model once, every method."""
+    """Slices, several documents and merges within merges: every model once, every method, no document."""
     (tmp_path / "mergekit_config.yml").write_text(
         "slices: [{sources: [{model: x, layer_range: [0, 2]}, {model: y}]}]\nmerge_method: slerp\n---\n"
-        "models: [{model: {merge_method: linear, models: [{model: z}, {model: x}]}}]\nmerge_method: passthrough\n"
+        "models: [{model: {merge_method: linear, models: [{model: z}, {model: x}]}}]\nmerge_method: passthrough\n---\n"
+        "name: later\nmerge_method: linear\nmodels: [{model: z}]\n---\n"
+        "merge_method: linear\nmodels: [{model: later}]\n"
     )
     tree = lineage(tmp_path)
     assert [p.label for p in tree.parents] == ["x", "y", "z"]
-    assert (tree.tool, tree.methods) == ("mergekit", ("slerp", "passthrough", "linear"))
+    assert (tree.tool, tree.methods) == ("mergekit", ("slerp", "linear", "passthrough"))
 
 
 def test_nothing_known_is_an_error(tmp_path, capsys):

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import xxhash
+from merged_models import NAMES, arrays, cached, merged, model, read_hashes, recipe
 
 import stockpot as sp
 from files import files_below
-from merged_models import NAMES, arrays, cached, merged, model, read_hashes, recipe
 from stockpot.execute.receipt import make_receipt, read_receipt, receipt_bytes
 from stockpot.provenance.receipts import digest_of
 

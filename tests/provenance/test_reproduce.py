@@ -7,10 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
+from merged_models import NAMES, arrays, cached, merged, model, recipe, rewritten, run
 
 import stockpot as sp
 from files import files_below
-from merged_models import NAMES, arrays, cached, merged, model, recipe, rewritten, run
 from stockpot.execute import reproduce as module
 from stockpot.execute.reproduce import reproduce
 from stockpot.execute.verify import verify
@@ -78,7 +78,9 @@ def test_moved_inputs_are_told_by_label(place, capsys):
     assert "--input a=PATH" in errors
     moved = [f"--input={n}={place / 'elsewhere' / n}" for n in ("base", "a")]
     (place / "elsewhere" / "renamed=b").rename(place / "elsewhere" / "c")
-    code, out, _ = run(capsys, "reproduce-merge", place / "out", place / "new", *moved, f"--input=b={place}/elsewhere/c")
+    code, out, _ = run(
+        capsys, "reproduce-merge", place / "out", place / "new", *moved, f"--input=b={place}/elsewhere/c"
+    )
     assert (code, out) == (0, f"{place / 'new'}: the same as {place / 'out'}\n")
     assert contents(place / "new") == contents(place / "out")
 

@@ -12,8 +12,8 @@ from stockpot.errors import CheckpointError, Problem, StockpotError
 from stockpot.provenance.expressions import methods_in
 from stockpot.provenance.receipts import RECEIPT_NAME, read_receipt
 from stockpot.provenance.small import small_text
+from stockpot.recipe.yaml_nodes import Entry, Node, Scalar, Sequence, compose
 from stockpot.recipe.yaml_nodes import Mapping as YamlMapping
-from stockpot.recipe.yaml_nodes import Node, Scalar, Sequence, compose
 
 __all__ = ["MERGEKIT_NAME", "Ancestor", "ancestry_of", "bounded", "from_data", "lineage", "tree_of"]
 
@@ -210,11 +210,17 @@ def _of_mergekit(folder: Path, label: str) -> Ancestor | None:
         documents, _ = compose(text)
     except StockpotError:
         return unreadable
-    models = dict.fromkeys(_cut(name) for node in documents for name in _models(node))
+    own = {entry.value.text for node in documents if (entry := _named(node)) and isinstance(entry.value, Scalar)}
+    models = dict.fromkeys(_cut(name) for node in documents for name in _models(node) if name not in own)
     methods = dict.fromkeys(_cut(name) for node in documents for name in _words(node, "merge_method"))
     return Ancestor(
         _cut(label), tool="mergekit", methods=tuple(methods)[:50], parents=tuple(Ancestor(m) for m in models)
     )
+
+
+def _named(document: Node) -> Entry | None:
+    """The name by which other documents use this one."""
+    return document.get("name") if isinstance(document, YamlMapping) else None
 
 
 _MODELS = frozenset({"model", "base_model", "source_model"})
