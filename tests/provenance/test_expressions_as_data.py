@@ -67,7 +67,8 @@ RECIPES = {
     "slices": (
         "slices:\n- sources: [{model: a, layer_range: [0, 1]}, {model: b, layer_range: [0, 1]}]\n"
         "- sources: [{model: a, layer_range: [0, 2]}, {model: b, layer_range: [0, 2]}]\n"
-        "merge_method: slerp\nbase_model: a\nparameters: {t: [{filter: w, value: [0, 1]}, {value: 0.5}]}\ndtype: float16\n"
+        "merge_method: slerp\nbase_model: a\nparameters: {t: [{filter: w, value: [0, 1]}, {value: 0.5}]}\n"
+        "dtype: float16\n"
     ),
     "documents": (
         "name: one\nmerge_method: dare_ties\nbase_model: base\nmodels: [{model: a}, {model: b}]\n"
@@ -82,7 +83,9 @@ RECIPES = {
         "merge_method: ties\nbase_model: base\ncompat: mergekit\ndtype: bfloat16\n"
         "models: [{model: a}, {model: b, parameters: {density: 0.5}}]\nparameters: {weight: 1}\n"
     ),
-    "fisher": "merge_method: fisher\nmodels: [{model: a, parameters: {fisher: b}}, {model: b, parameters: {fisher: a}}]\n",
+    "fisher": (
+        "merge_method: fisher\nmodels:\n- {model: a, parameters: {fisher: b}}\n- {model: b, parameters: {fisher: a}}\n"
+    ),
 }
 
 

@@ -99,7 +99,7 @@ def test_an_input_of_the_hub_keeps_its_name(tmp_path):
 def test_inputs_in_memory_can_be_given_as_files(tmp_path):
     """What was an array then may be a file now; its label stays."""
     merged(sp.passthrough(sp.open(arrays(3), name="x")), tmp_path / "out")
-    model(tmp_path / "saved", 3, config=None)
+    model(tmp_path / "saved", 3)
     with pytest.raises(sp.CheckpointError, match="was in memory"):
         reproduce(tmp_path / "out", tmp_path / "new")
     made = reproduce(tmp_path / "out", tmp_path / "new", inputs={"x": str(tmp_path / "saved")})

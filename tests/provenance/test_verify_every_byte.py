@@ -158,3 +158,17 @@ def test_progress_of_inputs_reaches_the_end(place):
     check_inputs(read_receipt(place / "out"), progress=lambda done, total: told.append((done, total)))
     assert told == sorted(told)
     assert {total for _, total in told} == {2 * (3 * 6 * 8 + 8) * 4}
+
+
+def test_another_file_of_the_cache_is_told_by_its_name(tmp_path):
+    """A link that leads to another blob is another file, also where no tensor's hash is known."""
+    snapshot = cached(tmp_path, "org/model")
+    merged(sp.passthrough(sp.open(snapshot)), tmp_path / "out")
+    rewritten(tmp_path / "out", lambda d: d["inputs"][str(snapshot)].pop("tensors"))
+    weights = snapshot / "model.safetensors"
+    other = weights.resolve().with_name("a" * 64)
+    weights.resolve().rename(other)
+    weights.unlink()
+    weights.symlink_to(other)
+    (found,) = check_inputs(read_receipt(tmp_path / "out")).values()
+    assert found.differences == (f"input {snapshot}: model.safetensors: its sha256 has changed",)

@@ -38,7 +38,7 @@ def make_receipt(
     receipt: dict[str, Any] = {
         "format": FORMAT,
         "versions": versions_now(),
-        "seed": plan.seed,
+        "seed": int(plan.seed),
         "recipe": redacted(plan.recipe_text),
         "resolved": _plain(dict(plan.resolved)),
         **_asked(plan),
@@ -83,7 +83,7 @@ def _asked(plan: Plan) -> dict[str, Any]:
         "expression": as_records(recipe.expression, label),
         "dtype": recipe.dtype,
         "donor": None if recipe.donor is None else labels.get(recipe.donor.key),
-        "shard_size": plan.shard_size,
+        "shard_size": int(plan.shard_size),
     }
 
 

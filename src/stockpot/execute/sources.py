@@ -13,7 +13,7 @@ from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.places import HubId, hub_id
 from stockpot.errors import CheckpointError, Problem, StockpotError
 from stockpot.execute.verify import hash_tensors
-from stockpot.provenance.identity import RECORDED
+from stockpot.provenance.identity import RECORDED, described
 
 __all__ = ["Checked", "check_inputs", "differences_of", "found_again"]
 
@@ -50,8 +50,10 @@ def found_again(row: Mapping[str, Any], place: str | None = None, *, offline: bo
     """
     opened = open_checkpoint(_place(row) if place is None else place, offline=offline)
     known = {key: row[key] for key in _BACKGROUND if key in row}
-    label = row.get("reference", opened.label)
-    return replace(opened, label=label, identity={**opened.identity, RECORDED: known})
+    label, identity = row.get("reference", opened.label), {**opened.identity, RECORDED: known}
+    if row.get("memory") is True:  # arrays had no config, on which tied heads depend
+        return replace(opened, label=label, identity=identity, folder=None, config={})
+    return replace(opened, label=label, identity=identity)
 
 
 def _place(row: Mapping[str, Any]) -> str:
@@ -66,7 +68,7 @@ def _place(row: Mapping[str, Any]) -> str:
 
 def differences_of(checkpoint: Checkpoint, row: Mapping[str, Any]) -> list[str]:
     """What headers and sizes tell apart: ``checkpoint`` from what ``row`` of a receipt describes."""
-    now = {f["name"]: f for f in checkpoint.identity.get("files", ())}
+    now = {f["name"]: f for f in described(checkpoint, {}).get("files", ())}
     was = {f["name"]: f for f in row.get("files", ())}
     if len(now) == len(was) == 1:  # a file may be called otherwise elsewhere
         now = dict(zip(was, now.values(), strict=True))
@@ -77,6 +79,8 @@ def differences_of(checkpoint: Checkpoint, row: Mapping[str, Any]) -> list[str]:
             found.append(f"{name}: has {now[name]['bytes']} bytes, had {was[name]['bytes']}")
         elif now[name]["header_xxh3"] != was[name]["header_xxh3"]:
             found.append(f"{name}: its header has changed")
+        elif "sha256" in was[name] and now[name].get("sha256", was[name]["sha256"]) != was[name]["sha256"]:
+            found.append(f"{name}: its sha256 has changed")
     found += [f"{name}: missing" for name in row.get("tensors", {}) if name not in checkpoint.tensors]
     return sorted(found)
 

@@ -68,7 +68,7 @@ def mermaid(root: Ancestor) -> str:
 
 
 def _label(node: Ancestor) -> str:
-    name = node.hub or node.label
+    name = node.hub or node.label or "?"
     told = _escaped(name if node.revision is None else f"{name}@{node.revision[:8]}")
     return told if node.tool is None else f"{told}<br/>{_escaped(_made(node))}"
 

@@ -17,7 +17,7 @@ from stockpot.expression import Apply, Cast, Expression, Layers, Leaf, Linear, S
 from stockpot.methods.declare import Blockwise, Method
 from stockpot.methods.pieces import Use, chain_of, piece_named, steps_of
 from stockpot.methods.registry import METHODS
-from stockpot.provenance.shape import Check, Misshapen, list_of, map_of, natural, optional, record, text
+from stockpot.provenance.shape import Check, Misshapen, anything, list_of, map_of, natural, optional, record, text
 from stockpot.settings import Setting, as_plain, as_setting
 
 __all__ = ["as_records", "methods_in", "rebuilt"]
@@ -62,7 +62,7 @@ def _written(node: Expression, place: Callable[[Expression], int], label: Callab
     if isinstance(node, Leaf):
         return {"leaf": label(node)}
     if isinstance(node, Layers):
-        return {"layers": place(node.of), "start": node.start, "stop": node.stop, **_line(node.line)}
+        return {"layers": place(node.of), "start": int(node.start), "stop": int(node.stop), **_line(node.line)}
     if isinstance(node, Stack):
         return {"stack": [place(part) for part in node.parts], **_line(node.line)}
     if isinstance(node, Cast):
@@ -128,13 +128,13 @@ def methods_in(records: Any) -> tuple[str, ...]:
 
 
 _NODES = list_of(natural)
-_SETTINGS = map_of(list_of(lambda _, __: None))
+_SETTINGS = map_of(list_of(anything))
 _KINDS: Mapping[str, Check] = {
     "leaf": record({"leaf": text}, {}),
     "layers": record({"layers": natural, "start": natural, "stop": natural}, {"line": natural}),
     "stack": record({"stack": _NODES}, {"line": natural}),
     "cast": record({"cast": natural, "dtype": text}, {}),
-    "sum": record({"sum": list_of(record({"times": lambda _, __: None, "of": natural}, {}))}, {}),
+    "sum": record({"sum": list_of(record({"times": anything, "of": natural}, {}))}, {}),
     "apply": record(
         {"apply": text, "inputs": _NODES, "one": _SETTINGS, "each": list_of(_SETTINGS)},
         {

@@ -39,8 +39,11 @@ def described(checkpoint: Checkpoint, read: Mapping[tuple[str, str], str]) -> di
         for name, ref in checkpoint.tensors.items()
         if ref.nbytes == 0 or ref.key in read
     }
+    by_file: dict[str | None, list[TensorRef]] = {}
+    for ref in checkpoint.tensors.values():
+        by_file.setdefault(ref.file, []).append(ref)
     files = [
-        _file(path, dict(known), checkpoint, hashes)
+        _file(path, dict(known), by_file.get(str(path), []), hashes)
         for path, known in zip(checkpoint.files, checkpoint.identity.get("files", ()), strict=False)
     ]
     data = {"reference": checkpoint.label, **facts, **background_of(checkpoint), "files": files, "tensors": hashes}
@@ -86,11 +89,10 @@ def _told(licence: Licence) -> dict[str, Any]:
     return {"licence": licence.word, "licence_name": licence.name, "licence_link": licence.link}
 
 
-def _file(path: Path, known: dict[str, Any], checkpoint: Checkpoint, hashes: Mapping[str, str]) -> dict[str, Any]:
+def _file(path: Path, known: dict[str, Any], refs: list[TensorRef], hashes: Mapping[str, str]) -> dict[str, Any]:
     sha256 = _blob(path)
     if sha256 is not None:
         known["sha256"] = sha256
-    refs = [ref for ref in checkpoint.tensors.values() if ref.file == str(path)]
     if _gapless(refs, known.get("bytes")) and all(ref.name in hashes for ref in refs):
         known["xxh3"] = file_hash(known["header_xxh3"], (hashes[ref.name] for ref in refs))
     return known

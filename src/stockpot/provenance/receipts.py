@@ -12,6 +12,7 @@ import xxhash
 from stockpot.errors import CheckpointError, Problem
 from stockpot.provenance.shape import (
     Misshapen,
+    anything,
     file_name,
     hexadecimal,
     list_of,
@@ -20,6 +21,7 @@ from stockpot.provenance.shape import (
     optional,
     record,
     text,
+    whole,
 )
 from stockpot.provenance.small import beginning
 
@@ -49,6 +51,7 @@ _INPUT = record(
         "licence": optional(text),
         "licence_name": text,
         "licence_link": text,
+        "ancestry": map_of(anything),
     },
 )
 _TENSOR = record({"file": file_name, "dtype": text, "shape": list_of(natural), "hash": _XXH3}, {})
@@ -56,8 +59,9 @@ _RECEIPT = record(
     {"format": natural, "tensors": map_of(_TENSOR)},
     {
         "versions": map_of(text),
-        "seed": natural,
+        "seed": whole,
         "recipe": text,
+        "resolved": map_of(anything),
         "dtype": optional(text),
         "donor": optional(text),
         "shard_size": natural,

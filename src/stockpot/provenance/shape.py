@@ -10,6 +10,7 @@ from typing import Any
 __all__ = [
     "Check",
     "Misshapen",
+    "anything",
     "file_name",
     "hexadecimal",
     "list_of",
@@ -18,6 +19,7 @@ __all__ = [
     "optional",
     "record",
     "text",
+    "whole",
 ]
 
 Check = Callable[[Any, str], None]
@@ -28,10 +30,20 @@ class Misshapen(ValueError):  # noqa: N818 - it says what the data is
     """Data that is not what it should be; the message says where."""
 
 
+def anything(_data: Any, _where: str) -> None:
+    """Whatever JSON can hold."""
+
+
 def text(data: Any, where: str) -> None:
     """A string."""
     if not isinstance(data, str):
         raise Misshapen(f"{where} is no text")
+
+
+def whole(data: Any, where: str) -> None:
+    """A whole number."""
+    if type(data) is not int:
+        raise Misshapen(f"{where} is no whole number")
 
 
 def natural(data: Any, where: str) -> None:
@@ -67,19 +79,19 @@ def optional(check: Check) -> Check:
 def list_of(check: Check) -> Check:
     """A list of what ``check`` takes."""
 
-    def whole(data: Any, where: str) -> None:
+    def check_all(data: Any, where: str) -> None:
         if not isinstance(data, list):
             raise Misshapen(f"{where} is no list")
         for number, item in enumerate(data):
             check(item, f"{where}[{number}]")
 
-    return whole
+    return check_all
 
 
 def map_of(check: Check, key: Check = text) -> Check:
     """An object whose values ``check`` takes, and whose names ``key`` takes."""
 
-    def whole(data: Any, where: str) -> None:
+    def check_all(data: Any, where: str) -> None:
         if not isinstance(data, dict):
             raise Misshapen(f"{where} is no object")
         for name, value in data.items():
@@ -87,13 +99,13 @@ def map_of(check: Check, key: Check = text) -> Check:
             key(name, inside)
             check(value, inside)
 
-    return whole
+    return check_all
 
 
 def record(needed: Mapping[str, Check], others: Mapping[str, Check]) -> Check:
     """An object with all the keys ``needed``; of ``others``, those that are there are checked."""
 
-    def whole(data: Any, where: str) -> None:
+    def check_all(data: Any, where: str) -> None:
         if not isinstance(data, dict):
             raise Misshapen(f"{where} is no object")
         for name, check in {**needed, **others}.items():
@@ -102,7 +114,7 @@ def record(needed: Mapping[str, Check], others: Mapping[str, Check]) -> Check:
             elif name in needed:
                 raise Misshapen(f"{where} has no {name}")
 
-    return whole
+    return check_all
 
 
 def _short(name: str) -> str:
