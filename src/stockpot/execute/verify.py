@@ -84,11 +84,8 @@ def verify(folder: Path, *, threads: int | None = None, progress: Progress | Non
     changed = _tensor_differences(rows, refs, hashes)
     blamed = {Path(refs[n].file or "").name if n in refs else rows[n]["file"] for n in changed}
     found += changed.values()
-    found += [
-        told
-        for name, header in headers.items()
-        if name in files and name not in blamed and (told := _header_difference(name, header, files[name]))
-    ]
+    whole = [n for n in headers if n not in blamed and _holds_tensors(files.get(n, {}))]
+    found += [told for n in whole if (told := _header_difference(n, headers[n], files[n])) is not None]
     found += [f"{name}: not in the receipt" for name in strange]
     found += small_differences(folder, files)
     return (*found, *_receipt_difference(folder, receipt))
