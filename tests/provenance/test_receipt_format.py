@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import xxhash
-from merged_models import NAMES, arrays, cached, merged, model, read_hashes, recipe
+from merged_models import NAMES, arrays, cached, merged, model, read_hashes, recipe, small_hashes
 
 import stockpot as sp
-from files import files_below
+from files import files_below, read_model
 from stockpot.execute.receipt import make_receipt, read_receipt, receipt_bytes
 from stockpot.provenance.receipts import digest_of
 
@@ -52,6 +52,14 @@ def test_hashes_of_files_follow_from_their_parts(tmp_path):
         assert b"".join(parts) == raw
         digests = b"".join(xxhash.xxh3_128_digest(part) for part in parts)
         assert (row["bytes"], row["xxh3"]) == (len(raw), xxhash.xxh3_128_hexdigest(digests))
+
+
+def test_hashes_are_those_of_the_bytes(tmp_path):
+    """What a merge hashed in passing is what the finished files hold: inputs, tensors, small files."""
+    plan = sp.plan(place(tmp_path), tmp_path / "out")
+    receipt = merged(tmp_path / "recipe.yml", tmp_path / "out")
+    written = {n: xxhash.xxh3_128_hexdigest(a.tobytes()) for n, a in read_model(tmp_path / "out").items()}
+    assert receipt == make_receipt(plan, written, read_hashes(plan), small_hashes(tmp_path / "out"))
 
 
 def test_the_same_merge_gives_the_same_receipt(tmp_path):
@@ -123,3 +131,13 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
     expression = sp.passthrough(sp.stack(layers, layers), scale=np.float32(0.5))
     receipt = merged(expression, tmp_path / "out", seed=np.int64(-3), shard_size=np.int64(1000))
     assert read_receipt(tmp_path / "out") == receipt
+
+
+def test_what_was_not_read_has_no_hash(tmp_path):
+    """Of a model whose first layer alone is used, the other tensors were never read: they and their file have none."""
+    model(tmp_path / "a")
+    receipt = merged(sp.stack(sp.layers(sp.open(tmp_path / "a"), 0, 1)), tmp_path / "out")
+    (row,) = receipt["inputs"].values()
+    assert set(row["tensors"]) == set(NAMES) - {NAMES[2]}
+    assert "xxh3" not in row["files"][0]
+    assert "xxh3" in receipt["files"]["model.safetensors"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import xxhash
 
+from stockpot.execute.versions import versions
 from stockpot.expression import Leaf, leaves
 from stockpot.planning.model import Plan
 from stockpot.printable import redacted
@@ -17,9 +16,7 @@ from stockpot.provenance.expressions import as_records
 from stockpot.provenance.identity import described
 from stockpot.provenance.receipts import FORMAT, RECEIPT_NAME, file_hash, read_receipt, receipt_bytes, sealed
 
-__all__ = ["RECEIPT_NAME", "labels_of", "make_receipt", "read_receipt", "receipt_bytes", "versions_now"]
-
-_PACKAGES = ("stockpot", "numpy", "numba", "ml_dtypes")
+__all__ = ["RECEIPT_NAME", "labels_of", "make_receipt", "read_receipt", "receipt_bytes"]
 
 
 def make_receipt(
@@ -37,7 +34,7 @@ def make_receipt(
     """
     receipt: dict[str, Any] = {
         "format": FORMAT,
-        "versions": versions_now(),
+        "versions": versions(),
         "seed": int(plan.seed),
         "recipe": redacted(plan.recipe_text),
         "resolved": _plain(dict(plan.resolved)),
@@ -62,11 +59,6 @@ def labels_of(plan: Plan) -> dict[tuple[str, str | None, int], str]:
     """Key of each leaf → the label under which its checkpoint stands among the plan's sources."""
     found = leaves(plan.recipe.expression) if plan.recipe is not None else ()
     return dict(zip((leaf.key for leaf in found), plan.sources, strict=False))
-
-
-def versions_now() -> dict[str, str]:
-    """Of Python and of every package that computes."""
-    return {"python": platform.python_version(), **{p: _version(p) for p in _PACKAGES}}
 
 
 def _asked(plan: Plan) -> dict[str, Any]:
@@ -106,10 +98,3 @@ def _plain(data: Any) -> Any:
     if isinstance(data, float) and not math.isfinite(data):
         return str(data)
     return redacted(data) if isinstance(data, str) else data
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -11,9 +11,11 @@ from typing import Any
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError
 from stockpot.execute.local import Result, execute
-from stockpot.execute.receipt import RECEIPT_NAME, read_receipt, versions_now
+from stockpot.execute.receipt import RECEIPT_NAME, read_receipt
 from stockpot.execute.sources import differences_of, found_again
 from stockpot.execute.verify import small_differences
+from stockpot.execute.versions import versions
+from stockpot.execute.workplace import published
 from stockpot.expression import Leaf
 from stockpot.planning.build import build_plan
 from stockpot.planning.model import GIB, Limits, Plan
@@ -67,7 +69,8 @@ def reproduce(
     if out.resolve() == folder.resolve():
         raise PlanError(Problem("the merge would replace what it is compared with", fix="choose another folder"))
     limits = Limits(memory, threads or os.cpu_count() or 1, receipt.get("shard_size", Limits.shard_size))
-    plan = plan_again(folder, receipt, inputs or {}, limits, out, overwrite=overwrite)
+    replaced = overwrite or published(out)
+    plan = plan_again(folder, receipt, inputs or {}, limits, out, overwrite=replaced)
     result = execute(plan, out, overwrite=overwrite, progress=progress)
     return Reproduction(result, compared(receipt, result), version_differences(receipt))
 
@@ -167,5 +170,5 @@ def _read_differently(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 
 def version_differences(receipt: Mapping[str, Any]) -> tuple[str, ...]:
     """Versions that computed the first result and are others now."""
-    was, now = receipt.get("versions", {}), versions_now()
+    was, now = receipt.get("versions", {}), versions()
     return tuple(f"{p} {was.get(p, 'unknown')} → {now[p]}" for p in now if was.get(p) != now[p])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xxhash
 
 from stockpot.checkpoint.folder import WEIGHT_SUFFIXES
@@ -16,11 +15,10 @@ from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.checkpoint.places import cannot_read, member, must_be_file
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import CheckpointError
-from stockpot.execute.evaluate import Phase, Tick
+from stockpot.execute.evaluate import Phase
+from stockpot.execute.hashing import hash_phases
 from stockpot.execute.receipt import RECEIPT_NAME, read_receipt, receipt_bytes
 from stockpot.execute.schedule import run_all
-from stockpot.execute.workspace import Workspace
-from stockpot.planning.blocks import Grid
 from stockpot.provenance.receipts import DIGEST, digest_of
 
 __all__ = ["hash_tensors", "model_hash", "small_differences", "verify"]
@@ -37,22 +35,17 @@ def hash_tensors(
     hashes: dict[str, str] = {}
     moved = [0]
 
-    def phase(ref: TensorRef, reader: PayloadReader) -> Iterator[Phase]:
-        def run(_: int, space: Workspace, _tick: Tick) -> None:
-            digest = xxhash.xxh3_128()
-            grid = Grid(ref.nbytes, _PIECE)
-            for piece in range(grid.count):
-                start, n = grid.block(piece)
-                data = space.take(("piece",), (n,), np.uint8)
-                reader.read(ref, start, data.data)
-                digest.update(data.data)
-                moved[0] += n
-            hashes[ref.name] = digest.hexdigest()
+    def count(nbytes: int) -> None:
+        moved[0] += nbytes
 
-        yield Phase("hash", 1, run, lambda: None)
+    def phases(ref: TensorRef, reader: PayloadReader) -> Iterator[Phase]:
+        def finished(digest: str) -> None:
+            hashes[ref.name] = digest
+
+        return hash_phases(ref, reader, count, finished)
 
     with PayloadReader() as reader:
-        runs = (phase(ref, reader) for ref in checkpoint.tensors.values())
+        runs = (phases(ref, reader) for ref in checkpoint.tensors.values())
         run_all(runs, threads or os.cpu_count() or 1, _polled(progress, moved, checkpoint.nbytes))
     return {name: hashes[name] for name in checkpoint.tensors}
 
