@@ -89,11 +89,14 @@ def test_what_is_no_receipt_is_refused(out, content):
 
 
 def test_large_files_and_pipes_are_not_read(out):
-    """A file beyond the bound is refused after as many bytes; a pipe is refused without waiting."""
+    """A file beyond the bound is refused after as many bytes, one that would swell unparsed; a pipe is refused without waiting."""
     size = (out / RECEIPT_NAME).stat().st_size
-    assert read_receipt(out, most=size)
+    assert read_receipt(out, most=3 * size)
     with pytest.raises(CheckpointError, match="larger than"):
         read_receipt(out, most=size - 1)
+    (out / RECEIPT_NAME).write_bytes(b"[" + b"[]," * 500_000 + b"[]]")
+    with pytest.raises(CheckpointError, match="more values"):
+        read_receipt(out, most=10_000_000)
     (out / RECEIPT_NAME).unlink()
     os.mkfifo(out / RECEIPT_NAME)
     with pytest.raises(CheckpointError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from stockpot.execute.receipt import labels_of
 from stockpot.planning.model import Plan
-from stockpot.printable import printable
+from stockpot.printable import printable, redacted
 from stockpot.provenance.ancestry import Ancestor, bounded, from_data
 from stockpot.provenance.draw import code_block, code_span, mermaid
 from stockpot.provenance.expressions import as_records, methods_in
@@ -54,7 +54,7 @@ def _front_matter(plan: Plan, backgrounds: Backgrounds) -> list[str]:
 
 def _quoted(text: str) -> str:
     """A string of YAML; JSON's strings are such."""
-    return json.dumps(printable(text), ensure_ascii=False)
+    return json.dumps(printable(redacted(text)), ensure_ascii=False)
 
 
 def _for_transformers(plan: Plan) -> bool:

@@ -37,6 +37,9 @@ DIGEST = "digest"
 MAX_BYTES = 200_000_000
 """A larger file is no receipt; one of 100,000 tensors and four inputs has some 60 MB."""
 
+_BYTES_A_MARK = 20
+"""Each of ``[ { , :`` begins a value, which takes some 100 bytes when parsed; a receipt has 20 of text or more to it."""
+
 _XXH3 = hexadecimal(32)
 _NAMED = {"name": file_name, "bytes": natural, "header_xxh3": _XXH3}
 _INPUT = record(
@@ -132,6 +135,8 @@ def _content(path: Path, most: int) -> bytes:
     content = beginning(path, most + 1)
     if len(content) > most:
         raise Misshapen(f"it is larger than {most} bytes")
+    if sum(content.count(mark) for mark in (b"[", b"{", b",", b":")) > most // _BYTES_A_MARK:
+        raise Misshapen("it holds more values than a receipt does")
     return content
 
 
