@@ -89,7 +89,7 @@ def test_what_is_no_receipt_is_refused(out, content):
 
 
 def test_large_files_and_pipes_are_not_read(out):
-    """A file beyond the bound is refused after as many bytes, one that would swell unparsed; a pipe is refused without waiting."""
+    """A file beyond the bound is refused after as many bytes, one that would swell unparsed, a pipe without waiting."""
     size = (out / RECEIPT_NAME).stat().st_size
     assert read_receipt(out, most=3 * size)
     with pytest.raises(CheckpointError, match="larger than"):

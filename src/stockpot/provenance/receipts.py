@@ -38,7 +38,7 @@ MAX_BYTES = 200_000_000
 """A larger file is no receipt; one of 100,000 tensors and four inputs has some 60 MB."""
 
 _BYTES_A_MARK = 20
-"""Each of ``[ { , :`` begins a value, which takes some 100 bytes when parsed; a receipt has 20 of text or more to it."""
+"""One of ``[ { , :`` comes before each value, which takes some 100 bytes when parsed: so many are not exceeded."""
 
 _XXH3 = hexadecimal(32)
 _NAMED = {"name": file_name, "bytes": natural, "header_xxh3": _XXH3}
