@@ -26,11 +26,13 @@ _VERBS = {
     "inspect": "Show a model's tensors, dtypes, sizes and layers.",
     "diff": "Compare two models tensor by tensor.",
     "verify": "Recompute a merged model's hashes against its receipt.",
+    "lineage": "Draw the tree of merges behind a model.",
+    "reproduce-merge": "Repeat a merge from its receipt and compare.",
     "demo": "Train small classifiers, merge them by recipe, and show what merging gains.",
 }
 
 _EXIT_CODES = """
-Exit codes: 0 done; 1 not identical (diff, verify) or an unexpected failure; 2 wrong usage; 3 the
+Exit codes: 0 done; 1 not identical (diff, verify, reproduce-merge) or an unexpected failure; 2 wrong usage; 3 the
 recipe is wrong; 4 a checkpoint is missing or damaged; 5 the inputs do not fit each other or the
 output cannot be written; 6 the merge failed while running; 7 not supported in this version; 130 or
 143 stopped by Ctrl-C or SIGTERM.
@@ -53,7 +55,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _VERBS:
             return None
-        command: click.Command = import_module(f"stockpot.cli.{cmd_name}").command
+        command: click.Command = import_module(f"stockpot.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from stockpot.execute.hashing import hash_phases
 from stockpot.execute.journal import Finished, Journal, Past
 from stockpot.execute.matrices import one_thread
 from stockpot.execute.output import Output
-from stockpot.execute.receipt import RECEIPT_NAME, make_receipt, read_receipt
+from stockpot.execute.receipt import RECEIPT_NAME, make_receipt, read_receipt, receipt_bytes
 from stockpot.execute.schedule import run_all
 from stockpot.execute.step import Sink, step_phases
 from stockpot.execute.survey import grids_of, survey_phases
@@ -153,8 +152,7 @@ def _made(
     read: Read = {key: digest for step in plan.steps for key, digest in done[step.name].read.items()}
     small = _write_small(folder, plan, durable)
     receipt = make_receipt(plan, hashes, read | here, small)
-    text = json.dumps(receipt, indent=1, ensure_ascii=False) + "\n"
-    write_file(folder / RECEIPT_NAME, text.encode(), durable=durable)
+    write_file(folder / RECEIPT_NAME, receipt_bytes(receipt), durable=durable)
     counter.end()
     return receipt, resumed
 

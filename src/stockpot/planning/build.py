@@ -82,6 +82,8 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         seed=recipe.seed,
         recipe_text=recipe.text,
         resolved=recipe.resolved,
+        recipe=recipe,
+        shard_size=limits.shard_size,
     )
 
 
