@@ -9,7 +9,7 @@ import numpy as np
 import xxhash
 
 import stockpot as sp
-from files import files_below, write_model
+from files import files_below, tensor_hash, write_model
 from stockpot.cli.main import main
 from stockpot.execute.local import execute
 from stockpot.execute.receipt import RECEIPT_NAME, receipt_bytes
@@ -61,7 +61,7 @@ def read_hashes(plan):
                 data = ref.array.tobytes()
             else:
                 data = Path(ref.file).read_bytes()[ref.offset : ref.offset + ref.nbytes]
-            found[ref.key] = xxhash.xxh3_128_hexdigest(data)
+            found[ref.key] = tensor_hash(data)
     return found
 
 

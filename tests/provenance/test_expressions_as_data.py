@@ -56,7 +56,7 @@ def test_every_method_is_built_again(form):
         BASE + (sp.drop(density=0.3) >> sp.trim(density=0.9, scope="model"))(A - BASE),
         0.5 * (BASE + sp.dare_ties(A - BASE, B - BASE, density=0.5)) + 0.5 * sp.slerp(A, B, t=0.5),
     ],
-    ids=str,
+    ids=lambda e: type(e).__name__,
 )
 def test_every_kind_of_node_is_built_again(expression):
     """Leaves, sums, roundings, layers, stacks, settings of all forms, chains of steps, merges of merges."""

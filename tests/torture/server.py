@@ -1,8 +1,9 @@
 """Runs Stockpot's command line in forked children, quickly and with faults at chosen system calls.
 
-Reads one JSON request a line: ``{"args": […], "folder": …, "fault": {…} | null, "reserve": true}``. Answers with the
-child's process number at once, and after another line with how it ended. A fault counts the calls that concern the scene's
-folder and strikes at number ``at``: ``kill`` before it or ``kill after``, ``error`` (with ``errno``), ``short``.
+Reads one JSON request a line: ``{"args": […], "folder": …, "fault": {…} | null, "reserve": true}``. Answers with
+the child's process number at once, and after another line with how it ended. A fault counts the calls that concern
+the scene's folder and strikes at number ``at``: ``kill`` before it or ``kill after``, ``error`` (with ``errno``),
+``short``.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Fault:
             if isinstance(place, int):
                 place = READLINK(f"/proc/self/fd/{place}")
             elif options.get("dir_fd") is not None:
-                place = os.path.join(READLINK(f"/proc/self/fd/{options['dir_fd']}"), os.fspath(place))
+                place = READLINK(f"/proc/self/fd/{options['dir_fd']}") + "/" + os.fspath(place)
             return os.fsdecode(place).startswith(self.folder)
         except (OSError, TypeError, ValueError):
             return False

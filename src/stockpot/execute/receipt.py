@@ -8,6 +8,7 @@ from typing import Any
 
 import xxhash
 
+from stockpot.checkpoint.tensorhash import PIECE
 from stockpot.execute.versions import versions
 from stockpot.expression import Leaf, leaves
 from stockpot.planning.model import Plan
@@ -22,13 +23,13 @@ __all__ = ["RECEIPT_NAME", "labels_of", "make_receipt", "read_receipt", "receipt
 def make_receipt(
     plan: Plan, hashes: Mapping[str, str], read: Mapping[tuple[str, str], str], small: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The receipt of a finished merge as plain data; hashes are hexadecimal xxh3-128.
+    """The receipt of a finished merge as plain data; hashes are hexadecimal.
 
     A function of recipe, inputs and versions alone. What ``read`` and ``small`` lack is left out.
 
     Args:
         plan: What was carried out.
-        hashes: Output tensor name → hash of its bytes.
+        hashes: Output tensor name → hash of its bytes (:class:`~stockpot.checkpoint.tensorhash.TensorHash`).
         read: Key of an input tensor (:attr:`TensorRef.key`) → hash of its bytes as they were read.
         small: Name of every small file beside the tensors → hash of its bytes.
     """
@@ -40,7 +41,8 @@ def make_receipt(
         "resolved": _plain(dict(plan.resolved)),
         **_asked(plan),
         "inputs": {label: described(source, read) for label, source in sorted(plan.sources.items())},
-        "hash": "xxh3_128 of the bytes; of a file of tensors, of the digests of its header and tensors in order",
+        "hash": f"xxh3_128; of a tensor, of the digests of its pieces of {PIECE} bytes; of a file of tensors, "
+        "of the digests of its header and tensors",
         "tensors": {
             step.name: {
                 "file": step.file,

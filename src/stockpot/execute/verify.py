@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 def hash_tensors(
     checkpoint: Checkpoint, *, threads: int | None = None, progress: Progress | None = None
 ) -> dict[str, str]:
-    """xxh3-128 of every tensor's bytes, in one streaming pass: name → hexadecimal digest."""
+    """The hash of every tensor, in one streaming pass: name → hexadecimal digest."""
     hashes: dict[str, str] = {}
     moved = [0]
 
@@ -181,9 +181,9 @@ def _header_difference(name: str, header: Header, row: Mapping[str, Any]) -> str
 
 
 def _receipt_difference(folder: Path, receipt: Mapping[str, Any]) -> list[str]:
-    """Whether the receipt is as it was written; those of format 1 do not say."""
+    """Whether the receipt is as it was written."""
     if DIGEST not in receipt:
-        return [] if receipt["format"] == 1 else [f"{RECEIPT_NAME}: has no hash of itself"]
+        return [f"{RECEIPT_NAME}: has no hash of itself"]
     whole = receipt_bytes(receipt) == (folder / RECEIPT_NAME).read_bytes()
     return [] if whole and digest_of(receipt) == receipt[DIGEST] else [f"{RECEIPT_NAME}: its bytes have changed"]
 

@@ -31,7 +31,7 @@ def described(checkpoint: Checkpoint, read: Mapping[tuple[str, str], str]) -> di
 
     Args:
         checkpoint: The input.
-        read: Key of a tensor → xxh3-128 of its bytes as they were read; tensors that were not read are absent.
+        read: Key of a tensor → hash of its bytes as they were read; tensors that were not read are absent.
     """
     facts = {k: v for k, v in checkpoint.identity.items() if k not in ("files", "revision", "reference", RECORDED)}
     hashes = {

@@ -104,7 +104,7 @@ def file_hash(header: str, tensors: Iterable[str]) -> str:
 
 
 def read_receipt(folder: Path, *, most: int = MAX_BYTES) -> dict[str, Any]:
-    """The receipt in ``folder``, of this format or an earlier one, every part of the type it should have.
+    """The receipt in ``folder``, every part of the type it should have.
 
     Args:
         folder: A folder that Stockpot wrote.
@@ -125,9 +125,9 @@ def read_receipt(folder: Path, *, most: int = MAX_BYTES) -> dict[str, Any]:
         raise CheckpointError(Problem(f"the receipt cannot be read: {error}", file=str(path))) from error
     except RecursionError as error:
         raise CheckpointError(Problem("the receipt cannot be read: nested too deeply", file=str(path))) from error
-    if not 1 <= receipt["format"] <= FORMAT:
-        message = f"a receipt of format {receipt['format']}, which this version does not know"
-        raise CheckpointError(Problem(message, file=str(path), fix="install a newer stockpot"))
+    if receipt["format"] != FORMAT:
+        message = f"a receipt of format {receipt['format']}; this version knows format {FORMAT}"
+        raise CheckpointError(Problem(message, file=str(path), fix="use the version of stockpot that wrote it"))
     return dict(receipt)
 
 
