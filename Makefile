@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint docs bench test-lowest compare-mergekit clean
+.PHONY: demo test lint docs bench torture test-lowest compare-mergekit clean
 
 demo: $(VENV)/.demo
 	$(BIN)/stockpot demo demo-out
@@ -24,6 +24,10 @@ docs: $(VENV)/.demo
 
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/run.py --stockpot $(BIN)/stockpot
+
+# Kills, faults at every system call, full disks: some 20 minutes.
+torture: $(VENV)/.test
+	$(BIN)/python tests/torture/run.py
 
 # The core with the oldest versions that pyproject.toml admits.
 test-lowest:
