@@ -10,6 +10,7 @@ from importlib import import_module
 import click
 
 from stockpot.errors import StockpotError
+from stockpot.printable import printable
 
 __all__ = ["cli", "main"]
 
@@ -73,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except click.ClickException as error:
+        error.message = printable(error.message)
         error.show()
         return error.exit_code
     except StockpotError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from stockpot.cli.options import human, limit_options, print_json, progress_bar, show_notes
+from stockpot.cli.options import human, limit_options, print_json, progress_bar, say, show_notes
 
 __all__ = ["command"]
 
@@ -45,11 +45,11 @@ def command(recipe: Path, out: Path, overwrite: bool, dry_run: bool, as_json: bo
         print_json({"out": str(result.folder), "seconds": round(seconds, 3), "written": plan.cost.written})
     elif not quiet:
         rate = (plan.cost.read + plan.cost.written) / seconds
-        click.echo(f"{out}: {len(plan.steps)} tensors, {human(plan.cost.written)} in {seconds:.1f} s ({human(rate)}/s)")
+        say(f"{out}: {len(plan.steps)} tensors, {human(plan.cost.written)} in {seconds:.1f} s ({human(rate)}/s)")
 
 
 def _announce_compilation() -> None:
     from stockpot.kernels.compile import cache_folder
 
     if not any(cache_folder().iterdir()):
-        click.echo(f"compiling kernels for this processor, once; kept in {cache_folder()}", err=True)
+        say(f"compiling kernels for this processor, once; kept in {cache_folder()}", error=True)
