@@ -111,7 +111,15 @@ def member(folder: Path, name: str) -> Path:
     """
     windows = PureWindowsPath(name)
     parts = PurePosixPath(name).parts
-    if not parts or "\0" in name or not _is_name(name) or windows.drive or windows.root or ".." in parts or ".." in windows.parts:
+    if (
+        not parts
+        or "\0" in name
+        or not _is_name(name)
+        or windows.drive
+        or windows.root
+        or ".." in parts
+        or ".." in windows.parts
+    ):
         raise CheckpointError(
             Problem(
                 f"names a file outside its folder: {name!a}",
