@@ -228,7 +228,7 @@ def _elements(shape: Any) -> int | None:
         return None
     if prod(length for length in shape if length) > _MAX_ELEMENTS:
         return None
-    return prod(shape)
+    return int(prod(shape))
 
 
 def _naturals(values: Any) -> bool:

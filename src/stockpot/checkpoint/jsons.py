@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _hooks(limits: Limits) -> dict[str, Callable[[str], float]]:
+def _hooks(limits: Limits) -> dict[str, Any]:
     """How numbers are read."""
 
     def whole(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from importlib import import_module
@@ -10,7 +11,7 @@ from importlib import import_module
 import click
 
 from stockpot.errors import StockpotError
-from stockpot.printable import printable
+from stockpot.printable import printable, redacted
 
 __all__ = ["cli", "main"]
 
@@ -74,8 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except click.ClickException as error:
-        error.message = printable(error.message)
-        error.show()
+        _show_usage(error)
         return error.exit_code
     except StockpotError as error:
         _show(error)
@@ -85,6 +85,13 @@ def main(arguments: list[str] | None = None) -> int:
         return _INTERRUPTED
     except BrokenPipeError:
         return 0
+
+
+def _show_usage(error: click.ClickException) -> None:
+    """Click's message repeats arguments, which may be names of a stranger's files."""
+    told = io.StringIO()
+    error.show(told)
+    click.echo(printable(redacted(told.getvalue())), nl=False, err=True)
 
 
 def _show(error: StockpotError) -> None:
