@@ -1,0 +1,128 @@
+"""Runs one target: makes inputs, gives each to the real reader through a file, and watches time and memory."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import shutil
+import signal
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import folders
+import headers
+import pickled
+import recipes
+
+from stockpot.errors import StockpotError
+
+CORPUS = Path(__file__).parent / "corpus"
+SECONDS = 1.0
+"""An input may take no longer."""
+
+MEMORY = 256 << 20
+"""Nor may the process grow by more than this many bytes for one."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of input: how one is made, where it is put, and what reads it."""
+
+    make: Callable[[Random], bytes]
+    read: Callable[[Path], None]
+    file: str
+
+
+TARGETS = {
+    "header": Target(headers.make, headers.read, "x.safetensors"),
+    "recipe": Target(recipes.make, recipes.read, "x.yml"),
+    "index": Target(folders.make_index, folders.read_index, "x.json"),
+    "config": Target(folders.make_config, folders.read_config, "y.json"),
+    "pickle": Target(pickled.make, pickled.read, "x.pt"),
+}
+
+
+class TooSlowError(BaseException):
+    """An input took longer than it may; not an Exception, so that no reader catches it."""
+
+
+@dataclass
+class Result:
+    """What came of a run; ``failures`` maps where something broke to the input that broke it."""
+
+    count: int = 0
+    accepted: int = 0
+    seconds: float = 0.0
+    slowest: float = 0.0
+    grown: int = 0
+    failures: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+
+
+def run(name, numbers, seed=0):
+    """Give inputs ``numbers`` of ``seed`` to the target ``name``."""
+    target, result = TARGETS[name], Result()
+    shared = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    folder = Path(tempfile.mkdtemp(prefix="stockpot-fuzz-", dir=shared))
+    before = signal.signal(signal.SIGALRM, _too_slow)
+    started = time.perf_counter()
+    try:
+        for number in numbers:
+            data = target.make(Random(f"{name} {seed} {number}"))
+            once(target, data, folder / target.file, result)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        shutil.rmtree(folder)
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+def once(target, data, path, result):
+    """One input: it is read, or refused with an error of ours, in time and within memory."""
+    path.write_bytes(data)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        target.read(path)
+        result.accepted += 1
+    except StockpotError as error:
+        if not str(error).replace("\n", "").isprintable():
+            _failed(result, data, f"an error that is not printable: {error.problems}")
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        _failed(result, data, "".join(traceback.format_exception(error)))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    result.slowest = max(result.slowest, time.perf_counter() - started)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * 1024
+    result.grown = max(result.grown, grown)
+    if grown > MEMORY:
+        _failed(result, data, f"the process grew by {grown} bytes")
+    result.count += 1
+
+
+def _failed(result, data, told):
+    """Keep the shortest input of each place that broke."""
+    lines = [line.strip() for line in told.splitlines() if line.strip().startswith("File ")]
+    where = lines[-1] if lines else told[:80]
+    if where not in result.failures or len(data) < len(result.failures[where][0]):
+        result.failures[where] = (data, told)
+
+
+def keep(name, data):
+    """Put an input into the corpus, which the tests replay."""
+    folder = CORPUS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / hashlib.sha256(data).hexdigest()[:16]
+    path.write_bytes(data)
+    return path
+
+
+def _too_slow(_number, _frame):
+    raise TooSlowError
