@@ -40,8 +40,24 @@ def _state(chance, names):
     code = [b"}", b"("]
     for number, name in enumerate(names):
         shape = [chance.choice((0, 1, 2, 3)) for _ in range(chance.randrange(3))]
-        code += [_text(name), _global(_CALLS[0]), b"(", b"(", _text("storage"), _global("torch\n" + chance.choice(_STORAGES[:4]))]
-        code += [_text(str(number)), _text("cpu"), _int(12), b"t", b"Q", _int(0), *_ints(shape), *_ints(_strides(shape))]
+        code += [
+            _text(name),
+            _global(_CALLS[0]),
+            b"(",
+            b"(",
+            _text("storage"),
+            _global("torch\n" + chance.choice(_STORAGES[:4])),
+        ]
+        code += [
+            _text(str(number)),
+            _text("cpu"),
+            _int(12),
+            b"t",
+            b"Q",
+            _int(0),
+            *_ints(shape),
+            *_ints(_strides(shape)),
+        ]
         code += [b"\x89", b"}", b"t", b"R"]
     return [*code, b"u"]
 
@@ -97,11 +113,28 @@ def _zip(chance, pickle, storages):
     members += [(f"m/data/{i}", bytes(96)) for i in range(storages)]
     body, directory = b"", b""
     for name, data in members:
-        fields = (20, 0, chance.choice((0, 0, 0, 0, 0, 0, 0, 8)), 0, 33, zlib.crc32(data), len(data), len(data), len(name), 0)
-        directory += struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, *fields[:5], *fields[5:8], len(name), 0, 0, 0, 0, 0, len(body))
+        fields = (
+            20,
+            0,
+            chance.choice((0, 0, 0, 0, 0, 0, 0, 8)),
+            0,
+            33,
+            zlib.crc32(data),
+            len(data),
+            len(data),
+            len(name),
+            0,
+        )
+        directory += struct.pack(
+            "<4s6H3L5H2L", b"PK\1\2", 20, *fields[:5], *fields[5:8], len(name), 0, 0, 0, 0, 0, len(body)
+        )
         directory += name.encode()
         body += struct.pack("<4s5H3L2H", b"PK\3\4", *fields) + name.encode() + data
-    return body + directory + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, len(members), len(members), len(directory), len(body), 0)
+    return (
+        body
+        + directory
+        + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, len(members), len(members), len(directory), len(body), 0)
+    )
 
 
 def _stream(pickle, storages):

@@ -17,6 +17,7 @@ from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import xxhash
 
@@ -35,6 +36,7 @@ __all__ = [
     "encode_header",
     "is_unicode",
     "looks_like_header",
+    "name_fault",
     "read_header",
 ]
 
@@ -49,6 +51,9 @@ MAX_DIMENSIONS = 32
 
 MAX_NAME = 2000
 """Characters of a tensor's name; real ones have some 100."""
+
+_COMMANDS = ("Cc", "Cf", "Zl", "Zp")
+"""Unicode's categories of control and format characters, line and paragraph separators."""
 
 _FIELDS = ("dtype", "shape", "data_offsets")
 _MAX_ELEMENTS = 2**62
@@ -194,10 +199,9 @@ def _must_be_few(path: Path, tensors: int) -> None:
 
 
 def _entry(path: Path, name: str, value: Any, start: int, size: int) -> HeaderEntry:
-    if not is_unicode(name):
-        raise _broken(path, "a tensor's name is not valid Unicode", name)
-    if len(name) > MAX_NAME:
-        raise _broken(path, f"a tensor's name of {len(name)} characters; at most {MAX_NAME} are read", name)
+    fault = name_fault(name)
+    if fault is not None:
+        raise _broken(path, fault, name)
     if not isinstance(value, dict) or not value.keys() >= set(_FIELDS):
         raise _broken(path, "entry lacks dtype, shape or data_offsets", name)
     dtype = DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
@@ -233,6 +237,21 @@ def _elements(shape: Any) -> int | None:
 
 def _naturals(values: Any) -> bool:
     return isinstance(values, list) and all(type(v) is int and 0 <= v <= _MAX_ELEMENTS for v in values)
+
+
+def name_fault(name: str) -> str | None:
+    r"""Why no tensor may be called so; None when one may.
+
+    >>> name_fault("\x1b[2J")
+    "a tensor's name holds control characters"
+    """
+    if not is_unicode(name):
+        return "a tensor's name is not valid Unicode"
+    if len(name) > MAX_NAME:
+        return f"a tensor's name of {len(name)} characters; at most {MAX_NAME} are read"
+    if not name.isprintable() and any(category(c) in _COMMANDS for c in name):
+        return "a tensor's name holds control characters"
+    return None
 
 
 def is_unicode(name: str) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 import xxhash
 
-from stockpot.checkpoint.header import MAX_NAME, is_unicode
+from stockpot.checkpoint.header import name_fault
 from stockpot.checkpoint.model import TensorRef
 from stockpot.checkpoint.pickles import Budget, run_pickle
 from stockpot.checkpoint.places import cannot_read
@@ -276,8 +276,9 @@ def _place(
 
     if isinstance(leaf, Unreadable):
         return problem(f"it is {leaf.kind}")
-    if not is_unicode(name) or len(name) > MAX_NAME:
-        return problem(f"its name is not valid Unicode, or has more than {MAX_NAME} characters")
+    fault = name_fault(name)
+    if fault is not None:
+        return problem(fault)
     if not _contiguous(leaf.shape, leaf.stride):
         return problem("its elements do not lie in one piece (a non-contiguous view)")
     start, length = ranges.get(leaf.storage.key, (-1, 0))

@@ -71,7 +71,7 @@ def plan_sidecars(
     planned: list[Sidecar] = []
     config = _corrected(donor.config, dtype, tied, layers or {})
     if config != donor.config or (donor.config and donor.folder is None):
-        planned.append(("config.json", (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()))
+        planned.append(("config.json", _written(config)))
     elif donor.config and donor.folder is not None:
         planned.append(("config.json", member(donor.folder, "config.json")))
     if donor.folder is not None:
@@ -80,6 +80,14 @@ def plan_sidecars(
         except OSError as error:
             raise cannot_read(donor.folder, error) from error
     return tuple(planned)
+
+
+def _written(config: Mapping[str, Any]) -> bytes:
+    """As transformers writes it; half a surrogate pair, which JSON can spell and UTF-8 cannot, stays spelt out."""
+    try:
+        return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(config, indent=2) + "\n").encode()
 
 
 def _copies(folder: Path, weights: set[str]) -> Iterator[Sidecar]:
