@@ -15,13 +15,23 @@ _SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors
 _INDEX = {"metadata": {"total_size": 8}, "weight_map": {"a": _SHARDS[0], "b": _SHARDS[0], "c": _SHARDS[1]}}
 _CONFIGS = (
     {
-        "model_type": "llama", "torch_dtype": "float32", "num_hidden_layers": 2, "tie_word_embeddings": False, "vocab_size": 9,
-        "architectures": ["LlamaForCausalLM"], "rope_scaling": {"factor": 8.0, "type": "linear"}, "_name_or_path": "../x",
+        "model_type": "llama",
+        "torch_dtype": "float32",
+        "num_hidden_layers": 2,
+        "tie_word_embeddings": False,
+        "vocab_size": 9,
+        "architectures": ["LlamaForCausalLM"],
+        "rope_scaling": {"factor": 8.0, "type": "linear"},
+        "_name_or_path": "../x",
     },
-    {"model_type": "x", "text_config": {"model_type": "y", "num_hidden_layers": 3, "dtype": "float16"}, "vision_config": {}},
+    {
+        "model_type": "x",
+        "text_config": {"model_type": "y", "num_hidden_layers": 3, "dtype": "float16"},
+        "vision_config": {},
+    },
     {"model_type": "mamba2", "time_step_limit": [0.0, float("inf")], "auto_map": {"AutoModel": "evil--x.Y"}},
     [{"idx": 0, "path": "", "type": "a"}, {"idx": 1, "path": "1_Pooling", "type": "b"}],
-)  # fmt: skip
+)
 
 
 def make_index(chance):

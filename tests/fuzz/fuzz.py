@@ -68,14 +68,12 @@ def run(name, numbers, seed=0):
     target, result = TARGETS[name], Result()
     shared = "/dev/shm" if Path("/dev/shm").is_dir() else None
     folder = Path(tempfile.mkdtemp(prefix="stockpot-fuzz-", dir=shared))
-    before = signal.signal(signal.SIGALRM, _too_slow)
     started = time.perf_counter()
     try:
         for number in numbers:
             data = target.make(Random(f"{name} {seed} {number}"))
             once(target, data, folder / target.file, result)
     finally:
-        signal.signal(signal.SIGALRM, before)
         shutil.rmtree(folder)
     result.seconds = time.perf_counter() - started
     return result
@@ -85,6 +83,7 @@ def once(target, data, path, result):
     """One input: it is read, or refused with an error of ours, in time and within memory."""
     path.write_bytes(data)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = signal.signal(signal.SIGALRM, _too_slow)
     started = time.perf_counter()
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
@@ -99,6 +98,7 @@ def once(target, data, path, result):
         _failed(result, data, "".join(traceback.format_exception(error)))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
     result.slowest = max(result.slowest, time.perf_counter() - started)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * 1024
     result.grown = max(result.grown, grown)

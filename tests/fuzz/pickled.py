@@ -12,14 +12,74 @@ from stockpot.checkpoint.open import open_checkpoint
 _HEAD = (0x1950A86A20F9469CFC6C, 1001)
 _STORAGES = ("FloatStorage", "HalfStorage", "LongStorage", "BoolStorage", "ComplexDoubleStorage", "UntypedStorage")
 _CALLS = (
-    "torch._utils\n_rebuild_tensor_v2", "torch._utils\n_rebuild_tensor_v3", "torch._utils\n_rebuild_parameter", "torch\nSize",
-    "collections\nOrderedDict", "collections\ndefaultdict", "torch._tensor\n_rebuild_from_type_v2", "_codecs\nencode", "os\nsystem",
-    "builtins\neval", "builtins\nlist", "torch\nfloat32", "torch\nXStorage", "torch.nn.parameter\nParameter", "numpy\ndtype",
-)  # fmt: skip
-_PLAIN = (b"(", b")", b"]", b"}", b"N", b"\x88", b"\x89", b"t", b"\x85", b"\x86", b"\x87", b"R", b"b", b"u", b"s", b"e", b"a", b"0", b"1",
-          b"2", b"Q", b"o", b"\x81", b"\x92", b"\x93", b"\x94", b"l", b"d", b"\x8f", b"\x90", b"\x91", b".", b"q\0", b"h\0", b"q\1", b"h\1",
-          b"\x80\2", b"\x95" + bytes(8), b"\x8b\xff\xff\xff\x7f", b"\x8a\x09" + b"\xff" * 9, b"B\xff\xff\xff\xff", b"X\xff\xff\xff\x7f",
-          b"I99\n", b"L" + b"9" * 5000 + b"L\n", b"F1e999\n", b"S'a'\n", b"Va\\ud800\n", b"P0\n", b"cos\nsystem\n", b"ios\nsystem\n")  # fmt: skip
+    "torch._utils\n_rebuild_tensor_v2",
+    "torch._utils\n_rebuild_tensor_v3",
+    "torch._utils\n_rebuild_parameter",
+    "torch\nSize",
+    "collections\nOrderedDict",
+    "collections\ndefaultdict",
+    "torch._tensor\n_rebuild_from_type_v2",
+    "_codecs\nencode",
+    "os\nsystem",
+    "builtins\neval",
+    "builtins\nlist",
+    "torch\nfloat32",
+    "torch\nXStorage",
+    "torch.nn.parameter\nParameter",
+    "numpy\ndtype",
+)
+_PLAIN = (
+    b"(",
+    b")",
+    b"]",
+    b"}",
+    b"N",
+    b"\x88",
+    b"\x89",
+    b"t",
+    b"\x85",
+    b"\x86",
+    b"\x87",
+    b"R",
+    b"b",
+    b"u",
+    b"s",
+    b"e",
+    b"a",
+    b"0",
+    b"1",
+    b"2",
+    b"Q",
+    b"o",
+    b"\x81",
+    b"\x92",
+    b"\x93",
+    b"\x94",
+    b"l",
+    b"d",
+    b"\x8f",
+    b"\x90",
+    b"\x91",
+    b".",
+    b"q\0",
+    b"h\0",
+    b"q\1",
+    b"h\1",
+    b"\x80\2",
+    b"\x95" + bytes(8),
+    b"\x8b\xff\xff\xff\x7f",
+    b"\x8a\x09" + b"\xff" * 9,
+    b"B\xff\xff\xff\xff",
+    b"X\xff\xff\xff\x7f",
+    b"I99\n",
+    b"L" + b"9" * 5000 + b"L\n",
+    b"F1e999\n",
+    b"S'a'\n",
+    b"Va\\ud800\n",
+    b"P0\n",
+    b"cos\nsystem\n",
+    b"ios\nsystem\n",
+)
 
 
 def make(chance):
@@ -29,10 +89,7 @@ def make(chance):
     for _ in range(chance.choice((0, 1, 1, 2, 4))):
         _damage(chance, code)
     pickle = b"\x80\x02" + b"".join(code) + b"."
-    if chance.random() < 0.6:
-        data = _zip(chance, pickle, len(names))
-    else:
-        data = _stream(pickle, len(names))
+    data = _zip(chance, pickle, len(names)) if chance.random() < 0.6 else _stream(pickle, len(names))
     return mutate.of_bytes(chance, data) if chance.random() < 0.3 else data
 
 
@@ -149,4 +206,4 @@ def read(path):
     """Open the file; its tensors lie inside it."""
     found = open_checkpoint(str(path))
     size = path.stat().st_size
-    assert all(0 < ref.offset and ref.offset + ref.nbytes <= size for ref in found.tensors.values())
+    assert all(ref.offset > 0 and ref.offset + ref.nbytes <= size for ref in found.tensors.values())

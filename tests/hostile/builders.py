@@ -174,8 +174,7 @@ def colliding():
 def sharing():
     """A pickle of many dicts that share one large dict and have a tensor beside it."""
     big = {f"b{i}": {} for i in range(20_000)}
-    state = pickle.dumps({f"m{i}": {"big": big, "e": {}} for i in range(3000)}, 2)
-    return state
+    return pickle.dumps({f"m{i}": {"big": big, "e": {}} for i in range(3000)}, 2)
 
 
 def created(folder):
