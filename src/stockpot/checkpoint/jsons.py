@@ -172,14 +172,8 @@ def _hooks(limits: Limits) -> dict[str, Any]:
 
 def _within(value: Any, depth: int) -> bool:
     """Whether ``value`` has no more levels than ``depth``."""
-    level = [value]
-    for _ in range(depth + 1):
-        level = [
-            item
-            for node in level
-            if isinstance(node, dict | list)
-            for item in (node.values() if isinstance(node, dict) else node)
-        ]
-        if not level:
-            return True
-    return False
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(depth):
+        inner = (item for node in level for item in (node.values() if isinstance(node, dict) else node))
+        level = [item for item in inner if isinstance(item, dict | list)]
+    return not level
