@@ -82,7 +82,7 @@ def run(name, numbers, seed=0):
 def once(target, data, path, result):
     """One input: it is read, or refused with an error of ours, in time and within memory."""
     path.write_bytes(data)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = peak()
     before = signal.signal(signal.SIGALRM, _too_slow)
     started = time.perf_counter()
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
@@ -100,11 +100,16 @@ def once(target, data, path, result):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     result.slowest = max(result.slowest, time.perf_counter() - started)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * 1024
+    grown = peak() - memory
     result.grown = max(result.grown, grown)
     if grown > MEMORY:
         _failed(result, data, f"the process grew by {grown} bytes")
     result.count += 1
+
+
+def peak():
+    """The most bytes that this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _failed(result, data, told):

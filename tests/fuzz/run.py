@@ -54,7 +54,7 @@ def _limited():
 
 def _task(task):
     result = fuzz.run(*task)
-    return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return result, fuzz.peak()
 
 
 def _add(total, part):
