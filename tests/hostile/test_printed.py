@@ -204,3 +204,12 @@ def test_verbs_print_names_plainly(tmp_path, monkeypatch, capsys):
         assert told.err == ""
         assert told.out.replace("\n", "").isprintable()
         assert LETTERS[:20] not in told.out
+
+
+def test_a_flood_of_problems_is_cut(tmp_path, capsys):
+    """The first are shown, and how many there are."""
+    (tmp_path / "x.yml").write_text(b.RECIPE + "".join(f"key{i}: 1\n" for i in range(1000)))
+    assert main(["plan", str(tmp_path / "x.yml")]) == 3
+    err = capsys.readouterr().err
+    assert err.count("error: ") == 200
+    assert "1000 problems, of which 800 are not shown" in err

@@ -40,6 +40,9 @@ output cannot be written; 6 the merge failed while running; 7 not supported in t
 143 stopped by Ctrl-C or SIGTERM.
 """
 
+_MAX_SHOWN = 200
+"""Problems that are printed; a file of a stranger could make a million."""
+
 
 @dataclass
 class _Stop:
@@ -108,10 +111,13 @@ def _show_usage(error: click.ClickException) -> None:
 
 
 def _show(error: StockpotError) -> None:
-    for problem in error.problems:
+    for problem in error.problems[:_MAX_SHOWN]:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {problem}", err=True, color=_colours())
     if len(error.problems) > 1:
-        click.echo(f"{len(error.problems)} problems", err=True)
+        hidden = len(error.problems) - _MAX_SHOWN
+        click.echo(
+            f"{len(error.problems)} problems" + (f", of which {hidden} are not shown" if hidden > 0 else ""), err=True
+        )
 
 
 def _colours() -> bool | None:
