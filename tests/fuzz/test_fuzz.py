@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from random import Random
 
@@ -51,14 +52,19 @@ def _loops(_path):
         pass
 
 
+def _waits(_path):
+    time.sleep(60)
+
+
 @pytest.mark.parametrize(
     ("read", "word"),
-    [(_loops, "TooSlowError"), (lambda _: {}[1], "KeyError"), (Path.unlink, "")],
-    ids=["slow", "broken", "fine"],
+    [(_loops, "TooSlowError"), (_waits, "TooSlowError"), (lambda _: {}[1], "KeyError"), (Path.unlink, "")],
+    ids=["slow", "waiting", "broken", "fine"],
 )
 def test_the_fuzzer_notices(read, word, tmp_path, monkeypatch):
     """A reader that hangs or breaks is told; one that does not is not."""
     monkeypatch.setattr(fuzz, "SECONDS", 0.2)
+    monkeypatch.setattr(fuzz, "WAIT", 0.4)
     result = fuzz.Result()
     fuzz.once(fuzz.Target(bytes, read, "x"), b"data", tmp_path / "x", result)
     told = "".join(text for _, text in result.failures.values())

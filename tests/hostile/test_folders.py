@@ -60,11 +60,12 @@ def test_names_that_are_no_text_are_refused(model):
         names(model)
 
 
-def test_a_folder_full_of_files_is_refused(model):
+def test_a_folder_full_of_files_is_refused(model, monkeypatch):
     """So many files are no model's settings."""
-    for number in range(2001):
+    monkeypatch.setattr(sidecars, "_MAX_FILES", 20)
+    for number in range(21):
         (model / f"{number}.txt").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="more than 2000 small files"):
+    with pytest.raises(CheckpointError, match="more than 20 small files"):
         names(model)
 
 

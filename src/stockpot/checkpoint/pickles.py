@@ -29,6 +29,9 @@ __all__ = ["MAX_INSTRUCTIONS", "Budget", "Pickled", "run_pickle"]
 MAX_INSTRUCTIONS = 4_000_000
 """About 120 000 tensors, ten times what one file holds in practice."""
 
+_COPY = 4
+"""Instructions that one copied value counts for."""
+
 _MAX_BITS = 4096
 """Of a whole number; hashing and writing out longer ones takes time each time."""
 
@@ -209,7 +212,7 @@ def _stack_global(machine: _Machine, _: Any) -> None:
 def _reduce(machine: _Machine, _: Any) -> None:
     arguments, function = machine.pop(), machine.pop()
     if isinstance(arguments, tuple):  # calls copy lists, and a pickle may give one list to each of a million calls
-        machine.budget.spend(sum(len(a) for a in arguments if isinstance(a, list | tuple)))
+        machine.budget.spend(_COPY * sum(len(a) for a in arguments if isinstance(a, list | tuple)))
     machine.push(call(function, arguments))
 
 
