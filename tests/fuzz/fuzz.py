@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-import folders
-import headers
-import pickled
-import recipes
+import fuzz_folders
+import fuzz_headers
+import fuzz_pickles
+import fuzz_recipes
 
 from stockpot.errors import StockpotError
 
@@ -42,11 +42,11 @@ class Target:
 
 
 TARGETS = {
-    "header": Target(headers.make, headers.read, "x.safetensors"),
-    "recipe": Target(recipes.make, recipes.read, "x.yml"),
-    "index": Target(folders.make_index, folders.read_index, "x.json"),
-    "config": Target(folders.make_config, folders.read_config, "y.json"),
-    "pickle": Target(pickled.make, pickled.read, "x.pt"),
+    "header": Target(fuzz_headers.make, fuzz_headers.read, "x.safetensors"),
+    "recipe": Target(fuzz_recipes.make, fuzz_recipes.read, "x.yml"),
+    "index": Target(fuzz_folders.make_index, fuzz_folders.read_index, "x.json"),
+    "config": Target(fuzz_folders.make_config, fuzz_folders.read_config, "y.json"),
+    "pickle": Target(fuzz_pickles.make, fuzz_pickles.read, "x.pt"),
 }
 
 

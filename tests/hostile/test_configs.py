@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-import builders as b
+import attacks as b
 import pytest
 
 from stockpot.cli.main import main

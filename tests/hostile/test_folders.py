@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import builders as b
+import attacks as b
 import pytest
 
 from stockpot.checkpoint import header, jsons, legacy, pickles, sidecars, torchnames

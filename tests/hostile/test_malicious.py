@@ -12,7 +12,7 @@ import time
 import zipfile
 from pathlib import Path
 
-import builders as b
+import attacks as b
 import pytest
 
 from stockpot.cli.main import main

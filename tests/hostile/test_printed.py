@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-import builders as b
+import attacks as b
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

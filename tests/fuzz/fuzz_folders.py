@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 
-import mutate
+import fuzz_damage as damage
 
 from stockpot.checkpoint.dtypes import DTYPES
 from stockpot.checkpoint.open import open_checkpoint
@@ -45,9 +45,9 @@ def make_config(chance):
 
 
 def _damaged(chance, value, other):
-    text = mutate.of_json(chance, json.dumps(value), json.dumps(other), chance.choice((0, 1, 1, 2, 3, 6)))
+    text = damage.of_json(chance, json.dumps(value), json.dumps(other), chance.choice((0, 1, 1, 2, 3, 6)))
     data = text.encode("utf-8", "surrogatepass")
-    return mutate.of_bytes(chance, data) if chance.random() < 0.2 else data
+    return damage.of_bytes(chance, data) if chance.random() < 0.2 else data
 
 
 def read_index(path):

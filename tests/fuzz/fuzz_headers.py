@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 
-import mutate
+import fuzz_damage as damage
 
 from stockpot.checkpoint.dtypes import DTYPES
 from stockpot.checkpoint.header import read_header
@@ -18,10 +18,10 @@ _LENGTHS = (0, 1, 7, 8, 2**31, 2**32, 2**63, 2**64 - 1, 100_000_000, 100_000_001
 def make(chance):
     """A header that is right, then damaged none to several times, in one way or another."""
     text, payload = _right(chance)
-    damage = chance.choice((0, 1, 1, 1, 2, 2, 3, 6))
-    other = _right(chance)[0] if damage else ""
+    rounds = chance.choice((0, 1, 1, 1, 2, 2, 3, 6))
+    other = _right(chance)[0] if rounds else ""
     if chance.random() < 0.75:
-        text = mutate.of_json(chance, text, other, damage)
+        text = damage.of_json(chance, text, other, rounds)
     body = text.encode("utf-8", "surrogatepass")
     length = len(body)
     if chance.random() < 0.05:
@@ -29,7 +29,7 @@ def make(chance):
     if chance.random() < 0.1:
         payload += chance.choice((-1, 1, 8, -payload))
     data = struct.pack("<Q", length) + body + bytes(max(0, payload))
-    return mutate.of_bytes(chance, data) if chance.random() < 0.2 else data
+    return damage.of_bytes(chance, data) if chance.random() < 0.2 else data
 
 
 def _right(chance):

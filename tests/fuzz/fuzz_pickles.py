@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-import mutate
+import fuzz_damage as damage
 
 from stockpot.checkpoint.open import open_checkpoint
 
@@ -90,7 +90,7 @@ def make(chance):
         _damage(chance, code)
     pickle = b"\x80\x02" + b"".join(code) + b"."
     data = _zip(chance, pickle, len(names)) if chance.random() < 0.6 else _stream(pickle, len(names))
-    return mutate.of_bytes(chance, data) if chance.random() < 0.3 else data
+    return damage.of_bytes(chance, data) if chance.random() < 0.3 else data
 
 
 def _state(chance, names):

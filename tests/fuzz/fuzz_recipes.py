@@ -8,7 +8,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import mutate
+import fuzz_damage as damage
 
 from stockpot.recipe.keys import PLACES
 from stockpot.recipe.known import known_parameters, method_names
@@ -94,15 +94,15 @@ def seeds():
 @cache
 def _tokens():
     keys = sorted({key.name for place in PLACES.values() for key in place.keys})
-    return (*_SPECIAL, *mutate.NUMBERS, *keys, *(f"{key}: " for key in keys), *method_names(), *known_parameters())
+    return (*_SPECIAL, *damage.NUMBERS, *keys, *(f"{key}: " for key in keys), *method_names(), *known_parameters())
 
 
 def make(chance):
     """A recipe with damaged lines and words."""
     text, other = chance.choice(seeds()), chance.choice(seeds())
-    text = mutate.of_lines(chance, text, other, _tokens(), chance.choice((0, 1, 1, 1, 2, 3, 6)))
+    text = damage.of_lines(chance, text, other, _tokens(), chance.choice((0, 1, 1, 1, 2, 3, 6)))
     data = text.encode("utf-8", "surrogatepass")
-    return mutate.of_bytes(chance, data) if chance.random() < 0.15 else data
+    return damage.of_bytes(chance, data) if chance.random() < 0.15 else data
 
 
 def read(path):
