@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint docs bench torture test-lowest compare-mergekit clean
+.PHONY: demo test lint docs fuzz bench torture test-lowest compare-mergekit clean
 
 demo: $(VENV)/.demo
 	$(BIN)/stockpot demo demo-out
@@ -21,6 +21,10 @@ lint: $(VENV)/.test
 # The page about methods, from their declarations; `make test` fails while it is stale.
 docs: $(VENV)/.demo
 	$(BIN)/stockpot methods --markdown > docs/methods.md
+
+# Damaged headers, recipes, indexes, configs and pickles, as many as docs/security.md promises; some twenty minutes.
+fuzz: $(VENV)/.test
+	$(BIN)/python tests/fuzz/run.py --target all --jobs 2
 
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/run.py --stockpot $(BIN)/stockpot

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-collect_ignore_glob = ["*conftest.py"]  # several folders have one, and doctests would import each by the same name
+# Several folders have one, and doctests would import each by the same name.
+collect_ignore_glob = ["*conftest.py", "*/run.py"]
 
 # The same examples in every run, so that the gate never fails by chance; no deadline, since kernels compile once.
 settings.register_profile(

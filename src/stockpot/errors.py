@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from stockpot.printable import printable, redacted
+
 __all__ = [
     "CheckpointError",
     "ExecutionError",
@@ -33,9 +35,18 @@ __all__ = [
 ]
 
 
+_LONGEST_NAME = 500
+_LONGEST_PATH = 5000
+_LONGEST_MESSAGE = 20_000
+
+
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, with everything known about where it is and how to mend it."""
+    """One thing that is wrong, with everything known about where it is and how to mend it.
+
+    Its fields hold names as they are in files; as text, control characters are written out, secrets are
+    hidden and what is very long is cut, so that it can be printed anywhere.
+    """
 
     message: str
     tensor: str | None = None
@@ -46,17 +57,26 @@ class Problem:
     def __str__(self) -> str:
         places = []
         if self.tensor is not None:
-            places.append(f"tensor {self.tensor}")
+            places.append(f"tensor {_name(self.tensor, _LONGEST_NAME)}")
         if self.file is not None:
-            places.append(f"file {self.file}")
+            places.append(f"file {_name(self.file, _LONGEST_PATH)}")
         if self.line is not None:
             places.append(f"recipe line {self.line}")
-        text = self.message
+        text = _cut(self.message, _LONGEST_MESSAGE)
         if places:
             text += f" [{', '.join(places)}]"
         if self.fix is not None:
-            text += f"\n  fix: {self.fix}"
-        return text
+            text += f"\n  fix: {_cut(self.fix, _LONGEST_MESSAGE)}"
+        return printable(redacted(text))
+
+
+def _name(text: str, longest: int) -> str:
+    """A name on one line: one that holds line ends could pass for a message of ours."""
+    return printable(_cut(text, longest), lines=False)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 class StockpotError(Exception):

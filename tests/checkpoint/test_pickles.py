@@ -219,9 +219,10 @@ def test_zip_with_two_members_of_one_name(tmp_path: Path) -> None:
         open_checkpoint(str(tmp_path / "x.pt"))
 
 
+SHORT = st.integers(1 - 2**60, 2**60 - 1)  # longer ones are no keys: they could all be made to have one hash
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | SHORT, inner),
     max_leaves=20,
 )
 

@@ -2,7 +2,8 @@
 
 Reading is strict. A file is refused when its header is longer than the file, is not a JSON object,
 names a tensor twice, or when the byte ranges of its tensors overlap, leave gaps, reach beyond the
-file or disagree with dtype and shape. A refused file is never read further.
+file or disagree with dtype and shape. A refused file is never read further. Names, dimensions and
+tensors are counted too: what reads on may rely on them being few.
 """
 
 from __future__ import annotations
@@ -10,32 +11,51 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import xxhash
 
 from stockpot.checkpoint.dtypes import DTYPES, DType
+from stockpot.checkpoint.jsons import HEADER, BadJsonError, TwiceError, parse_json
 from stockpot.checkpoint.places import cannot_read, must_be_file
 from stockpot.errors import CheckpointError, Problem
 
 __all__ = [
+    "MAX_DIMENSIONS",
     "MAX_HEADER_BYTES",
+    "MAX_NAME",
+    "MAX_TENSORS",
     "Header",
     "HeaderEntry",
     "encode_header",
     "is_unicode",
     "looks_like_header",
+    "name_fault",
     "read_header",
 ]
 
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = HEADER.most_bytes
 """The format's own limit on a header; a longer one is refused before it is read."""
 
+MAX_TENSORS = 250_000
+"""In one file. The largest public models have some 100 000 in all of their files together."""
+
+MAX_DIMENSIONS = 32
+"""Of one tensor; NumPy before 2.0 has no arrays of more."""
+
+MAX_NAME = 2000
+"""Characters of a tensor's name; real ones have some 100."""
+
+_COMMANDS = ("Cc", "Cf", "Zl", "Zp")
+"""Unicode's categories of control and format characters, line and paragraph separators."""
+
+_FIELDS = ("dtype", "shape", "data_offsets")
 _MAX_ELEMENTS = 2**62
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -143,6 +163,7 @@ def _parse(path: Path, raw: bytes, size: int) -> Header:
         metadata = {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _broken(path, "__metadata__ is not a map of strings to strings")
+    _must_be_few(path, len(header))
     start = 8 + len(raw)
     entries = [_entry(path, name, value, start, size) for name, value in header.items()]
     entries.sort(key=lambda e: (e.begin, e.end))
@@ -158,32 +179,38 @@ def _parse(path: Path, raw: bytes, size: int) -> Header:
 
 
 def _load(path: Path, raw: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-            raise _broken(path, "the header names it twice", twice)
-        return found
-
+    _must_be_few(path, raw.count(b'"data_offsets"'))
     try:
-        header = json.loads(raw.decode(), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, "header is not valid JSON") from error
+        header = parse_json(raw, HEADER)
+    except TwiceError as error:
+        if error.key in _FIELDS:
+            raise _broken(path, f"the header gives a tensor two values of {error.key}") from error
+        raise _broken(path, "the header names it twice", error.key) from error
+    except BadJsonError as error:
+        raise _broken(path, f"the header is refused: {error}") from error
     if not isinstance(header, dict) or raw[:1] != b"{":
         raise _broken(path, "header is not a JSON object")
     return header
 
 
+def _must_be_few(path: Path, tensors: int) -> None:
+    if tensors > MAX_TENSORS:
+        raise _broken(path, f"the header names {tensors} tensors; at most {MAX_TENSORS} are read")
+
+
 def _entry(path: Path, name: str, value: Any, start: int, size: int) -> HeaderEntry:
-    if not is_unicode(name):
-        raise _broken(path, "a tensor's name is not valid Unicode", name)
-    if not isinstance(value, dict) or not {"dtype", "shape", "data_offsets"} <= value.keys():
+    fault = name_fault(name)
+    if fault is not None:
+        raise _broken(path, fault, name)
+    if not isinstance(value, dict) or not value.keys() >= set(_FIELDS):
         raise _broken(path, "entry lacks dtype, shape or data_offsets", name)
     dtype = DTYPES.get(value["dtype"]) if isinstance(value["dtype"], str) else None
     if dtype is None:
         raise _broken(path, f"unknown dtype {_shown(value['dtype'])}", name)
     shape, offsets = value["shape"], value["data_offsets"]
     elements = _elements(shape)
+    if isinstance(shape, list) and len(shape) > MAX_DIMENSIONS:
+        raise _broken(path, f"a shape of {len(shape)} dimensions; at most {MAX_DIMENSIONS} are read", name)
     if elements is None:
         raise _broken(path, f"impossible shape {_shown(shape)}", name)
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
@@ -197,19 +224,34 @@ def _entry(path: Path, name: str, value: Any, start: int, size: int) -> HeaderEn
 
 
 def _elements(shape: Any) -> int | None:
-    """Number of elements, or None for what is no shape; stops before numbers grow large."""
-    if not _naturals(shape):
+    """Number of elements, or None for what is no shape.
+
+    An empty tensor may not be absurd in its other dimensions either: arrays of it could not be made.
+    """
+    if not _naturals(shape) or len(shape) > MAX_DIMENSIONS:
         return None
-    total = 1
-    for length in shape:
-        total *= length
-        if total > _MAX_ELEMENTS:
-            return None
-    return total
+    if prod(length for length in shape if length) > _MAX_ELEMENTS:
+        return None
+    return int(prod(shape))
 
 
 def _naturals(values: Any) -> bool:
     return isinstance(values, list) and all(type(v) is int and 0 <= v <= _MAX_ELEMENTS for v in values)
+
+
+def name_fault(name: str) -> str | None:
+    r"""Why no tensor may be called so; None when one may.
+
+    >>> name_fault("\x1b[2J")
+    "a tensor's name holds control characters"
+    """
+    if not is_unicode(name):
+        return "a tensor's name is not valid Unicode"
+    if len(name) > MAX_NAME:
+        return f"a tensor's name of {len(name)} characters; at most {MAX_NAME} are read"
+    if not name.isprintable() and any(category(c) in _COMMANDS for c in name):
+        return "a tensor's name holds control characters"
+    return None
 
 
 def is_unicode(name: str) -> bool:

@@ -19,9 +19,9 @@ from typing import Any
 
 import xxhash
 
-from stockpot.checkpoint.header import is_unicode
+from stockpot.checkpoint.header import name_fault
 from stockpot.checkpoint.model import TensorRef
-from stockpot.checkpoint.pickles import run_pickle
+from stockpot.checkpoint.pickles import Budget, run_pickle
 from stockpot.checkpoint.places import cannot_read
 from stockpot.checkpoint.torchnames import (
     DamagedError,
@@ -38,7 +38,9 @@ __all__ = ["MAX_PICKLE_BYTES", "LegacyFile", "is_legacy", "read_legacy"]
 MAX_PICKLE_BYTES = 64 << 20
 """A pickle of 100 000 tensors takes about 20 MB."""
 
-_MAX_DIRECTORY_BYTES = 16 << 20
+_MAX_DIRECTORY_BYTES = 32 << 20
+_MAX_MEMBERS = 250_000
+_DIRECTORY_ENTRY = b"PK\x01\x02"
 _MAX_PROBLEMS = 20
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _ZIP = b"PK\x03\x04"
@@ -101,6 +103,8 @@ class _Bounded(io.BufferedReader):
         return wanted if wanted < 4096 else min(wanted, max(0, self._size - self.tell()))
 
     def _counted(self, data: bytes) -> bytes:
+        if len(data) > 1 << 20 and data.count(_DIRECTORY_ENTRY) > _MAX_MEMBERS:  # each would become an object
+            raise DamagedError(f"a zip file of more than {_MAX_MEMBERS} members")
         self._left -= len(data)
         if self._left < 0:
             raise DamagedError(f"more than {MAX_PICKLE_BYTES >> 20} MiB of pickle or file directory")
@@ -158,6 +162,7 @@ def _open_zip(path: Path, size: int) -> _Contents:
                 for member in members
                 if member.filename.startswith(f"{root}data/")
             }
+            _must_not_overlap(ranges)
             by_name = {member.filename: member for member in members}
             order = by_name.get(f"{root}byteorder")
             if order is not None and _member(archive, order, 16) != b"little":
@@ -184,47 +189,70 @@ def _root(members: list[zipfile.ZipInfo]) -> str:
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
     if member.file_size > limit:
-        raise DamagedError(f"{member.filename!a} is larger than {limit} bytes")
+        raise DamagedError(f"{_shown(member)} is larger than {limit} bytes")
+    _must_be_stored(member)
     return archive.read(member)
+
+
+def _must_be_stored(member: zipfile.ZipInfo) -> None:
+    """PyTorch compresses nothing; a member that is could also unpack to a thousand times its claimed size."""
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.file_size != member.compress_size:
+        raise DamagedError(f"{_shown(member)} is compressed or encrypted, so its bytes cannot be streamed")
+
+
+def _must_not_overlap(ranges: Mapping[str, tuple[int, int]]) -> None:
+    """Members that share bytes would let a small file claim to hold endless tensors."""
+    end = 0
+    for start, length in sorted(ranges.values()):
+        if start < end:
+            raise DamagedError("members of the zip file overlap")
+        end = start + length
+
+
+def _shown(member: zipfile.ZipInfo) -> str:
+    return ascii(member.filename[:80])
 
 
 def _range(file: _Bounded, member: zipfile.ZipInfo, size: int) -> tuple[int, int]:
     """First byte and number of bytes of an uncompressed member."""
-    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        raise DamagedError(f"{member.filename!a} is compressed or encrypted, so its bytes cannot be streamed")
+    _must_be_stored(member)
     file.seek(member.header_offset)
     fields = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     start = member.header_offset + _LOCAL_HEADER.size + fields[-2] + fields[-1]
-    if fields[0] != _ZIP or member.file_size != member.compress_size or start + member.file_size > size:
-        raise DamagedError(f"{member.filename!a} reaches beyond the file")
+    if fields[0] != _ZIP or start + member.file_size > size:
+        raise DamagedError(f"{_shown(member)} reaches beyond the file")
     return start, member.file_size
 
 
 def _open_stream(path: Path, size: int) -> _Contents:
     with _Bounded(path, MAX_PICKLE_BYTES) as file:
-        lead = [run_pickle(file).value for _ in range(2)] if size > 0 else []
+        budget = Budget()
+        lead = [run_pickle(file, budget).value for _ in range(2)] if size > 0 else []
         if lead != [_MAGIC, _PROTOCOL]:
             raise DamagedError("neither of PyTorch's two formats")
-        system = run_pickle(file).value
+        system = run_pickle(file, budget).value
         if not isinstance(system, dict) or system.get("little_endian") is not True:
             raise DamagedError("its numbers are big-endian")
-        pickled = run_pickle(file)
-        keys = run_pickle(file).value
+        pickled = run_pickle(file, budget)
+        keys = run_pickle(file, budget).value
         end = file.tell()
     with path.open("rb") as again:
         digest = xxhash.xxh3_128_hexdigest(again.read(end))
     if not isinstance(keys, list) or not all(isinstance(key, str | int) for key in keys):
         raise DamagedError("no list of its storages")
-    return _Contents(pickled.value, _storages(path, keys, pickled.storages, end, size), digest)
+    names = list(map(str, keys))
+    if len(names) > _MAX_MEMBERS or len(set(names)) < len(names):
+        raise DamagedError(f"a list of storages that names one twice, or more than {_MAX_MEMBERS}")
+    return _Contents(pickled.value, _storages(path, names, pickled.storages, end, size), digest)
 
 
 def _storages(
-    path: Path, keys: list[Any], records: Mapping[str, StorageRecord], position: int, size: int
+    path: Path, keys: list[str], records: Mapping[str, StorageRecord], position: int, size: int
 ) -> dict[str, tuple[int, int]]:
     """Where each storage lies: each is preceded by its number of elements, in eight bytes."""
     ranges: dict[str, tuple[int, int]] = {}
     with path.open("rb") as file:
-        for key in map(str, keys):
+        for key in keys:
             record = records.get(key)
             file.seek(position)
             count = file.read(8)
@@ -248,8 +276,9 @@ def _place(
 
     if isinstance(leaf, Unreadable):
         return problem(f"it is {leaf.kind}")
-    if not is_unicode(name):
-        return problem("its name is not valid Unicode")
+    fault = name_fault(name)
+    if fault is not None:
+        return problem(fault)
     if not _contiguous(leaf.shape, leaf.stride):
         return problem("its elements do not lie in one piece (a non-contiguous view)")
     start, length = ranges.get(leaf.storage.key, (-1, 0))

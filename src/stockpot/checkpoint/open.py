@@ -32,6 +32,8 @@ __all__ = ["open_checkpoint"]
 
 _FOREIGN_LEADS = {b"GGUF": "GGUF", b"\x89HDF": "Keras HDF5", b"ggml": "GGML", b"lmgg": "GGML"}
 
+_MAX_PROBLEMS = 50
+
 T = TypeVar("T")
 
 
@@ -100,18 +102,18 @@ def _open_file(label: str, path: Path) -> Checkpoint:
     file = _read_file(path)
     beside = path.parent
     has_config = (beside / "config.json").is_file()
-    config = read_json(beside / "config.json") if has_config else {}
+    config = read_json(member(beside, "config.json")) if has_config else {}
     return _checkpoint(label, path, [file], beside if has_config else None, config)
 
 
 def _open_folder(label: str, folder: Path) -> Checkpoint:
     names = list(_names(folder))
     weights = choose_weights(names, str(folder))
-    config = read_json(folder / "config.json") if "config.json" in names else {}
+    config = read_json(member(folder, "config.json")) if "config.json" in names else {}
     if weights.index is not None:
         files = _read_indexed(folder, weights)
     else:
-        files = _each([partial(_read_file, folder / name) for name in weights.files])
+        files = _each([partial(_read_member, folder, name) for name in weights.files])
     return _checkpoint(label, folder, files, folder, config)
 
 
@@ -176,7 +178,7 @@ def _below(folder: Path) -> list[Path]:
 def _read_indexed(folder: Path, weights: Weights) -> list[_File]:
     """The shards that the index names, each holding what the index says it holds."""
     assert weights.index is not None
-    index = folder / weights.index
+    index = member(folder, weights.index)
     listed: dict[str, list[str]] = {}
     for tensor, name in read_index(index).items():
         listed.setdefault(name, []).append(tensor)
@@ -210,9 +212,16 @@ def _each(steps: list[Callable[[], T]]) -> list[T]:
             results.append(step())
         except CheckpointError as error:
             problems.extend(error.problems)
+    more = len(problems) - _MAX_PROBLEMS
+    if more > 0:
+        problems[_MAX_PROBLEMS:] = [Problem(f"and {more} more problems of this checkpoint")]
     if problems:
         raise CheckpointError(*problems)
     return results
+
+
+def _read_member(folder: Path, name: str) -> _File:
+    return _read_file(member(folder, name))
 
 
 def _read_file(path: Path) -> _File:

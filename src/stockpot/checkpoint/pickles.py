@@ -24,10 +24,16 @@ from stockpot.checkpoint.torchnames import (
     storage_record,
 )
 
-__all__ = ["MAX_INSTRUCTIONS", "Pickled", "run_pickle"]
+__all__ = ["MAX_INSTRUCTIONS", "Budget", "Pickled", "run_pickle"]
 
 MAX_INSTRUCTIONS = 4_000_000
 """About 120 000 tensors, ten times what one file holds in practice."""
+
+_COPY = 4
+"""Instructions that one copied value counts for."""
+
+_MAX_BITS = 4096
+"""Of a whole number; hashing and writing out longer ones takes time each time."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +47,36 @@ class Pickled:
     storages: Mapping[str, StorageRecord]
 
 
-def run_pickle(source: IO[bytes]) -> Pickled:
+class Budget:
+    """Instructions, and values that one of them copies, that are left to the pickles of one file."""
+
+    def __init__(self) -> None:
+        self._left = MAX_INSTRUCTIONS
+
+    def spend(self, steps: int) -> None:
+        """Count ``steps``.
+
+        Raises:
+            DamagedError: when there are none left.
+        """
+        self._left -= steps
+        if self._left < 0:
+            raise DamagedError(f"more than {MAX_INSTRUCTIONS} pickle instructions")
+
+
+def run_pickle(source: IO[bytes], budget: Budget | None = None) -> Pickled:
     """Read the pickle at which ``source`` stands, up to its last byte.
 
     Raises:
         RefusedError: when it names anything but PyTorch's data.
         DamagedError: when it is malformed or too long.
     """
-    machine = _Machine()
+    machine = _Machine(budget or Budget())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python warns of odd escapes in text that we only skip
-            for count, (opcode, argument, _) in enumerate(pickletools.genops(source)):
-                if count >= MAX_INSTRUCTIONS:
-                    raise DamagedError(f"more than {MAX_INSTRUCTIONS} pickle instructions")
+            for opcode, argument, _ in pickletools.genops(source):
+                machine.budget.spend(1)
                 step = _STEPS.get(opcode.name)
                 if step is None:
                     raise DamagedError(f"{opcode.name}, an instruction PyTorch does not write")
@@ -80,7 +102,8 @@ _MARK = _Mark()
 class _Machine:
     """Stack and memo of one run. Instructions are functions of a machine and their argument."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.storages: dict[str, StorageRecord] = {}
@@ -110,6 +133,12 @@ def _ignore(_machine: _Machine, _: Any) -> None:
 
 
 def _push(machine: _Machine, argument: Any) -> None:
+    machine.push(argument)
+
+
+def _push_whole(machine: _Machine, argument: int) -> None:
+    if argument.bit_length() > _MAX_BITS:
+        raise DamagedError(f"a whole number of more than {_MAX_BITS} bits")
     machine.push(argument)
 
 
@@ -182,6 +211,8 @@ def _stack_global(machine: _Machine, _: Any) -> None:
 
 def _reduce(machine: _Machine, _: Any) -> None:
     arguments, function = machine.pop(), machine.pop()
+    if isinstance(arguments, tuple):  # calls copy lists, and a pickle may give one list to each of a million calls
+        machine.budget.spend(_COPY * sum(len(a) for a in arguments if isinstance(a, list | tuple)))
     machine.push(call(function, arguments))
 
 
@@ -208,13 +239,14 @@ def _persistent(machine: _Machine, _: Any) -> None:
 
 
 _PUSHED = (
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING",
-    "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+    "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+    "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
     "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
 )  # fmt: skip
 
 _STEPS: Mapping[str, Step] = {
     **dict.fromkeys(_PUSHED, _push),
+    **dict.fromkeys(("INT", "LONG", "LONG1", "LONG4"), _push_whole),
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), _ignore),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _put),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),

@@ -58,7 +58,7 @@ def existing_path(reference: str, folder: str | None) -> Path | None:
     Raises:
         CheckpointError: when a folder on the way may not be searched.
     """
-    if "\0" in reference or not reference:
+    if "\0" in reference or not reference or not _is_name(reference):
         return None
     path = Path(reference)
     if reference.startswith("~"):
@@ -111,7 +111,15 @@ def member(folder: Path, name: str) -> Path:
     """
     windows = PureWindowsPath(name)
     parts = PurePosixPath(name).parts
-    if not parts or "\0" in name or windows.drive or windows.root or ".." in parts or ".." in windows.parts:
+    if (
+        not parts
+        or "\0" in name
+        or not _is_name(name)
+        or windows.drive
+        or windows.root
+        or ".." in parts
+        or ".." in windows.parts
+    ):
         raise CheckpointError(
             Problem(
                 f"names a file outside its folder: {name!a}",
@@ -130,6 +138,15 @@ def member(folder: Path, name: str) -> Path:
             )
         )
     return path
+
+
+def _is_name(text: str) -> bool:
+    """Whether the file system can be asked for it; half a surrogate pair, which JSON and YAML can spell, it cannot."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _homes(folder: Path) -> list[Path]:

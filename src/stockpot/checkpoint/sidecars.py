@@ -11,6 +11,8 @@ from typing import Any
 
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.folder import WEIGHT_SUFFIXES
+from stockpot.checkpoint.header import is_unicode
+from stockpot.checkpoint.jsons import CONFIG, BadJsonError, parse_json
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.places import cannot_read, member
 from stockpot.errors import CheckpointError, Problem
@@ -37,6 +39,7 @@ _LEFT_OUT_FOLDERS = (
 )  # fmt: skip
 
 _MAX_DEPTH = 3
+_MAX_FILES = 2000
 
 _NOT_CONFIGS = ("quantization_config", "compression_config")
 
@@ -68,7 +71,7 @@ def plan_sidecars(
     planned: list[Sidecar] = []
     config = _corrected(donor.config, dtype, tied, layers or {})
     if config != donor.config or (donor.config and donor.folder is None):
-        planned.append(("config.json", (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()))
+        planned.append(("config.json", _written(config)))
     elif donor.config and donor.folder is not None:
         planned.append(("config.json", member(donor.folder, "config.json")))
     if donor.folder is not None:
@@ -79,10 +82,24 @@ def plan_sidecars(
     return tuple(planned)
 
 
+def _written(config: Mapping[str, Any]) -> bytes:
+    """As transformers writes it; half a surrogate pair, which JSON can spell and UTF-8 cannot, stays spelt out."""
+    try:
+        return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(config, indent=2) + "\n").encode()
+
+
 def _copies(folder: Path, weights: set[str]) -> Iterator[Sidecar]:
     """The donor's small files but for its config."""
-    for name in _small_files(folder):
+    for count, name in enumerate(_small_files(folder)):
         path = member(folder, name)
+        if count >= _MAX_FILES:
+            message = f"more than {_MAX_FILES} small files beside the weights"
+            raise CheckpointError(Problem(message, file=str(folder), fix="move the model to a folder of its own"))
+        if not is_unicode(name):
+            fix = "give it a name that is text"
+            raise CheckpointError(Problem("a file whose name is not valid Unicode", file=str(path), fix=fix))
         if name != "config.json" and str(path) not in weights:
             yield name, path
 
@@ -163,12 +180,14 @@ def _subfolder(folder: Path, name: str) -> Iterator[str]:
 
 def _modules(folder: Path) -> frozenset[str]:
     """Folders of a sentence-transformers model's modules; the transformer itself has none."""
-    path = folder / "modules.json"
-    if not path.is_file() or path.stat().st_size > MAX_SIDECAR_BYTES:
+    if not _light(folder / "modules.json"):
+        return frozenset()
+    path = member(folder, "modules.json")
+    if path.stat().st_size > CONFIG.most_bytes:
         return frozenset()
     try:
-        modules = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        modules = parse_json(path.read_bytes(), CONFIG)
+    except BadJsonError:
         return frozenset()
     if not isinstance(modules, list):
         return frozenset()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stockpot.checkpoint.dtypes import DTYPES, DType, dtype_named
+from stockpot.checkpoint.header import MAX_DIMENSIONS
 from stockpot.errors import CheckpointError
 
 __all__ = [
@@ -29,7 +30,8 @@ __all__ = [
     "storage_record",
 ]
 
-_MAX_DIMENSIONS = 64
+_MAX_NAME = 200
+_MAX_KEY = 2**60
 _MAX_COUNT = 2**62
 
 
@@ -101,6 +103,8 @@ def known_name(module: Any, name: Any) -> Name:
     """
     if not isinstance(module, str) or not isinstance(name, str):
         raise DamagedError("a damaged pickle")
+    if len(module) + len(name) > _MAX_NAME:
+        raise RefusedError(f"a name of {len(module) + len(name)} characters")
     found = Name(module, name)
     if str(found) in _CALLS or _is_storage(found) or _dtype_of(found) is not None:
         return found
@@ -139,12 +143,14 @@ def storage_record(written: Any) -> StorageRecord:
 def pairs(values: Sequence[Any]) -> dict[Any, Any]:
     """The mapping that keys and values in turn make.
 
-    Only plain keys are compared: hashing nested ones can take exponential time.
+    Only plain keys are compared: hashing nested ones can take exponential time, and whole numbers beyond
+    60 bits can be chosen so that all have one hash.
     """
-    plain = (str, int, float, bytes, type(None))
-    return {
-        key if isinstance(key, plain) else object(): value for key, value in zip(values[::2], values[1::2], strict=True)
-    }
+    return {key if _plain(key) else object(): value for key, value in zip(values[::2], values[1::2], strict=True)}
+
+
+def _plain(key: Any) -> bool:
+    return -_MAX_KEY < key < _MAX_KEY if isinstance(key, int) else isinstance(key, str | float | bytes | None)
 
 
 def _is_storage(name: Any) -> bool:
@@ -166,7 +172,7 @@ def _natural(value: Any) -> bool:
 
 
 def _naturals(values: Any) -> bool:
-    return isinstance(values, tuple) and len(values) <= _MAX_DIMENSIONS and all(map(_natural, values))
+    return isinstance(values, tuple) and len(values) <= MAX_DIMENSIONS and all(map(_natural, values))
 
 
 def _tensor(arguments: tuple[Any, ...]) -> TensorRecord | Unreadable:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 from typing import Any
 
@@ -24,6 +25,7 @@ _WRAPPERS = {
 _TRAINING = re.compile(r"optim|sched|scaler|\bema|_ema|ema_|\brng|rng_|^opt$|^loops$|^callbacks$|^amp$", re.IGNORECASE)
 _MAX_DEPTH = 16
 _MAX_LISTED = 100
+_MAX_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ def state_dict(value: Any, file: str) -> StateDict:
     Raises:
         CheckpointError: when there is none, or more than one thing that can be the model.
     """
-    finder = _Finder()
+    finder = _Finder(value)
     skipped: list[str] = []
-    prefix = ""
+    prefix, count = "", 0
     for _ in range(_MAX_DEPTH):
         if not isinstance(value, dict):
             break
@@ -50,12 +52,15 @@ def state_dict(value: Any, file: str) -> StateDict:
         inner = {k: v for k, v in value.items() if isinstance(k, str) and finder.may_be_model(k, v)}
         wrapper = _wrapper(tensors, inner, file)
         kept = tensors if wrapper is None else {wrapper: value}
-        skipped.extend(f"{prefix}{_text(k)}" for k in value if k not in kept)
+        skipped.extend(
+            f"{prefix}{_text(k)}"[:_MAX_SHOWN] for k in islice((k for k in value if k not in kept), _MAX_LISTED)
+        )
+        count += len(value) - len(kept)
         if wrapper is None:
             if not tensors:
                 break
-            return StateDict(tensors, _cut(skipped))
-        value, prefix = inner[wrapper], f"{prefix}{wrapper}."
+            return StateDict(tensors, _cut(skipped, count))
+        value, prefix = inner[wrapper], f"{prefix}{wrapper}."[:_MAX_SHOWN]
     fix = "save a state dict: torch.save(model.state_dict(), ...), or better safetensors"
     raise CheckpointError(Problem("holds no named tensors", file=file, fix=fix))
 
@@ -65,29 +70,32 @@ def _is_tensor(value: Any) -> bool:
 
 
 class _Finder:
-    """Tells mappings with named tensors; remembers, as a pickle may share one a million times."""
+    """Tells mappings with named tensors. All are visited once: a pickle may share one a million times."""
 
-    def __init__(self) -> None:
-        self._with: set[int] = set()
-        self._without: set[int] = set()
-
-    def may_be_model(self, name: str, value: Any) -> bool:
-        """Whether ``value`` holds named tensors and is not the state of a training run."""
-        if not isinstance(value, dict) or _TRAINING.search(name) or "param_groups" in value:
-            return False
-        seen = {id(value)}
+    def __init__(self, value: Any) -> None:
+        parents: dict[int, list[int]] = {}
+        reached: list[int] = []
         waiting = [value]
         while waiting:
             here = waiting.pop()
-            if id(here) in self._with or any(isinstance(k, str) and _is_tensor(v) for k, v in here.items()):
-                self._with |= {id(here), id(value)}
-                return True
-            for item in here.values():
-                if isinstance(item, dict) and id(item) not in seen and id(item) not in self._without:
-                    seen.add(id(item))
-                    waiting.append(item)
-        self._without |= seen
-        return False
+            for key, item in here.items() if isinstance(here, dict) else ():
+                if isinstance(item, dict):
+                    if id(item) not in parents:
+                        waiting.append(item)
+                    parents.setdefault(id(item), []).append(id(here))
+                elif _is_tensor(item) and isinstance(key, str):
+                    reached.append(id(here))
+        self._with: set[int] = set()
+        while reached:
+            here_id = reached.pop()
+            if here_id not in self._with:
+                self._with.add(here_id)
+                reached.extend(parents.get(here_id, ()))
+
+    def may_be_model(self, name: str, value: Any) -> bool:
+        """Whether ``value`` holds named tensors and is not the state of a training run."""
+        training = not isinstance(value, dict) or _TRAINING.search(name) or "param_groups" in value
+        return not training and id(value) in self._with
 
 
 def _wrapper(tensors: Mapping[str, Any], inner: Mapping[str, Any], file: str) -> str | None:
@@ -101,7 +109,7 @@ def _wrapper(tensors: Mapping[str, Any], inner: Mapping[str, Any], file: str) ->
     large = [name for name, leaf in tensors.items() if _elements(leaf) > 1]
     if len(inner) == 1 and not large and (not tensors or _WRAPPERS & inner.keys()):
         return next(iter(inner))
-    places = [*(f"{name!r}" for name in list(inner)[:8]), *(["the top level"] if tensors else [])]
+    places = [*(repr(name[:_MAX_SHOWN]) for name in list(inner)[:8]), *(["the top level"] if tensors else [])]
     raise CheckpointError(
         Problem(
             f"more than one thing in it can be the model: {', '.join(places)}",
@@ -116,10 +124,11 @@ def _elements(leaf: TensorRecord | Unreadable) -> int:
 
 
 def _text(key: Any) -> str:
-    return key if isinstance(key, str) else ascii(key)[:40]
+    return key[:_MAX_SHOWN] if isinstance(key, str) else ascii(key)[:40]
 
 
-def _cut(names: list[str]) -> tuple[str, ...]:
-    if len(names) <= _MAX_LISTED:
+def _cut(names: list[str], count: int) -> tuple[str, ...]:
+    """The first ``names``, and how many of ``count`` they leave out."""
+    if count <= _MAX_LISTED:
         return tuple(names)
-    return (*names[:_MAX_LISTED], f"… and {len(names) - _MAX_LISTED} more")
+    return (*names[:_MAX_LISTED], f"… and {count - _MAX_LISTED} more")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from stockpot.cli.options import allow_code, print_json, show_notes
+from stockpot.cli.options import allow_code, print_json, say, show_notes
 
 __all__ = ["command"]
 
@@ -28,14 +28,14 @@ def command(recipes: tuple[Path, ...], lenient: bool, allow_code: bool, as_json:
         except StockpotError as error:
             worst = max(worst, error.exit_code)
             for problem in error.problems:
-                click.echo(f"{path}: error: {problem}", err=True)
+                say(f"{path}: error: {problem}", error=True)
             continue
         show_notes(recipe.notes)
         for problem in recipe.unsupported:
-            click.echo(f"{path}: not yet supported: {problem}", err=True)
+            say(f"{path}: not yet supported: {problem}", error=True)
         worst = max(worst, 7 if recipe.unsupported else 0)
         if as_json:
             print_json(dict(recipe.resolved))
         elif not recipe.unsupported:
-            click.echo(f"{path}: ok")
+            say(f"{path}: ok")
     return worst

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from stockpot.cli.options import print_json, progress_bar
+from stockpot.cli.options import print_json, progress_bar, say
 
 __all__ = ["command"]
 
@@ -28,6 +28,6 @@ def command(a: str, b: str, show_all: bool, as_json: bool) -> int:
         print_json({"identical": not different, "tensors": [asdict(r) for r in rows]})
         return 1 if different else 0
     for row in rows if show_all else different:
-        click.echo(str(row))
+        say(str(row), lines=False)
     click.echo(f"{len(rows) - len(different)} of {len(rows)} tensors are identical")
     return 1 if different else 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from stockpot.cli.options import human, print_json, progress_bar
+from stockpot.cli.options import human, print_json, progress_bar, say
 
 __all__ = ["command"]
 
@@ -37,10 +37,10 @@ def command(model: str, hashed: bool, tensors: bool, as_json: bool) -> None:
         print_json({**data, "tensors": rows})
         return
     for key, value in data.items():
-        click.echo(f"{key:<12}{value}")
+        say(f"{key:<12}{value}", lines=False)
     for ref in checkpoint.tensors.values() if tensors or hashed else ():
         line = f"{ref.name}  {ref.dtype.code}{list(ref.shape)}  {human(ref.nbytes)}  {hashes.get(ref.name, '')}"
-        click.echo(line.rstrip())
+        say(line.rstrip(), lines=False)
 
 
 def _summary(checkpoint: Any) -> dict[str, Any]:

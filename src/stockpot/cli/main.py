@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import click
 from stockpot.cli.options import say
 from stockpot.cli.signals import exit_code, stopping
 from stockpot.errors import StockpotError
+from stockpot.printable import printable, redacted
 
 __all__ = ["cli", "main"]
 
@@ -37,6 +39,9 @@ recipe is wrong; 4 a checkpoint is missing or damaged; 5 the inputs do not fit e
 output cannot be written; 6 the merge failed while running; 7 not supported in this version; 130 or
 143 stopped by Ctrl-C or SIGTERM.
 """
+
+_MAX_SHOWN = 200
+"""Problems that are printed; a file of a stranger could make a million."""
 
 
 @dataclass
@@ -86,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as leave:
         return leave.exit_code
     except click.ClickException as error:
-        error.show()
+        _show_usage(error)
         return error.exit_code
     except StockpotError as error:
         _show(error)
@@ -98,11 +103,21 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
 
+def _show_usage(error: click.ClickException) -> None:
+    """Click's message repeats arguments, which may be names of a stranger's files."""
+    told = io.StringIO()
+    error.show(told)
+    click.echo(printable(redacted(told.getvalue())), nl=False, err=True)
+
+
 def _show(error: StockpotError) -> None:
-    for problem in error.problems:
+    for problem in error.problems[:_MAX_SHOWN]:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {problem}", err=True, color=_colours())
     if len(error.problems) > 1:
-        click.echo(f"{len(error.problems)} problems", err=True)
+        hidden = len(error.problems) - _MAX_SHOWN
+        click.echo(
+            f"{len(error.problems)} problems" + (f", of which {hidden} are not shown" if hidden > 0 else ""), err=True
+        )
 
 
 def _colours() -> bool | None:

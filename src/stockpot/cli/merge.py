@@ -80,4 +80,4 @@ def _announce_compilation() -> None:
     from stockpot.kernels.compile import cache_folder
 
     if not any(cache_folder().iterdir()):
-        click.echo(f"compiling kernels for this processor, once; kept in {cache_folder()}", err=True)
+        say(f"compiling kernels for this processor, once; kept in {cache_folder()}", error=True)

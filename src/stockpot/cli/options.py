@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from stockpot.errors import Problem
-from stockpot.printable import printable, redacted
+from stockpot.printable import may_hold_secrets, printable, redacted
 
 __all__ = ["SIZE", "allow_code", "human", "limit_options", "print_json", "progress_bar", "say", "show_notes"]
 
@@ -78,16 +78,32 @@ def human(nbytes: float) -> str:
     return f"{nbytes:.0f} B"
 
 
-def say(text: str, *, error: bool = False) -> None:
-    """One message on standard output (or error): names from files cannot command the terminal, secrets are hidden."""
-    click.echo(printable(redacted(text)), err=error)
+def say(text: str, *, error: bool = False, lines: bool = True) -> None:
+    """One message on standard output (or error): names from files cannot command the terminal, secrets are hidden.
+
+    Where ``lines`` is false, a name that holds a line end cannot pass for a line of its own either.
+    """
+    click.echo(printable(redacted(text), lines=lines), err=error)
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on standard output; numbers that are not finite, which JSON lacks, are null."""
+    """One JSON document on standard output; numbers that are not finite, which JSON lacks, are null.
+
+    Secrets are hidden, and characters that a terminal could obey are written as JSON's escapes.
+    """
     import json
 
-    click.echo(json.dumps(_finite(data), indent=1, ensure_ascii=False, allow_nan=False))
+    data = _finite(data)
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    if may_hold_secrets(text):
+        text = json.dumps(_hidden(data), indent=1, ensure_ascii=False, allow_nan=False)
+    click.echo("\n".join(line if line.isprintable() else _escaped(line) for line in text.split("\n")))
+
+
+def _escaped(line: str) -> str:
+    import json
+
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 def _finite(data: Any) -> Any:
@@ -98,10 +114,18 @@ def _finite(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
+def _hidden(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {_hidden(key): _hidden(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_hidden(value) for value in data]
+    return redacted(data) if isinstance(data, str) else data
+
+
 def show_notes(notes: tuple[Problem, ...]) -> None:
     """Notes on standard error."""
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", error=True)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stockpot.cli.options import human, limit_options, print_json, show_notes
+from stockpot.cli.options import human, limit_options, print_json, say, show_notes
 
 if TYPE_CHECKING:
     from stockpot.planning.model import Plan, Survey
@@ -54,10 +54,10 @@ def show_plan(plan: Plan, out: Path | None, as_json: bool, tensors: bool = False
     if finished:
         rows.append(("resume", f"{finished} tensors are finished already, if nothing has changed since"))
     for name, text in rows:
-        click.echo(f"{name:<10}{text}")
+        say(f"{name:<10}{text}", lines=False)
     if tensors:
         for step in _tensor_rows(plan):
-            click.echo(f"{step['name']}  {step['dtype']}{step['shape']}  passes {step['passes']}  {step['how']}")
+            say(f"{step['name']}  {step['dtype']}{step['shape']}  passes {step['passes']}  {step['how']}", lines=False)
     show_notes(plan.notes)
 
 

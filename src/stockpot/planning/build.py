@@ -255,7 +255,8 @@ def _layer_counts(donor: Checkpoint, view: View) -> Mapping[str, Any]:
     before, after = layer_counts(donor.tensors), layer_counts(view.names)
     changed = {before[s]: after[s] for s in before if s in after and before[s] != after[s]}
     keys = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-    return {k: changed[donor.config[k]] for k in keys if donor.config.get(k) in changed}
+    counts = {k: count for k in keys if isinstance(count := donor.config.get(k), int)}
+    return {k: changed[count] for k, count in counts.items() if count in changed}
 
 
 _LAYER_LISTS = ("layer_types", "layers_block_type", "mlp_layer_types", "no_rope_layers", "attention_layers")
@@ -273,13 +274,19 @@ def _layer_lists(donor: Checkpoint, view: View) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     for key in _LAYER_LISTS:
         if isinstance(donor.config.get(key), list):
-            lists = [(config.get(key) or donor.config[key], index) for config, index in layers]
+            lists = [(_list(config, key) or donor.config[key], index) for config, index in layers]
             fits = all(index < len(entries) for entries, index in lists)
             found[key] = [entries[index] for entries, index in lists] if fits else None
     for key in _LAYER_NUMBERS:
         if isinstance(donor.config.get(key), list):
-            found[key] = [i for i, (config, index) in enumerate(layers) if index in (config.get(key) or ())]
+            found[key] = [i for i, (config, index) in enumerate(layers) if index in _list(config, key)]
     return found if layers else {}
+
+
+def _list(config: Mapping[str, Any], key: str) -> list[Any]:
+    """The list under ``key``; empty where a config holds anything else there."""
+    value = config.get(key)
+    return value if isinstance(value, list) else []
 
 
 def _models(recipe: Recipe, checkpoints: Mapping[Any, Checkpoint]) -> Mapping[Any, Checkpoint]:

@@ -22,6 +22,7 @@ from stockpot.recipe.yaml_nodes import Entry, Mapping, Scalar
 __all__ = ["MethodFile", "MethodFiles"]
 
 _HOW = "decorate a function with @sp.elementwise or @sp.whole_tensor"
+_MAX_BYTES = 10_000_000
 _RENAME = "give the function another name"
 
 
@@ -68,10 +69,9 @@ class MethodFiles:
 
     def _load(self, path: Path, file: MethodFile, line: int) -> tuple[Known, str | None]:
         nothing = Known(complete=False)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            self._findings.problem(f"cannot read method_file {path}: {error.strerror}", line)
+        data, trouble = _read(path)
+        if trouble is not None:
+            self._findings.problem(f"cannot read method_file {path}: {trouble}", line)
             return nothing, None
         digest = hashlib.sha256(data).hexdigest()
         if file.sha256 is not None and file.sha256.lower() != digest:
@@ -134,6 +134,18 @@ class _Loader(ExecutionLoader):
     def get_source(self, fullname: str) -> str:  # noqa: ARG002
         """The text."""
         return decode_source(self._data)
+
+
+def _read(path: Path) -> tuple[bytes, str | None]:
+    """The file's bytes, or why it has none to run."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        return b"", error.strerror or str(error)
+    except ValueError:
+        return b"", "not a path"
+    return data, f"larger than {_MAX_BYTES} bytes" if len(data) > _MAX_BYTES else None
 
 
 def _run(path: Path, data: bytes, digest: str) -> ModuleType:

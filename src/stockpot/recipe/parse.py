@@ -18,12 +18,15 @@ from stockpot.recipe.resolve import resolved
 from stockpot.recipe.scope import Scope
 from stockpot.recipe.shapes import check_section
 from stockpot.recipe.tokenizers import report_tokenizer
-from stockpot.recipe.yaml_nodes import Mapping, Node, Scalar, compose
+from stockpot.recipe.yaml_nodes import MAX_CHARACTERS, Mapping, Node, Scalar, compose
 
 __all__ = ["load_recipe", "parse_recipe"]
 
 _UNNAMED = "<recipe>"
 _EXPERT_KEYS = ("experts", "gate_mode", "experts_per_token", "shared_experts")
+MAX_BYTES = 4 * MAX_CHARACTERS
+"""No more is read of a file; what has more bytes has more characters than a recipe may have."""
+
 _EXAMPLE = "a recipe has at least merge_method: linear and models: [{model: A}, {model: B}]"
 
 
@@ -44,14 +47,20 @@ def load_recipe(
     """
     file = Path(path)
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        with file.open("rb") as opened:
+            text = _decoded(opened.read(MAX_BYTES + 1))
     except OSError as error:
         raise RecipeError(Problem(f"cannot read the recipe: {error.strerror}", file=str(file))) from None
-    except ValueError:
+    except ValueError:  # also of a path that the file system cannot be asked for
         fix = "save it as UTF-8 text"
         raise RecipeError(Problem("the recipe is not a UTF-8 text file", file=str(file), fix=fix)) from None
     folder, name = str(file.parent), str(file)
     return parse_recipe(text, folder=folder, name=name, lenient=lenient, seed=seed, allow_code=allow_code)
+
+
+def _decoded(data: bytes) -> str:
+    """The text; where it was cut off, at a whole character."""
+    return data.decode("utf-8-sig", "ignore" if len(data) > MAX_BYTES else "strict")
 
 
 def parse_recipe(

@@ -15,7 +15,7 @@ import yaml
 
 from stockpot.errors import Problem, RecipeError
 
-__all__ = ["Entry", "Mapping", "Node", "Scalar", "Sequence", "compose"]
+__all__ = ["MAX_CHARACTERS", "Entry", "Mapping", "Node", "Scalar", "Sequence", "compose"]
 
 MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 60
@@ -117,13 +117,17 @@ def compose(text: str) -> tuple[tuple[Node, ...], tuple[Problem, ...]]:
         raise RecipeError(Problem(message, fix="is this the right file?"))
     try:
         composer = _Composer(text)
-        documents = tuple(composer.documents())
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         message = f"not a text file: character U+{int(error.character):04X} is not allowed"
         raise RecipeError(Problem(message, line=line, fix="save it as UTF-8 text")) from None
+    try:
+        documents = tuple(composer.documents())
     except yaml.MarkedYAMLError as error:
         raise RecipeError(_syntax(error)) from None
+    except (ValueError, OverflowError):  # of PyYAML: "\UFFFFFFFF" is no character, and %YAML takes any digits
+        message = "not valid YAML: an escape or a version with an impossible number"
+        raise RecipeError(Problem(message, line=composer.line)) from None
     return documents, tuple(composer.problems)
 
 
@@ -142,6 +146,11 @@ class _Composer:
         self._loader: Any = yaml.SafeLoader(text)  # its stubs leave events untyped
         self._anchors: dict[str, tuple[Node | None, int]] = {}
         self._count = 0
+
+    @property
+    def line(self) -> int:
+        """The line that is being read."""
+        return int(self._loader.line) + 1
 
     def documents(self) -> Iterator[Node]:
         """Each document in turn."""
