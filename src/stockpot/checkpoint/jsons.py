@@ -36,6 +36,7 @@ class Limits:
         most_digits: Digits of a whole number.
         finite: Whether NaN and Infinity, which Python writes, are refused.
         depth: Levels of lists and maps.
+        most_wide: Size of a file with text outside ASCII.
     """
 
     most_bytes: int
@@ -43,6 +44,7 @@ class Limits:
     most_digits: int = 20
     finite: bool = True
     depth: int | None = None
+    most_wide: int = _MAX_WIDE_BYTES
 
 
 HEADER = Limits(100_000_000, 5_000_000)
@@ -76,8 +78,8 @@ def parse_json(raw: bytes, limits: Limits) -> Any:
     if len(raw) > limits.most_bytes:
         raise BadJsonError(f"larger than {limits.most_bytes} bytes")
     wide = not raw.isascii() or b"\\u" in raw
-    if wide and len(raw) > _MAX_WIDE_BYTES:
-        raise BadJsonError(f"larger than {_MAX_WIDE_BYTES} bytes, with text outside ASCII")
+    if wide and len(raw) > limits.most_wide:
+        raise BadJsonError(f"larger than {limits.most_wide} bytes, with text outside ASCII")
     if sum(raw.count(mark) for mark in _MARKS) > limits.most_marks:
         raise BadJsonError(f"more than {limits.most_marks} values")
     hooks = _hooks(limits)

@@ -9,6 +9,7 @@ from typing import Any
 
 import xxhash
 
+from stockpot.checkpoint.jsons import BadJsonError, Limits, parse_json
 from stockpot.errors import CheckpointError, Problem
 from stockpot.provenance.shape import (
     Misshapen,
@@ -39,6 +40,9 @@ MAX_BYTES = 200_000_000
 
 _BYTES_A_MARK = 20
 """One of ``[ { , :`` comes before each value, which takes some 100 bytes when parsed: so many are not exceeded."""
+
+_MAX_DEPTH = 200
+"""A lineage of 32 generations nests some 80 levels deep."""
 
 _XXH3 = hexadecimal(32)
 _NAMED = {"name": file_name, "bytes": natural, "header_xxh3": _XXH3}
@@ -114,31 +118,17 @@ def read_receipt(folder: Path, *, most: int = MAX_BYTES) -> dict[str, Any]:
         CheckpointError: when there is none, or it cannot be read.
     """
     path = folder / RECEIPT_NAME
+    limits = Limits(most, most // _BYTES_A_MARK, most_digits=310, depth=_MAX_DEPTH, most_wide=most)
     try:
-        receipt = json.loads(_content(path, most), parse_constant=_no_number)
+        receipt = parse_json(beginning(path, most + 1), limits)
         _RECEIPT(receipt, "receipt")
     except FileNotFoundError as error:
         raise CheckpointError(Problem("no receipt: this folder was not written by stockpot", file=str(path))) from error
-    except Misshapen as error:
+    except (BadJsonError, Misshapen) as error:
         raise CheckpointError(Problem(f"this is not a receipt of stockpot: {error}", file=str(path))) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise CheckpointError(Problem(f"the receipt cannot be read: {error}", file=str(path))) from error
-    except RecursionError as error:
-        raise CheckpointError(Problem("the receipt cannot be read: nested too deeply", file=str(path))) from error
     if receipt["format"] != FORMAT:
         message = f"a receipt of format {receipt['format']}; this version knows format {FORMAT}"
         raise CheckpointError(Problem(message, file=str(path), fix="use the version of stockpot that wrote it"))
     return dict(receipt)
-
-
-def _content(path: Path, most: int) -> bytes:
-    content = beginning(path, most + 1)
-    if len(content) > most:
-        raise Misshapen(f"it is larger than {most} bytes")
-    if sum(content.count(mark) for mark in (b"[", b"{", b",", b":")) > most // _BYTES_A_MARK:
-        raise Misshapen("it holds more values than a receipt does")
-    return content
-
-
-def _no_number(word: str) -> Any:
-    raise Misshapen(f"{word} is no number of JSON")
