@@ -12,7 +12,7 @@ from importlib import import_module
 import click
 
 from stockpot.cli.options import say
-from stockpot.cli.signals import exit_code, stopping
+from stockpot.cli.signals import Stopped, exit_code, stopping
 from stockpot.errors import StockpotError
 
 __all__ = ["cli", "main"]
@@ -79,7 +79,15 @@ def main(arguments: list[str] | None = None) -> int:
     stop = _Stop()
     try:
         with stopping(lambda: stop.on_stop()):  # noqa: PLW0108 - a verb sets it later
-            code = cli.main(args=arguments, prog_name="stockpot", standalone_mode=False, obj=stop)
+            return _ended(arguments, stop)
+    except Stopped as late:  # when nothing was left to do but to end
+        return exit_code(late)
+
+
+def _ended(arguments: list[str] | None, stop: _Stop) -> int:
+    """The exit code; whatever there is to say of an error is said."""
+    try:
+        code = cli.main(args=arguments, prog_name="stockpot", standalone_mode=False, obj=stop)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as leave:
         return leave.exit_code
