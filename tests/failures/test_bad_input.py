@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import models
 import numpy as np
@@ -240,7 +241,7 @@ def test_disk_full_half_way(place, monkeypatch):
     real, written = os.pwrite, []
 
     def full(descriptor, data, offset):
-        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".safetensors"):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().suffix == ".safetensors":
             written.append(offset)
             if len(written) > 3:
                 raise OSError(28, "No space left on device")

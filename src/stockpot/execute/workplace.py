@@ -202,14 +202,15 @@ class Workplace:
         A merge writes README.txt first and deletes the journal last. After a power cut, README.txt may be empty.
         """
         there = sorted(self._names() - {"lock"})
-        if not there or read_journal(self._journal).format is not None:
+        if not there:
             return
         try:
             text = (self.folder / "README.txt").read_bytes()
         except OSError:
-            raise self._strange(there[0]) from None
-        if text and not text.startswith(_README.encode().split(b"\n")[0]):
-            raise self._strange("README.txt")
+            text = b"none"
+        ours = not text or text.startswith(_README.encode().split(b"\n")[0])
+        if not ours and read_journal(self._journal).format is None:
+            raise self._strange(there[0])
 
     def _strange(self, name: str) -> PlanError:
         message = f"this folder is needed while merging, but holds something else: {name}"
