@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -74,7 +75,11 @@ def _quick_start() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code.
+
+    Args:
+        arguments: None takes those of the process, which a signal then ends for good.
+    """
     _quick_start()
     stop = _Stop()
     try:
@@ -99,9 +104,20 @@ def _ended(arguments: list[str] | None, stop: _Stop) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         say(stop.on_stop(), error=True)
-        return exit_code(error.__cause__ or error.__context__ or error)
+        code = exit_code(error.__cause__ or error.__context__ or error)
+        if arguments is None:
+            _leave(code)
+        return code
     except BrokenPipeError:
         return 0
+
+
+def _leave(code: int) -> None:
+    """End this process without tearing down the interpreter, which waits for threads in compiled code."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _show(error: StockpotError) -> None:
