@@ -78,13 +78,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
     Args:
-        arguments: None takes those of the process, which a signal then ends for good.
+        arguments: None takes those of the process, which a failure or a signal then ends for good.
     """
     _quick_start()
     stop = _Stop()
     try:
         with stopping(lambda: stop.on_stop()):  # noqa: PLW0108 - a verb sets it later
-            return _ended(arguments, stop)
+            code = _ended(arguments, stop)
+            if code and arguments is None:
+                _leave(code)
+            return code
     except Stopped as late:  # when nothing was left to do but to end
         return exit_code(late)
 
@@ -104,16 +107,13 @@ def _ended(arguments: list[str] | None, stop: _Stop) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         say(stop.on_stop(), error=True)
-        code = exit_code(error.__cause__ or error.__context__ or error)
-        if arguments is None:
-            _leave(code)
-        return code
+        return exit_code(error.__cause__ or error.__context__ or error)
     except BrokenPipeError:
         return 0
 
 
 def _leave(code: int) -> None:
-    """End this process without tearing down the interpreter, which waits for threads in compiled code."""
+    """End this process without tearing down the interpreter: a thread may still be in compiled code."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -6,6 +6,9 @@ a pass has no blocks left to hand out, the next tensor is begun, so that no thre
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -112,6 +115,14 @@ class _Schedule:
             self._changed.notify_all()
 
 
+def _outlive(ended: threading.Event) -> None:
+    """Wait at the end of the program: tearing it down under a thread in linear algebra would crash or hang it."""
+    try:
+        ended.wait()
+    except KeyboardInterrupt:
+        os._exit(128 + signal.SIGINT)
+
+
 def run_all(runs: Iterator[Iterator[Phase]], threads: int, poll: Callable[[], None] | None = None) -> None:
     """Run the phases of every tensor, each tensor's in order, on ``threads`` threads.
 
@@ -136,7 +147,8 @@ def run_all(runs: Iterator[Iterator[Phase]], threads: int, poll: Callable[[], No
                 poll()
     except BaseException as error:
         schedule.stop(error)
-        schedule.ended.wait(PATIENCE)
+        if not schedule.ended.wait(PATIENCE):
+            atexit.register(_outlive, schedule.ended)
         raise
     if schedule.error is not None:
         raise schedule.error
