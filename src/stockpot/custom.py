@@ -22,10 +22,11 @@ column that multiplies ``deltas``.
 from __future__ import annotations
 
 import inspect
+import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import CodeType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, final, overload
 
 import numpy as np
@@ -103,20 +104,62 @@ def whole_tensor(function: Function | None = None, **options: Any) -> UserMethod
 
 
 def identity_of(method: Method) -> str:
-    """A hash of the code of a user's method and of what it was defined with; what it calls is not in it."""
+    """A hash of the code of a user's method and of the values that it uses: defaults, closure, globals of its file.
+
+    Functions of its own file that it calls count with their code, those of other files with their names. The hash is
+    the same in every process.
+    """
     call = method.family.function if isinstance(method.family, Blockwise) else None
-    function = inspect.unwrap(call.function) if isinstance(call, _Call) else call
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return xxhash.xxh3_128_hexdigest(repr(function).encode())
-    cells = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
-    beside = (getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None), cells)
-    return xxhash.xxh3_128_hexdigest(f"{_words(code)} {beside!r}".encode())
+    function: Any = call.function if isinstance(call, _Call) else call
+    return xxhash.xxh3_128_hexdigest("\n".join(_words(function, _file_of(function), {})).encode())
 
 
-def _words(code: CodeType) -> str:
-    constants = [_words(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars))
+def _words(value: Any, file: str | None, seen: dict[int, Any]) -> Iterator[str]:
+    """What a method depends on, spelled out, each object once; nothing in it differs from process to process."""
+    if isinstance(value, int | float | complex | str | bytes | None):
+        yield repr(value)
+    elif id(value) not in seen:
+        seen[id(value)] = value  # kept, so that its number stays its own
+        yield type(value).__name__
+        yield from _of_object(value, file, seen)
+
+
+def _of_object(value: Any, file: str | None, seen: dict[int, Any]) -> Iterator[str]:
+    match value:
+        case CodeType():
+            yield repr((value.co_code, value.co_names, value.co_varnames, value.co_freevars))
+            yield from _words(value.co_consts, file, seen)
+        case FunctionType():
+            yield from _of_function(inspect.unwrap(value), file, seen)
+        case ModuleType() | type() | BuiltinFunctionType():
+            yield value.__name__
+        case np.ndarray():
+            yield f"{value.dtype} {value.shape} {xxhash.xxh3_128_hexdigest(np.ascontiguousarray(value).tobytes())}"
+        case set() | frozenset():
+            yield from sorted(" ".join(_words(item, file, dict(seen))) for item in value)
+        case dict() | list() | tuple():
+            for item in value.items() if isinstance(value, dict) else value:
+                yield from _words(item, file, seen)
+        case _:
+            yield re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _of_function(function: Any, file: str | None, seen: dict[int, Any]) -> Iterator[str]:
+    yield f"{function.__module__}.{function.__qualname__}"
+    code = function.__code__
+    if code.co_filename != file:
+        return
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+    beside = {name: function.__globals__[name] for name in _globals(code) if name in function.__globals__}
+    yield from _words([code, function.__defaults__, function.__kwdefaults__, cells, beside], file, seen)
+
+
+def _globals(code: CodeType) -> Iterator[str]:
+    """Names that ``code`` and the functions within it may look up outside."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _globals(constant)
 
 
 def _decorated(

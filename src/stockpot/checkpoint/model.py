@@ -25,22 +25,20 @@ __all__ = ["Checkpoint", "Stamp", "TensorRef", "from_arrays"]
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells that a file has been changed or replaced.
+    """What tells that a file has been changed or replaced. Network folders may number their files anew at any time.
 
     Args:
         nbytes: Its size.
         mtime_ns: When it was last written, in nanoseconds.
-        inode: Its number in the file system.
     """
 
     nbytes: int
     mtime_ns: int
-    inode: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> Stamp:
         """The stamp in what the system says of a file."""
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+        return cls(status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
@@ -91,6 +91,17 @@ class PayloadReader:
         found = self._hashes.get(ref.key)
         return found if found is not None else self._hashes.setdefault(ref.key, TensorHash(ref.nbytes))
 
+    def check(self, refs: Iterable[TensorRef]) -> None:
+        """Make sure that what was read of ``refs`` until now was read from files that nobody has changed.
+
+        Raises:
+            StorageError: as :meth:`read`.
+        """
+        for path, ref in {ref.file: ref for ref in refs}.items():
+            if path is not None:
+                with self._using(ref, path) as descriptor:
+                    _check(ref, path, descriptor, self._stamps.get(path))
+
     def prefetch(self, ref: TensorRef, start_byte: int = 0, length: int | None = None) -> None:
         """Tell the system that these bytes are wanted soon; a no-op where it cannot be told.
 
@@ -165,15 +176,21 @@ def _opened(ref: TensorRef, path: str, stamp: Stamp | None) -> int:
     except OSError as error:
         raise _failed(ref, "cannot be opened", error) from error
     try:
+        _check(ref, path, descriptor, stamp)
+    except BaseException:
+        _closed(descriptor)
+        raise
+    return descriptor
+
+
+def _check(ref: TensorRef, path: str, descriptor: int, stamp: Stamp | None) -> None:
+    try:
         same = stamp is None or Stamp.of(os.fstat(descriptor)) == stamp
     except OSError as error:
-        _closed(descriptor)
         raise _failed(ref, "cannot be looked at", error) from error
     if not same:
-        _closed(descriptor)
         message = "the file has changed since the merge was planned"
         raise StorageError(Problem(message, tensor=ref.name, file=path, fix=_CHANGED))
-    return descriptor
 
 
 def _fill(ref: TensorRef, descriptor: int, offset: int, target: memoryview) -> None:

@@ -75,22 +75,26 @@ class TensorHash:
 
     def _settle(self, number: int, digest: bytes) -> None:
         with self._lock:
-            if not self._have[number]:
-                self._digests[number * _DIGEST : (number + 1) * _DIGEST] = digest
-                self._have[number] = 1
-                self._left -= 1
+            self._put(number, digest)
+
+    def _put(self, number: int, digest: bytes) -> None:
+        """A piece is known; what was gathered of it is not needed any more. The lock is held."""
+        self._parts.pop(number, None)
+        if not self._have[number]:
+            self._digests[number * _DIGEST : (number + 1) * _DIGEST] = digest
+            self._have[number] = 1
+            self._left -= 1
 
     def _gather(self, number: int, start: int, data: memoryview) -> None:
         """Some bytes of a piece, from its byte ``start`` on."""
         first, last = self._bounds(number)
         with self._lock:
+            if self._have[number]:
+                return
             part = self._parts.setdefault(number, _Part())
             part.add(start, data)
-            digest = part.hash.digest() if part.done == last - first else None
-            if digest is not None:
-                del self._parts[number]
-        if digest is not None:
-            self._settle(number, digest)
+            if part.done == last - first:
+                self._put(number, part.hash.digest())
 
 
 class _Part:

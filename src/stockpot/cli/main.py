@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -13,7 +14,7 @@ from importlib import import_module
 import click
 
 from stockpot.cli.options import say
-from stockpot.cli.signals import exit_code, stopping
+from stockpot.cli.signals import Stopped, exit_code, stopping
 from stockpot.errors import StockpotError
 from stockpot.printable import printable, redacted
 
@@ -81,12 +82,27 @@ def _quick_start() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code.
+
+    Args:
+        arguments: None takes those of the process, which a failure or a signal then ends for good.
+    """
     _quick_start()
     stop = _Stop()
     try:
         with stopping(lambda: stop.on_stop()):  # noqa: PLW0108 - a verb sets it later
-            code = cli.main(args=arguments, prog_name="stockpot", standalone_mode=False, obj=stop)
+            code = _ended(arguments, stop)
+            if code and arguments is None:
+                _leave(code)
+            return code
+    except Stopped as late:  # when nothing was left to do but to end
+        return exit_code(late)
+
+
+def _ended(arguments: list[str] | None, stop: _Stop) -> int:
+    """The exit code; whatever there is to say of an error is said."""
+    try:
+        code = cli.main(args=arguments, prog_name="stockpot", standalone_mode=False, obj=stop)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as leave:
         return leave.exit_code
@@ -108,6 +124,14 @@ def _show_usage(error: click.ClickException) -> None:
     told = io.StringIO()
     error.show(told)
     click.echo(printable(redacted(told.getvalue())), nl=False, err=True)
+
+
+def _leave(code: int) -> None:
+    """End this process without tearing down the interpreter: a thread may still be in compiled code."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _show(error: StockpotError) -> None:

@@ -68,9 +68,13 @@ def command(
 
 
 def _how_to_continue(out: Path) -> str:
+    from stockpot.errors import StorageError
     from stockpot.execute.workplace import kept
 
-    done, folder = kept(out)
+    try:
+        done, folder = kept(out)
+    except StorageError as error:
+        return f"stockpot: stopped; {error}"
     if not done:
         return "stockpot: stopped; no tensor was finished"
     return f"stockpot: stopped; {done} tensors are finished and kept in {folder}: the same command continues"

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -50,22 +51,30 @@ def stopping(message: Callable[[], str]) -> Iterator[None]:
     inner, outer = socket.socketpair()
     outer.setblocking(False)
     watcher = threading.Thread(target=_watch, args=(inner, message), name="stockpot-signals", daemon=True)
-    before = {number: signal.signal(number, _raise) for number in _SIGNALS}
+    stopped: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if stopped:
+            os._exit(128 + stopped[0])
+        stopped.append(number)
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    # A signal that comes where nothing can be raised needs no words: the watcher ends the program.
+    unraisable = sys.unraisablehook
+    sys.unraisablehook = lambda hook: None if isinstance(hook.exc_value, Stopped) else unraisable(hook)
     wakeup = signal.set_wakeup_fd(outer.fileno(), warn_on_full_buffer=False)
     watcher.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        sys.unraisablehook = unraisable
+        for number, handler in before.items():  # a program that is ending has nothing more to say
+            signal.signal(number, signal.SIG_DFL if stopped else handler)
         outer.close()  # ends the watcher
         watcher.join()
         inner.close()
-
-
-def _raise(number: int, _frame: FrameType | None) -> None:
-    raise Stopped(number)
 
 
 def _watch(inner: socket.socket, message: Callable[[], str]) -> None:
@@ -77,7 +86,7 @@ def _watch(inner: socket.socket, message: Callable[[], str]) -> None:
     if second is None:
         return
     if second == 0:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(Exception):  # whatever it is, the program has to end
             os.write(2, (message() + "\n").encode(errors="replace"))
     os._exit(128 + number)
 

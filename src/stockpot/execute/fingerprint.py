@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ import xxhash
 
 from stockpot.checkpoint.model import Checkpoint, Stamp
 from stockpot.custom import identity_of
+from stockpot.errors import Problem, StorageError
 from stockpot.execute.versions import versions
 from stockpot.methods.declare import Blockwise, Method
 from stockpot.planning.model import Operand, Plan, Read
 
-__all__ = ["changes", "fingerprint"]
+__all__ = ["changes", "fingerprint", "small_files"]
 
 Facts = Mapping[str, Any]
 
@@ -26,14 +26,20 @@ def fingerprint(plan: Plan) -> dict[str, Any]:
 
     Threads and memory are not in it, since they change no byte.
     """
+    known: dict[int, str] = {}
     return {
         "versions": versions(),
         "recipe": _plain(plan.resolved),
-        "inputs": {label: _input(source) for label, source in sorted(plan.sources.items())},
-        "small files": {name: _small(content) for name, content in plan.sidecars},
+        "inputs": {label: _input(source, known) for label, source in sorted(plan.sources.items())},
+        "small files": small_files(plan),
         "files": {s.file: [s.size, xxhash.xxh3_64_hexdigest(s.header)] for s in plan.shards},
-        "computation": _computation(plan),
+        "computation": _computation(plan, known),
     }
+
+
+def small_files(plan: Plan) -> dict[str, Any]:
+    """Name of each small file → what tells that it has changed."""
+    return {name: _small(content) for name, content in plan.sidecars}
 
 
 def changes(before: Facts, now: Facts) -> list[str]:
@@ -77,53 +83,60 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 
 
-def _input(source: Checkpoint) -> dict[str, Any]:
+def _input(source: Checkpoint, known: dict[int, str]) -> dict[str, Any]:
     if not source.stamps:
-        return {r.name: _array(r.array) for r in source.tensors.values()}
+        return {r.name: _array(r.array, known) for r in source.tensors.values()}
     headers = {facts.get("name"): facts.get("header_xxh3") for facts in source.identity.get("files", ())}
     return {path: [*_stamped(s), headers.get(Path(path).name)] for path, s in sorted(source.stamps.items())}
 
 
-def _array(data: Any) -> str:
-    return xxhash.xxh3_128_hexdigest(data.data) if data is not None else ""
+def _array(data: Any, known: dict[int, str]) -> str:
+    """Hash of an array in memory, taken once; nothing for what is in a file."""
+    if data is None:
+        return ""
+    if id(data) not in known:
+        known[id(data)] = xxhash.xxh3_128_hexdigest(data.data)
+    return known[id(data)]
 
 
 def _stamped(stamp: Stamp) -> list[int]:
-    return [stamp.nbytes, stamp.mtime_ns, stamp.inode]
+    return [stamp.nbytes, stamp.mtime_ns]
 
 
 def _small(content: bytes | Path) -> Any:
     if isinstance(content, bytes):
         return xxhash.xxh3_64_hexdigest(content)
     try:
-        return _stamped(Stamp.of(os.stat(content)))  # noqa: PTH116 - as elsewhere
-    except OSError:
+        return _stamped(Stamp.of(content.stat()))
+    except FileNotFoundError:
         return None  # copying it will say so
+    except OSError as error:
+        message = f"cannot be looked at: {error.strerror or error}"
+        raise StorageError(Problem(message, file=str(content), fix="try again when the disk answers")) from error
 
 
-def _computation(plan: Plan) -> str:
-    """A hash of every step and survey, down to each input's place and each parameter."""
+def _computation(plan: Plan, known: dict[int, str]) -> str:
+    """A hash of every step and survey, down to each input's place (or bytes in memory) and each parameter."""
     digest = xxhash.xxh3_128()
-    methods: dict[int, str] = {}
     for step in plan.steps:
-        text = "\n".join(_words(step.source, methods))
+        text = "\n".join(_words(step.source, known))
         digest.update(f"{step.name!r} {step.dtype.code} {step.shape} {step.file!r} {step.offset}\n{text}\n".encode())
     for survey in plan.surveys:
         digest.update(f"survey {survey.group} {survey.method} {sorted(survey.members)}\n".encode())
     return digest.hexdigest()
 
 
-def _words(source: Operand, methods: dict[int, str]) -> Iterator[str]:
+def _words(source: Operand, known: dict[int, str]) -> Iterator[str]:
     if isinstance(source, Read):
         ref = source.ref
-        yield f"read {ref.file!r} {ref.offset} {ref.dtype.code} {ref.shape} {ref.name!r}"
+        yield f"read {ref.file!r}{_array(ref.array, known)} {ref.offset} {ref.dtype.code} {ref.shape} {ref.name!r}"
         return
     dtype = source.dtype.code if source.dtype is not None else ""
-    yield f"{_method(source.method, methods)} {source.shape} {source.minus} {source.base is not None} {dtype}"
+    yield f"{_method(source.method, known)} {source.shape} {source.minus} {source.base is not None} {dtype}"
     yield f"{source.anchored} {source.scale!r} {source.factors!r} {source.resolved!r} {source.labels} {source.key}"
     yield f"{len(source.inputs)} {len(source.companions)} {source.group}"
     for child in source.operands:
-        yield from _words(child, methods)
+        yield from _words(child, known)
 
 
 def _method(method: Method | None, known: dict[int, str]) -> str:

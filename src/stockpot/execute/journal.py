@@ -21,9 +21,9 @@ import xxhash
 from stockpot.checkpoint.storage import cannot_write, write_all
 from stockpot.errors import Problem, StorageError
 
-__all__ = ["Finished", "Journal", "Past", "read_journal"]
+__all__ = ["FORMAT", "Finished", "Journal", "Past", "read_journal"]
 
-_FORMAT = 1
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,19 @@ class Past:
         finished: Tensor name → what was written.
         published: Inode of the finished output, once it was about to be put in its place.
         nbytes: Length of the lines that are whole.
+        format: What its first line says it is written in; None without a first line. Of other formats than
+            :data:`FORMAT` nothing else is known.
     """
 
     head: dict[str, Any] = field(default_factory=dict)
     finished: dict[str, Finished] = field(default_factory=dict)
     published: int | None = None
     nbytes: int = 0
+    format: int | None = None
 
 
 class Journal:
-    """A journal that is being written; from any thread. ``count`` is the number of finished tensors in it.
+    """A journal that is being written; from any thread.
 
     Args:
         path: The file; begun anew unless ``past`` says how it goes on.
@@ -72,7 +75,7 @@ class Journal:
 
     def __init__(self, path: Path, head: Mapping[str, Any], past: Past | None = None) -> None:
         self._path, self._lock = path, Lock()
-        self.count = len(past.finished) if past is not None else 0
+        self._files = {name: done.file for name, done in past.finished.items()} if past is not None else {}
         try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
             self._end = past.nbytes if past is not None else 0
@@ -80,24 +83,36 @@ class Journal:
         except OSError as error:
             raise cannot_write(path, error) from error
         if past is None:
-            self._add({"journal": _FORMAT, "merge": dict(head)})
+            self._add({"journal": FORMAT, "merge": dict(head)})
+
+    @property
+    def count(self) -> int:
+        """Number of finished tensors."""
+        return len(self._files)
 
     def finished(self, tensor: str, entry: Finished) -> None:
-        """Note that ``tensor`` is complete."""
+        """Note that ``tensor`` is complete.
+
+        Raises:
+            StorageError: when it cannot be written, or the journal is closed.
+        """
         read: dict[str, dict[str, str]] = {}
         for (file, name), digest in entry.read.items():
             read.setdefault(file, {})[name] = digest
         self._add({"tensor": tensor, "file": entry.file, "hash": entry.hash, "read": read})
         with self._lock:
-            self.count += 1
+            self._files[tensor] = entry.file
 
     def lost(self, file: str) -> None:
         """Note that what was written to ``file`` cannot be trusted, whatever reading it gives."""
+        with self._lock:
+            self._files = {name: where for name, where in self._files.items() if where != file}
         try:
             self._add({"lost": file})
-        except StorageError:  # nothing can be noted any more: then all of it counts as lost
-            os.ftruncate(self._descriptor, 0)
-            self._end = self.count = 0
+        except StorageError:  # nothing can be noted any more: then all of it counts as lost, and is deleted
+            self._files, self._end = {}, 0
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)
 
     def publishing(self, inode: int, *, durable: bool) -> None:
         """Note that the folder ``inode`` is whole, and is now put in its place."""
@@ -109,14 +124,17 @@ class Journal:
                 raise cannot_write(self._path, error) from error
 
     def close(self) -> None:
-        """Close the file; what a network file system has lost of it is done again."""
-        with contextlib.suppress(OSError):
-            os.close(self._descriptor)
+        """Close the file: what a network file system loses now is done again; a thread that is late adds nothing."""
+        with self._lock, contextlib.suppress(OSError):
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
 
     def _add(self, entry: Mapping[str, Any]) -> None:
         text = json.dumps(entry, separators=(",", ":"))
         line = f"{xxhash.xxh3_64_hexdigest(text.encode())} {text}\n".encode()
         with self._lock:
+            if self._descriptor < 0:  # its number may be another file's by now
+                raise StorageError(Problem("the merge was stopped", file=str(self._path)))
             try:
                 write_all(self._descriptor, line, self._end)
             except OSError as error:
@@ -151,20 +169,40 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     digest, _, text = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or xxhash.xxh3_64_hexdigest(text).encode() != digest:
         return None
-    entry = json.loads(text)
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
     return entry if isinstance(entry, dict) else None
 
 
 def _take(entry: dict[str, Any], past: Past) -> bool:
     """Add a line to what is known; False where it makes no sense."""
-    if not past.head:
-        past.head = entry.get("merge", {}) if entry.get("journal") == _FORMAT else {}
-        return bool(past.head)
-    if "publishing" in entry:
-        past.published = entry["publishing"]
-    elif "lost" in entry:
-        past.finished = {name: done for name, done in past.finished.items() if done.file != entry["lost"]}
-    elif "tensor" in entry:
-        read = {(file, name): digest for file, names in entry["read"].items() for name, digest in names.items()}
-        past.finished[entry["tensor"]] = Finished(entry["file"], entry["hash"], read)
+    if past.format is None:
+        return _begun(entry, past)
+    match entry:
+        case {"publishing": int(inode)}:
+            past.published = inode
+        case {"lost": str(file)}:
+            past.finished = {name: done for name, done in past.finished.items() if done.file != file}
+        case {"tensor": str(tensor), "file": str(file), "hash": str(digest), "read": dict(read)}:
+            if not all(isinstance(names, dict) for names in read.values()):
+                return False
+            hashes = {(source, name): found for source, names in read.items() for name, found in names.items()}
+            if not all(isinstance(found, str) for found in hashes.values()):
+                return False
+            past.finished[tensor] = Finished(file, digest, hashes)
+        case _:
+            return False
     return True
+
+
+def _begun(entry: dict[str, Any], past: Past) -> bool:
+    """Take the first line."""
+    match entry:
+        case {"journal": int(number), "merge": dict(head)} if number == FORMAT:
+            past.format, past.head = number, head
+            return bool(head)
+        case {"journal": int(number)} if number != FORMAT:
+            past.format = number
+    return False

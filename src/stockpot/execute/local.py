@@ -20,7 +20,7 @@ from stockpot.checkpoint.writer import index_file
 from stockpot.errors import ExecutionError, Problem, StockpotError, StorageError
 from stockpot.execute.card import model_card
 from stockpot.execute.evaluate import Evaluator, Phase
-from stockpot.execute.fingerprint import fingerprint
+from stockpot.execute.fingerprint import fingerprint, small_files
 from stockpot.execute.hashing import hash_phases
 from stockpot.execute.journal import Finished, Journal, Past
 from stockpot.execute.matrices import one_thread
@@ -85,12 +85,13 @@ def execute(
     work = Workplace(out)
     with work.claimed():
         now = fingerprint(plan)
-        if work.complete(now) and not restart:
+        if not restart and work.complete(now):
             work.tidy()
             return Result(out, read_receipt(out), len(plan.steps))
         journal, past = work.begin(now, overwrite=overwrite, restart=restart)
         try:
             receipt, resumed = _made(plan, work.model, journal, past, durable, progress)
+            _small_unchanged(plan, now["small files"])
             work.publish(journal, overwrite=overwrite, durable=durable)
         except (StorageError, OSError) as error:
             done = _keep(work, journal)
@@ -200,12 +201,18 @@ def _run(
         return
     settled: dict[tuple[int, str], Evaluator] = {}
     grids = grids_of(plan)
+
+    def made(step: Step, digest: str) -> None:
+        reader.check(r.ref for r in reads(step.source))
+        finished(step, digest)
+
     with one_thread():
         for survey in plan.surveys:
             phases = survey_phases(survey, reader, settled, counter.count, grids)
             run_all(iter((phases,)), plan.cost.threads, counter.poll)
+            reader.check(r.ref for member in survey.members.values() for r in reads(member))
         runs: Iterator[Iterator[Phase]] = (
-            step_phases(step, reader, sink, finished, counter.count, settled) for step in steps
+            step_phases(step, reader, sink, made, counter.count, settled) for step in steps
         )
         run_all(runs, plan.cost.threads, counter.poll)
 
@@ -244,6 +251,15 @@ def _unchanged(plan: Plan) -> None:
         if not same:
             message = "the file was changed while it was merged; what was made of it is thrown away"
             raise ExecutionError(Problem(message, file=path, fix="run again when nothing changes it"))
+
+
+def _small_unchanged(plan: Plan, before: Mapping[str, Any]) -> None:
+    """Raise when a small file that was copied is not what it was when the merge began."""
+    now = small_files(plan)
+    for name, content in plan.sidecars:
+        if now[name] != before[name]:
+            fix = "put it back as it was, or begin again with --restart"
+            raise StorageError(Problem("the file was changed during the merge", file=str(content), fix=fix))
 
 
 def _write_small(folder: Path, plan: Plan, durable: bool) -> dict[str, str]:

@@ -28,7 +28,8 @@ class Lock:
     """Held from :meth:`take` until :meth:`release`, or until the process ends.
 
     The file says who holds it. The system's lock (flock) decides; where a file system has none, what the
-    file says does: a holder of this computer that is not running any more has left it behind.
+    file says does: a holder of this computer that is not running any more has left it behind. There, two
+    processes that begin in the same instant may both take it.
 
     Args:
         path: The file; it is made, and removed on release.
@@ -107,7 +108,7 @@ def _holder(descriptor: int) -> dict[str, Any]:
     """What the file says of its holder; nothing when it is being written."""
     try:
         held = json.loads(os.pread(descriptor, 4096, 0))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return held if isinstance(held, dict) else {}
 
@@ -123,11 +124,11 @@ def _gone(held: dict[str, Any]) -> bool:
     if held.get("boot") != _boot():
         return True
     pid = held.get("pid")
-    if not isinstance(pid, int):
+    if not isinstance(pid, int) or pid <= 0:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return True
     except OSError:
         return False

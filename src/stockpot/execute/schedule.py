@@ -6,8 +6,10 @@ a pass has no blocks left to hand out, the next tensor is begun, so that no thre
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -36,13 +38,16 @@ class _Run:
 class _Schedule:
     """Hands out blocks; all state is guarded by one lock."""
 
-    def __init__(self, runs: Iterator[Iterator[Phase]]) -> None:
-        self._runs = runs
+    def __init__(self, runs: Iterator[Iterator[Phase]], threads: int) -> None:
+        self._runs, self._working = runs, threads
         self._ready: deque[tuple[_Run, Phase, int]] = deque()
         self._changed = threading.Condition()
         self._open = 0
         self._more = True
         self.error: BaseException | None = None
+        self.ended = threading.Event()
+        """No thread is at work any more. A join that a signal interrupts may take a thread that works for one
+        that has ended; an event is never wrong."""
 
     def stop(self, error: BaseException) -> None:
         """End the work: nothing further is handed out."""
@@ -61,6 +66,11 @@ class _Schedule:
                 self._done(run, phase)
         except BaseException as error:  # noqa: BLE001 - it is re-raised in the calling thread
             self.stop(error)
+        finally:
+            with self._changed:
+                self._working -= 1
+                if not self._working:
+                    self.ended.set()
 
     def _take(self) -> tuple[_Run, Phase, int] | None:
         while True:
@@ -105,6 +115,14 @@ class _Schedule:
             self._changed.notify_all()
 
 
+def _outlive(ended: threading.Event) -> None:
+    """Wait at the end of the program: tearing it down under a thread in linear algebra would crash or hang it."""
+    try:
+        ended.wait()
+    except KeyboardInterrupt:
+        os._exit(128 + signal.SIGINT)
+
+
 def run_all(runs: Iterator[Iterator[Phase]], threads: int, poll: Callable[[], None] | None = None) -> None:
     """Run the phases of every tensor, each tensor's in order, on ``threads`` threads.
 
@@ -117,21 +135,20 @@ def run_all(runs: Iterator[Iterator[Phase]], threads: int, poll: Callable[[], No
         BaseException: the first one that any worker raised, or that ``poll`` raised (which stops all; a
             job under way may outlive that, but none is begun any more).
     """
-    schedule = _Schedule(runs)
+    schedule = _Schedule(runs, threads)
     workers = [threading.Thread(target=schedule.work, name=f"stockpot-{i}", daemon=True) for i in range(threads)]
-    for worker in workers:
-        worker.start()
     try:
         for worker in workers:
-            while worker.is_alive():
-                worker.join(0.1)
-                if poll is not None:
-                    poll()
+            worker.start()
+        ended = False
+        while not ended:
+            ended = schedule.ended.wait(0.1)
+            if poll is not None:
+                poll()
     except BaseException as error:
         schedule.stop(error)
-        until = time.monotonic() + PATIENCE
-        for worker in workers:
-            worker.join(max(0.0, until - time.monotonic()))
+        if not schedule.ended.wait(PATIENCE):
+            atexit.register(_outlive, schedule.ended)
         raise
     if schedule.error is not None:
         raise schedule.error
