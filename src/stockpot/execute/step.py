@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from threading import Condition
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,11 @@ import xxhash
 
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.execute.diagnose import explain, mend
-from stockpot.execute.evaluate import Bytes, Phase, Settled, Tick
+from stockpot.execute.evaluate import Phase, Settled, Tick
 from stockpot.execute.evaluators import evaluator_of
 from stockpot.execute.survey import counted
 from stockpot.execute.workspace import Workspace
-from stockpot.planning.blocks import BLOCK, EARLY, Grid, grid_of
+from stockpot.planning.blocks import BLOCK, Grid, grid_of
 from stockpot.planning.model import Compute, Read, Step, reads
 
 __all__ = ["Sink", "step_phases"]
@@ -65,19 +65,19 @@ def _computed(
     width = step.dtype.itemsize
     digest = _Digest()
 
-    def write(block: int, space: Workspace) -> Bytes:
+    def write(block: int, space: Workspace, _: Tick) -> None:
         start, n = grid.block(block)
         out = space.take(("out",), (n * width,), np.uint8)
         bad = evaluator.compute(start, n, space, out, step.dtype.kernel)
         if bad and not mend(step, out, reader, start, n):
             raise explain(source, reader, start, n, step=step)
         sink(step, start * width, out)
-        return out
+        digest.add(block, out)
 
     def finish() -> None:
         finished(step, digest.hexdigest())
 
-    yield counted(Phase("write", grid.count, _hashed(write, digest), finish), moved, source, reader)
+    yield counted(Phase("write", grid.count, write, finish), moved, source, reader)
 
 
 def _copied(
@@ -91,72 +91,41 @@ def _copied(
     grid = Grid(step.nbytes, BLOCK * max(1, step.dtype.itemsize))
     digest = _Digest()
 
-    def copy(block: int, space: Workspace) -> Bytes:
+    def run(block: int, space: Workspace, _: Tick) -> None:
         start, n = grid.block(block)
         out = space.take(("out",), (n,), np.uint8)
         reader.read(source.ref, start, out.data)
         sink(step, start, out)
-        return out
+        digest.add(block, out)
 
     def finish() -> None:
         finished(step, digest.hexdigest())
 
     nbytes = source.ref.nbytes
-    return counted(Phase("copy", grid.count, _hashed(copy, digest), finish), moved, source, reader, nbytes=nbytes)
+    return counted(Phase("copy", grid.count, run, finish), moved, source, reader, nbytes=nbytes)
 
 
 class _Digest:
-    """xxh3-128 of a tensor's bytes, whose blocks may arrive a little out of order.
-
-    A block that comes too early waits with the thread that made it: blocks are begun in order, so the thread
-    that has the first one missing is at work, and tells of its failure by :meth:`abandon`.
-    """
+    """xxh3-128 of a tensor's bytes, whose blocks may arrive a little out of order."""
 
     def __init__(self) -> None:
         self._hash = xxhash.xxh3_128()
         self._waiting: dict[int, bytes] = {}
         self._next = 0
-        self._held = 0
-        self._moved = Condition()
-        self._abandoned = False
+        self._lock = Lock()
 
     def add(self, block: int, data: npt.NDArray[np.uint8]) -> None:
-        """Take the bytes of block number ``block``; few are kept until those before it have come."""
-        with self._moved:
-            while block != self._next and self._held + data.nbytes > EARLY and not self._abandoned:
-                self._moved.wait()
+        """Take the bytes of block number ``block``; kept only until those before it have come."""
+        with self._lock:
             if block != self._next:
                 self._waiting[block] = data.tobytes()
-                self._held += data.nbytes
                 return
             self._hash.update(data.data)
             self._next += 1
             while self._next in self._waiting:
-                early = self._waiting.pop(self._next)
-                self._hash.update(early)
-                self._held -= len(early)
+                self._hash.update(self._waiting.pop(self._next))
                 self._next += 1
-            self._moved.notify_all()
-
-    def abandon(self) -> None:
-        """A block will never come: let go of those who wait for it."""
-        with self._moved:
-            self._abandoned = True
-            self._moved.notify_all()
 
     def hexdigest(self) -> str:
         """The hash, once every block has come."""
         return self._hash.hexdigest()
-
-
-def _hashed(make: Callable[[int, Workspace], Bytes], digest: _Digest) -> Callable[[int, Workspace, Tick], None]:
-    """The job of a block whose bytes ``make`` makes and puts where they belong; ``digest`` takes them."""
-
-    def run(block: int, space: Workspace, _: Tick) -> None:
-        try:
-            digest.add(block, make(block, space))
-        except BaseException:
-            digest.abandon()
-            raise
-
-    return run

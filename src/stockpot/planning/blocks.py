@@ -8,14 +8,11 @@ from math import lcm, prod
 from stockpot.methods.declare import axis_of
 from stockpot.planning.model import Compute, Operand
 
-__all__ = ["BLOCK", "EARLY", "Grid", "grid_of", "row_length"]
+__all__ = ["BLOCK", "Grid", "grid_of", "row_length"]
 
 BLOCK = 1 << 18
 """Elements of a block. It is the unit of every sum over a tensor, so results do not depend on memory
 or threads; half a MiB of bf16 per input keeps the working set in the caches."""
-
-EARLY = 4 << 20
-"""Most bytes of a tensor that are kept because they were made before those ahead of them."""
 
 
 @dataclass(frozen=True)

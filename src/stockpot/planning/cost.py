@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stockpot.checkpoint.writer import ShardLayout
 from stockpot.methods.declare import Blockwise, Elementwise, Matrix, axis_of, solves
-from stockpot.planning.blocks import EARLY, grid_of, row_length
+from stockpot.planning.blocks import grid_of, row_length
 from stockpot.planning.model import Compute, Cost, Limits, Operand, Read, Step, Survey
 from stockpot.planning.passes import own_passes
 
@@ -88,10 +88,9 @@ def nearest(folder: Path) -> Path:
 
 
 def _worker_bytes(step: Step) -> int:
-    """A worker's buffers: a block of every input, of every intermediate, of the output, what comes early, scratch."""
+    """A worker's buffers: a block of every input, of every intermediate, of the output, and scratch."""
     elements = _block_elements(step)
-    early = min(EARLY, step.nbytes - step.dtype.nbytes(elements))
-    return _block_bytes(step.source, elements) + elements * 8 + early + (1 << 20)
+    return _block_bytes(step.source, elements) + elements * 8 + (1 << 20)
 
 
 def _block_elements(step: Step) -> int:
