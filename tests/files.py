@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
 from reference import FLOATS
 
@@ -81,6 +82,12 @@ def read_model(folder):
     for path in sorted(Path(folder).glob("*.safetensors")):
         found |= read_file(path)
     return found
+
+
+def tensor_hash(data):
+    """Hash of a tensor's bytes, as docs/provenance.md defines it."""
+    pieces = (data[i : i + 2**19] for i in range(0, len(data), 2**19))
+    return xxhash.xxh3_128_hexdigest(b"".join(map(xxhash.xxh3_128_digest, pieces)))
 
 
 def files_below(folder):

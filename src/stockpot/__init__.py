@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Problem,
         RecipeError,
         StockpotError,
+        StorageError,
         UnsupportedError,
     )
     from stockpot.expression import Expression
@@ -106,6 +107,7 @@ __all__ = [
     "Problem",
     "RecipeError",
     "StockpotError",
+    "StorageError",
     "UnsupportedError",
     "agree",
     "arcee_fusion",

@@ -14,6 +14,7 @@ from stockpot.checkpoint.model import from_arrays
 from stockpot.errors import UnsupportedError
 from stockpot.execute.local import Progress, Result, execute
 from stockpot.execute.local import compute as _compute
+from stockpot.execute.workplace import published
 from stockpot.expression import Expression, Layers, Leaf, Linear, Stack, leaves
 from stockpot.planning.build import build_plan
 from stockpot.planning.model import Limits, Plan
@@ -83,7 +84,9 @@ def plan(
     """
     recipe = _recipe(what, dtype, seed, lenient=lenient, allow_code=allow_code)
     limits = Limits(memory, threads or os.cpu_count() or 1, shard_size)
-    return build_plan(recipe, limits, Path(out) if out is not None else None, overwrite=overwrite)
+    where = Path(out) if out is not None else None
+    replaced = overwrite or (where is not None and published(where))
+    return build_plan(recipe, limits, where, overwrite=replaced)
 
 
 def save(
@@ -93,12 +96,21 @@ def save(
     dtype: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    restart: bool = False,
+    durable: bool = True,
     progress: Progress | None = None,
     **limits: Any,
 ) -> Result:
-    """Compute ``expression`` and write it to the folder ``out``; see :func:`plan` for the arguments."""
+    """Compute ``expression`` and write it to the folder ``out``, or continue where that was broken off.
+
+    Args:
+        restart: Begin again, whatever an unfinished merge has left.
+        durable: Wait until the disk has everything before ``out`` appears.
+        progress: Called with (bytes moved, bytes in all) now and then.
+        limits: The other arguments are those of :func:`plan`.
+    """
     made = plan(expression, out, dtype=dtype, seed=seed, overwrite=overwrite, **limits)
-    return execute(made, Path(out), overwrite=overwrite, progress=progress)
+    return execute(made, Path(out), overwrite=overwrite, restart=restart, durable=durable, progress=progress)
 
 
 def merge(
@@ -109,13 +121,15 @@ def merge(
     overwrite: bool = False,
     lenient: bool = False,
     allow_code: bool = False,
+    restart: bool = False,
+    durable: bool = True,
     progress: Progress | None = None,
     **limits: Any,
 ) -> Result:
-    """Carry out a recipe and write the result to the folder ``out``; see :func:`plan` for the arguments."""
+    """Carry out a recipe and write the result to the folder ``out``; see :func:`save` and :func:`plan`."""
     limits |= {"lenient": lenient, "allow_code": allow_code}
     made = plan(recipe, out, seed=seed, overwrite=overwrite, **limits)
-    return execute(made, Path(out), overwrite=overwrite, progress=progress)
+    return execute(made, Path(out), overwrite=overwrite, restart=restart, durable=durable, progress=progress)
 
 
 def compute(

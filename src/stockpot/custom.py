@@ -25,9 +25,11 @@ import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any, final, overload
 
 import numpy as np
+import xxhash
 
 from stockpot.errors import ExpressionError, Problem
 from stockpot.expression import Apply, Expression, apply
@@ -43,7 +45,7 @@ from stockpot.methods.declare import (
     Resolved,
 )
 
-__all__ = ["PerModel", "UserMethod", "elementwise", "whole_tensor"]
+__all__ = ["PerModel", "UserMethod", "elementwise", "identity_of", "whole_tensor"]
 
 PerModel = typing.NewType("PerModel", float)
 """Annotation of a parameter that has a value for each model."""
@@ -98,6 +100,23 @@ def whole_tensor(
 def whole_tensor(function: Function | None = None, **options: Any) -> UserMethod | Callable[[Function], UserMethod]:
     """Make a method of a function of whole tensors: (models, *shape) → shape; see :func:`elementwise`."""
     return _decorated(function, options, whole=True)
+
+
+def identity_of(method: Method) -> str:
+    """A hash of the code of a user's method and of what it was defined with; what it calls is not in it."""
+    call = method.family.function if isinstance(method.family, Blockwise) else None
+    function = inspect.unwrap(call.function) if isinstance(call, _Call) else call
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return xxhash.xxh3_128_hexdigest(repr(function).encode())
+    cells = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
+    beside = (getattr(function, "__defaults__", None), getattr(function, "__kwdefaults__", None), cells)
+    return xxhash.xxh3_128_hexdigest(f"{_words(code)} {beside!r}".encode())
+
+
+def _words(code: CodeType) -> str:
+    constants = [_words(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
+    return repr((code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars))
 
 
 def _decorated(

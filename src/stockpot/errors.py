@@ -7,7 +7,8 @@
     ├── ExpressionError    spaces, arity or parameters do not fit (exit code 3)
     ├── CheckpointError    a file is missing, broken or not what it says (exit code 4)
     ├── PlanError          inputs do not fit each other, or the output cannot be written (exit code 5)
-    ├── ExecutionError     the merge failed while running, e.g. a NaN weight, a full disk (exit code 6)
+    ├── ExecutionError     the merge failed while running, e.g. a NaN weight (exit code 6)
+    │   └── StorageError   a file could not be read or written then, e.g. a full disk: it can be continued
     └── UnsupportedError   understood, but not available in this version (exit code 7)
 
 An error carries one or more :class:`Problem`; each names what is known (tensor, file, recipe line) and
@@ -27,6 +28,7 @@ __all__ = [
     "Problem",
     "RecipeError",
     "StockpotError",
+    "StorageError",
     "UnsupportedError",
 ]
 
@@ -100,6 +102,10 @@ class ExecutionError(StockpotError):
     """The merge failed while it was running."""
 
     exit_code = 6
+
+
+class StorageError(ExecutionError):
+    """A file could not be read or written during the merge; what was finished is kept, and can be continued."""
 
 
 class UnsupportedError(StockpotError):

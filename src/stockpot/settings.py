@@ -15,7 +15,7 @@ from typing import Any
 
 from stockpot.errors import ExpressionError, Problem
 
-__all__ = ["Case", "Setting", "Value", "as_setting", "first_value"]
+__all__ = ["Case", "Setting", "Value", "as_plain", "as_setting", "first_value"]
 
 Value = float | bool | str
 
@@ -78,6 +78,24 @@ def as_setting(value: Any, line: int | None = None) -> Setting:
     if isinstance(value, dict):
         return Setting((_case(value, line),), line)
     return Setting((Case(None, _scalar(value, line)),), line)
+
+
+def as_plain(setting: Setting) -> Any:
+    """``setting`` as JSON data that :func:`as_setting` reads; numbers that are not finite are words.
+
+    >>> as_plain(as_setting([{"filter": "mlp", "value": [0, 1]}, {"value": 0.5}]))
+    [{'value': [0.0, 1.0], 'filter': 'mlp'}, {'value': 0.5}]
+    """
+    cases = [
+        {"value": [_word(v) for v in case.value] if isinstance(case.value, tuple) else _word(case.value)}
+        | ({} if case.filter is None else {"filter": case.filter})
+        for case in setting.cases
+    ]
+    return cases[0]["value"] if len(cases) == 1 and "filter" not in cases[0] else cases
+
+
+def _word(value: Value) -> Value:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _case(entry: dict[str, Any], line: int | None) -> Case:

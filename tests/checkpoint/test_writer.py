@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from math import prod
 from pathlib import Path
 from random import Random
@@ -20,11 +21,12 @@ from stockpot.checkpoint import (
     PayloadReader,
     ShardLayout,
     create_files,
-    index_bytes,
+    index_file,
     layout,
     open_checkpoint,
+    storage,
 )
-from stockpot.errors import CheckpointError, ExecutionError
+from stockpot.errors import CheckpointError, ExecutionError, StorageError
 
 F32, BF16, U8, I64 = (DTYPES[code] for code in ("F32", "BF16", "U8", "I64"))
 Named = tuple[str, DType, tuple[int, ...]]
@@ -69,7 +71,9 @@ def test_several_shards_get_an_index(tmp_path: Path) -> None:
         ("model-00003-of-00003.safetensors", ["b", "c"]),
     ]
     create_files(tmp_path, shards)
-    assert (tmp_path / "model.safetensors.index.json").read_text() == (
+    name, content = index_file(shards)
+    assert name == "model.safetensors.index.json"
+    assert content.decode() == (
         "{\n"
         '  "metadata": {\n    "total_size": 416\n  },\n'
         '  "weight_map": {\n'
@@ -79,6 +83,7 @@ def test_several_shards_get_an_index(tmp_path: Path) -> None:
         '    "huge": "model-00002-of-00003.safetensors"\n'
         "  }\n}\n"
     )
+    (tmp_path / name).write_bytes(content)
     assert all((tmp_path / s.file).stat().st_size == s.size for s in shards)
     assert list(open_checkpoint(str(tmp_path)).tensors) == ["a", "huge", "b", "c"]
 
@@ -109,7 +114,7 @@ def test_nothing_to_write(tmp_path: Path) -> None:
     shards = layout([], 10)
     create_files(tmp_path, shards)
     assert load_file(tmp_path / "model.safetensors") == {}
-    assert index_bytes(shards) is None
+    assert index_file(shards) is None
 
 
 def test_other_stem(tmp_path: Path) -> None:
@@ -119,8 +124,8 @@ def test_other_stem(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "diffusion_pytorch_model-00001-of-00002.safetensors",
         "diffusion_pytorch_model-00002-of-00002.safetensors",
-        "diffusion_pytorch_model.safetensors.index.json",
     ]
+    assert index_file(shards)[0] == "diffusion_pytorch_model.safetensors.index.json"
 
 
 def test_create_again_keeps_the_payload(tmp_path: Path) -> None:
@@ -132,12 +137,24 @@ def test_create_again_keeps_the_payload(tmp_path: Path) -> None:
     assert load_file(tmp_path / "model.safetensors")["w"].tobytes() == b"kept"
 
 
-def test_files_are_not_filled(tmp_path: Path) -> None:
-    """Creating a file of a terabyte takes no space and no time."""
-    shards = layout([("w", U8, (2**40,))], 2**41)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="space is reserved by Linux's fallocate")
+def test_space_is_reserved(tmp_path: Path) -> None:
+    """A file has its space before a byte of its payload is written, and a disk that is too small shows at once."""
+    shards = layout([("w", U8, (2**22,))], 2**41)
+    create_files(tmp_path, shards)
+    assert (tmp_path / "model.safetensors").stat().st_blocks * 512 >= 2**22
+    huge = layout([("w", U8, (2**50,))], 2**51, stem="huge")
+    with pytest.raises(StorageError, match=r"huge\.safetensors.*\n  fix: "):
+        create_files(tmp_path, huge)
+
+
+def test_files_are_made_where_space_cannot_be_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without reservations gets the same files, of holes."""
+    monkeypatch.setattr(storage, "_fallocate", lambda: None)
+    shards = layout([("w", U8, (2**30,))], 2**41)
     create_files(tmp_path, shards)
     status = (tmp_path / "model.safetensors").stat()
-    assert status.st_size == shards[0].size > 2**40
+    assert status.st_size == shards[0].size
     assert status.st_blocks * 512 < 2**20
 
 
@@ -209,6 +226,6 @@ def test_the_safetensors_library_reads_it(tmp_path: Path) -> None:
 def test_index_names_every_tensor_once() -> None:
     """The index maps each tensor to the file that holds it."""
     shards = layout([(f"t{i}", F32, (4,)) for i in range(10)], 40)
-    index = json.loads(index_bytes(shards) or b"")
+    index = json.loads(index_file(shards)[1])
     assert index["metadata"]["total_size"] == 160
     assert index["weight_map"] == {n: s.file for s in shards for n in s.offsets}

@@ -79,7 +79,7 @@ def test_receipt_tells_everything(place, capsys):
     assert len(receipt["tensors"]) == 3
     assert "normalize" in json.dumps(receipt["resolved"])
     card = (place / "out" / "README.md").read_text()
-    assert card.startswith("---\nbase_model:")
+    assert card.startswith("---\nlibrary_name: transformers\ntags:\n- merge\n")
     assert "merge_method: ties" in card
 
 

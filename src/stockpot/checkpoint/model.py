@@ -6,6 +6,7 @@ arrays in memory), what comes out is the same frozen value.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,27 @@ import numpy.typing as npt
 from stockpot.checkpoint.dtypes import DTYPES, DType
 from stockpot.errors import CheckpointError, Problem
 
-__all__ = ["Checkpoint", "TensorRef", "from_arrays"]
+__all__ = ["Checkpoint", "Stamp", "TensorRef", "from_arrays"]
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells that a file has been changed or replaced.
+
+    Args:
+        nbytes: Its size.
+        mtime_ns: When it was last written, in nanoseconds.
+        inode: Its number in the file system.
+    """
+
+    nbytes: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """The stamp in what the system says of a file."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @dataclass(frozen=True)
@@ -69,6 +90,7 @@ class Checkpoint:
         config: Parsed ``config.json``, empty without one.
         files: The safetensors (or legacy) files that hold the tensors.
         identity: Small facts that tell this input apart in a receipt (path, revision, sizes).
+        stamps: Path → stamp of each of ``files`` when its header was read.
     """
 
     label: str
@@ -77,6 +99,7 @@ class Checkpoint:
     config: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     identity: Mapping[str, Any] = field(default_factory=dict)
+    stamps: Mapping[str, Stamp] = field(default_factory=dict, compare=False)
 
     @cached_property
     def nbytes(self) -> int:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from stockpot.checkpoint.folder import Weights, adapter_error, choose_weights, is_adapter, natural
 from stockpot.checkpoint.header import looks_like_header, read_header
 from stockpot.checkpoint.jsons import read_index, read_json
-from stockpot.checkpoint.model import Checkpoint, TensorRef
+from stockpot.checkpoint.model import Checkpoint, Stamp, TensorRef
 from stockpot.checkpoint.places import (
     cannot_read,
     commit_of,
@@ -42,6 +42,7 @@ class _File:
     path: Path
     tensors: tuple[TensorRef, ...]
     facts: Mapping[str, Any]
+    stamp: Stamp
     skipped: tuple[str, ...] = ()
 
 
@@ -71,6 +72,8 @@ def open_checkpoint(
     except (CheckpointError, UnsupportedError) as error:
         problems = (replace(p, line=line) if p.line is None else p for p in error.problems)
         raise type(error)(*problems) from error.__cause__
+    except OSError as error:
+        raise cannot_read(Path(error.filename or reference), error) from error
 
 
 def _open(reference: str, folder: str | None, offline: bool | None) -> Checkpoint:
@@ -125,7 +128,8 @@ def _checkpoint(
     skipped = [name for file in files for name in file.skipped]
     if skipped:
         identity["skipped"] = skipped
-    return Checkpoint(label, tensors, folder, config, tuple(file.path for file in files), identity)
+    paths, stamps = tuple(file.path for file in files), {str(file.path): file.stamp for file in files}
+    return Checkpoint(label, tensors, folder, config, paths, identity, stamps)
 
 
 def _union(files: list[_File]) -> dict[str, TensorRef]:
@@ -216,13 +220,14 @@ def _read_file(path: Path) -> _File:
     try:
         must_be_file(path)
         with path.open("rb") as file:
+            stamp = Stamp.of(os.fstat(file.fileno()))
             lead = file.read(16)
     except OSError as error:
         raise cannot_read(path, error) from error
     if path.suffix == ".safetensors" or looks_like_header(lead):
         header = read_header(path)
         refs = tuple(TensorRef(e.name, e.dtype, e.shape, str(path), e.begin) for e in header.entries)
-        return _File(path, refs, _facts(path, header.file_bytes, header.xxh3))
+        return _File(path, refs, _facts(path, header.file_bytes, header.xxh3), stamp)
     foreign = _FOREIGN_LEADS.get(lead[:4])
     if foreign is not None:
         fix = "use the safetensors version of this model"
@@ -233,7 +238,7 @@ def _read_file(path: Path) -> _File:
         fix = "name a .safetensors file, a PyTorch checkpoint, or a folder that holds them"
         raise CheckpointError(Problem("not a checkpoint that Stockpot knows", file=str(path), fix=fix))
     legacy = read_legacy(path)
-    return _File(path, legacy.tensors, _facts(path, legacy.file_bytes, legacy.xxh3), legacy.skipped)
+    return _File(path, legacy.tensors, _facts(path, legacy.file_bytes, legacy.xxh3), stamp, legacy.skipped)
 
 
 def _facts(path: Path, size: int, xxh3: str) -> Mapping[str, Any]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
 from typing import Self
 
-from stockpot.checkpoint.model import TensorRef
-from stockpot.errors import ExecutionError, Problem
+from stockpot.checkpoint.model import Stamp, TensorRef
+from stockpot.checkpoint.tensorhash import TensorHash
+from stockpot.errors import Problem, StorageError
 
 __all__ = ["PayloadReader"]
 
@@ -24,6 +25,9 @@ class _Open:
 
     descriptor: int
     users: int = 0
+
+
+_CHANGED = "nothing may change the inputs during a merge: put the file back as it was, or begin again with --restart"
 
 
 class PayloadReader:
@@ -41,8 +45,12 @@ class PayloadReader:
     bytearray(b'\x01\x02')
     """
 
-    def __init__(self, max_files: int = 128) -> None:
+    def __init__(
+        self, max_files: int = 128, *, stamps: Mapping[str, Stamp] | None = None, hashing: bool = False
+    ) -> None:
         self._max_files = max(1, max_files)
+        self._stamps = stamps or {}
+        self._hashes: dict[tuple[str, str], TensorHash] | None = {} if hashing else None
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._lock = Lock()
 
@@ -50,7 +58,7 @@ class PayloadReader:
         """Fill ``view`` with the bytes of ``ref`` from its byte ``start_byte`` on.
 
         Raises:
-            ExecutionError: when the file vanished, shrank or cannot be read; it names tensor and
+            StorageError: when the file vanished, changed, shrank or cannot be read; it names tensor and
             file. ValueError: when the range lies outside the tensor (a bug of the caller).
         """
         target = view if view.format == "B" and view.ndim == 1 else view.cast("B")
@@ -60,15 +68,34 @@ class PayloadReader:
             return
         if ref.file is None:
             _copy(ref, start_byte, target)
-            return
-        with self._using(ref, ref.file) as descriptor:
-            _fill(ref, descriptor, ref.offset + start_byte, target)
+        else:
+            with self._using(ref, ref.file) as descriptor:
+                _fill(ref, descriptor, ref.offset + start_byte, target)
+        if self._hashes is not None:
+            self._passing(ref).add(start_byte, target)
+
+    def hash_of(self, ref: TensorRef) -> str:
+        """Hash of ``ref`` (:class:`TensorHash`) as it was first read; what was not read yet is read now.
+
+        Raises:
+            StorageError: as :meth:`read`.
+        """
+        found = self._passing(ref)
+        while (missing := found.missing()) is not None:
+            start, nbytes = missing
+            self.read(ref, start, memoryview(bytearray(nbytes)))
+        return found.hexdigest()
+
+    def _passing(self, ref: TensorRef) -> TensorHash:
+        assert self._hashes is not None
+        found = self._hashes.get(ref.key)
+        return found if found is not None else self._hashes.setdefault(ref.key, TensorHash(ref.nbytes))
 
     def prefetch(self, ref: TensorRef, start_byte: int = 0, length: int | None = None) -> None:
         """Tell the system that these bytes are wanted soon; a no-op where it cannot be told.
 
         Raises:
-            ExecutionError: when the file cannot be opened.
+            StorageError: when the file cannot be opened.
         """
         if ref.file is None or ref.nbytes == 0 or not hasattr(os, "posix_fadvise"):
             return
@@ -102,7 +129,7 @@ class PayloadReader:
             entry = self._open.get(path)
             if entry is None:
                 self._evict(self._max_files - 1)
-                entry = self._open[path] = _Open(_opened(ref, path))
+                entry = self._open[path] = _Open(_opened(ref, path, self._stamps.get(path)))
             self._open.move_to_end(path)
             entry.users += 1
         try:
@@ -127,11 +154,21 @@ def _copy(ref: TensorRef, start: int, target: memoryview) -> None:
     target[:] = ref.array.data[start : start + target.nbytes]
 
 
-def _opened(ref: TensorRef, path: str) -> int:
+def _opened(ref: TensorRef, path: str, stamp: Stamp | None) -> int:
     try:
-        return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
         raise _failed(ref, "cannot be opened", error) from error
+    try:
+        same = stamp is None or Stamp.of(os.fstat(descriptor)) == stamp
+    except OSError as error:
+        os.close(descriptor)
+        raise _failed(ref, "cannot be looked at", error) from error
+    if not same:
+        os.close(descriptor)
+        message = "the file has changed since the merge was planned"
+        raise StorageError(Problem(message, tensor=ref.name, file=path, fix=_CHANGED))
+    return descriptor
 
 
 def _fill(ref: TensorRef, descriptor: int, offset: int, target: memoryview) -> None:
@@ -143,8 +180,8 @@ def _fill(ref: TensorRef, descriptor: int, offset: int, target: memoryview) -> N
         except OSError as error:
             raise _failed(ref, "cannot be read", error) from error
         if count == 0:
-            fix = "nothing may change the inputs during a merge: restore the file and run again"
-            raise ExecutionError(Problem("the file shrank while it was read", tensor=ref.name, file=ref.file, fix=fix))
+            message = "the file shrank while it was read"
+            raise StorageError(Problem(message, tensor=ref.name, file=ref.file, fix=_CHANGED))
         done += count
 
 
@@ -156,7 +193,7 @@ def _read_at(descriptor: int, target: memoryview, offset: int) -> int:
     return len(data)
 
 
-def _failed(ref: TensorRef, what: str, error: OSError) -> ExecutionError:
+def _failed(ref: TensorRef, what: str, error: OSError) -> StorageError:
     fixes = {
         errno.EIO: "the disk reports an error: check it, copy the file elsewhere and run again",
         errno.ENOENT: "the file was there when the merge was planned: restore it and run again",
@@ -164,4 +201,4 @@ def _failed(ref: TensorRef, what: str, error: OSError) -> ExecutionError:
     }
     message = f"the file {what}: {error.strerror or error}"
     fix = fixes.get(error.errno or 0)
-    return ExecutionError(Problem(message, tensor=ref.name, file=ref.file, fix=fix))
+    return StorageError(Problem(message, tensor=ref.name, file=ref.file, fix=fix))

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.header import MAX_HEADER_BYTES, HeaderEntry, encode_header, is_unicode
-from stockpot.errors import CheckpointError, ExecutionError, Problem
+from stockpot.checkpoint.storage import cannot_write, reserve, write_all
+from stockpot.errors import CheckpointError, Problem
 
-__all__ = ["ShardLayout", "create_files", "index_bytes", "layout"]
+__all__ = ["ShardLayout", "create_files", "index_file", "layout"]
 
 _METADATA = {"format": "pt"}
 """What transformers expects of a file: which framework's layout its tensors have."""
@@ -78,44 +79,39 @@ def layout(tensors: Sequence[Named], shard_size: int, stem: str = "model") -> tu
     return tuple(_shard(file, shard) for file, shard in zip(files, shards, strict=True))
 
 
-def index_bytes(layouts: Sequence[ShardLayout]) -> bytes | None:
-    """The index that says which file holds which tensor; None for a single file."""
+def index_file(layouts: Sequence[ShardLayout]) -> tuple[str, bytes] | None:
+    """Name and content of the index that says which file holds which tensor; None for a single file."""
     if len(layouts) < 2:
         return None
+    stem = layouts[0].file.rsplit("-", 3)[0]
     total = sum(shard.payload_bytes for shard in layouts)
     weights = {name: shard.file for shard in layouts for name in shard.offsets}
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))}
-    return (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
+    return f"{stem}.safetensors.index.json", (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def create_files(folder: Path, layouts: Sequence[ShardLayout]) -> None:
-    """Create every file in ``folder`` with its header and final size, and their index.
+    """Create every file in ``folder`` with its header and final size.
 
-    Nothing is filled with zeros: the payload is a hole until it is written. Files that exist keep
-    their payload, so a merge that was broken off can be resumed.
+    The space is reserved where the file system can do that, so that a disk that is too small shows
+    at once; nothing is filled with zeros. Files that exist keep their payload, so a merge that was
+    broken off can be resumed.
 
     Raises:
-        ExecutionError: when a file cannot be written; it names the file.
+        StorageError: when a file cannot be written; it names the file.
     """
     for shard in layouts:
         path = folder / shard.file
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
             try:
-                _write_all(descriptor, shard.header)
+                write_all(descriptor, shard.header, 0)
                 os.ftruncate(descriptor, shard.size)
+                reserve(descriptor, shard.size)
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise _unwritable(path, error) from error
-    index = index_bytes(layouts)
-    if index is not None:
-        stem = layouts[0].file.rsplit("-", 3)[0]
-        path = folder / f"{stem}.safetensors.index.json"
-        try:
-            path.write_bytes(index)
-        except OSError as error:
-            raise _unwritable(path, error) from error
+            raise cannot_write(path, error) from error
 
 
 def _check_names(tensors: Sequence[Named]) -> None:
@@ -164,15 +160,3 @@ def _shard(file: str, tensors: Sequence[Named]) -> ShardLayout:
         raise CheckpointError(Problem(message, file=file, fix="write smaller shards"))
     offsets = {entry.name: len(header) + entry.begin for entry in entries}
     return ShardLayout(file, header, len(header) + position, offsets)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    done = 0
-    while done < len(view):
-        done += os.pwrite(descriptor, view[done:], done)
-
-
-def _unwritable(path: Path, error: OSError) -> ExecutionError:
-    message = f"cannot be written: {error.strerror or error}"
-    return ExecutionError(Problem(message, file=str(path), fix="check the folder's permissions and free space"))

@@ -5,10 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 
 import click
 
+from stockpot.cli.options import say
+from stockpot.cli.signals import exit_code, stopping
 from stockpot.errors import StockpotError
 
 __all__ = ["cli", "main"]
@@ -22,17 +26,24 @@ _VERBS = {
     "inspect": "Show a model's tensors, dtypes, sizes and layers.",
     "diff": "Compare two models tensor by tensor.",
     "verify": "Recompute a merged model's hashes against its receipt.",
+    "lineage": "Draw the tree of merges behind a model.",
+    "reproduce-merge": "Repeat a merge from its receipt and compare.",
     "demo": "Train small classifiers, merge them by recipe, and show what merging gains.",
 }
 
 _EXIT_CODES = """
-Exit codes: 0 done; 1 not identical (diff, verify) or an unexpected failure; 2 wrong usage; 3 the
+Exit codes: 0 done; 1 not identical (diff, verify, reproduce-merge) or an unexpected failure; 2 wrong usage; 3 the
 recipe is wrong; 4 a checkpoint is missing or damaged; 5 the inputs do not fit each other or the
-output cannot be written; 6 the merge failed while running; 7 not supported in this version; 130
-interrupted.
+output cannot be written; 6 the merge failed while running; 7 not supported in this version; 130 or
+143 stopped by Ctrl-C or SIGTERM.
 """
 
-_INTERRUPTED = 130
+
+@dataclass
+class _Stop:
+    """What to say when the program is stopped; a verb may know more."""
+
+    on_stop: Callable[[], str] = lambda: "stockpot: stopped"
 
 
 class _Verbs(click.Group):
@@ -44,7 +55,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _VERBS:
             return None
-        command: click.Command = import_module(f"stockpot.cli.{cmd_name}").command
+        command: click.Command = import_module(f"stockpot.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -67,8 +78,10 @@ def _quick_start() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     _quick_start()
+    stop = _Stop()
     try:
-        code = cli.main(args=arguments, prog_name="stockpot", standalone_mode=False)
+        with stopping(lambda: stop.on_stop()):  # noqa: PLW0108 - a verb sets it later
+            code = cli.main(args=arguments, prog_name="stockpot", standalone_mode=False, obj=stop)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as leave:
         return leave.exit_code
@@ -78,9 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
     except StockpotError as error:
         _show(error)
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("stockpot: interrupted; nothing was left behind", err=True)
-        return _INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as error:
+        say(stop.on_stop(), error=True)
+        return exit_code(error.__cause__ or error.__context__ or error)
     except BrokenPipeError:
         return 0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from stockpot.cli.options import human, limit_options, print_json, progress_bar, show_notes
+from stockpot.cli.options import human, limit_options, print_json, progress_bar, say, show_notes
 
 __all__ = ["command"]
 
@@ -18,18 +18,32 @@ __all__ = ["command"]
 @click.argument("out", type=click.Path(path_type=Path))
 @limit_options
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--restart", is_flag=True, help="Begin again, whatever an unfinished merge into OUT has left.")
+@click.option("--no-sync", is_flag=True, help="Do not wait until the disk has everything before OUT appears.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result for machines.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-def command(recipe: Path, out: Path, overwrite: bool, dry_run: bool, as_json: bool, quiet: bool, **limits: Any) -> None:
+def command(
+    recipe: Path,
+    out: Path,
+    overwrite: bool,
+    restart: bool,
+    no_sync: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **limits: Any,
+) -> None:
     """Carry out RECIPE and write the merged model to the folder OUT.
 
-    OUT appears only when it is complete; until then the work lies in OUT.partial.
+    OUT appears only when it is complete; until then the work lies in OUT.partial. After a failure, an
+    interruption or a power cut the same command continues.
     """
     from stockpot.api import plan as make_plan
     from stockpot.cli.plan import show_plan
     from stockpot.execute.local import execute
 
+    click.get_current_context().obj.on_stop = lambda: _how_to_continue(out)
     started = time.perf_counter()
     plan = make_plan(recipe, out, overwrite=overwrite, **limits)
     if dry_run:
@@ -39,13 +53,24 @@ def command(recipe: Path, out: Path, overwrite: bool, dry_run: bool, as_json: bo
         show_notes(plan.notes)
         _announce_compilation()
     with progress_bar("merging", quiet=quiet or as_json) as progress:
-        result = execute(plan, out, overwrite=overwrite, progress=progress)
+        result = execute(plan, out, overwrite=overwrite, restart=restart, durable=not no_sync, progress=progress)
     seconds = time.perf_counter() - started
     if as_json:
-        print_json({"out": str(result.folder), "seconds": round(seconds, 3), "written": plan.cost.written})
+        told = {"seconds": round(seconds, 3), "written": plan.cost.written, "resumed": result.resumed}
+        print_json({"out": str(result.folder), **told})
     elif not quiet:
         rate = (plan.cost.read + plan.cost.written) / seconds
-        click.echo(f"{out}: {len(plan.steps)} tensors, {human(plan.cost.written)} in {seconds:.1f} s ({human(rate)}/s)")
+        resumed = f", {result.resumed} of them kept from before" if result.resumed else f" ({human(rate)}/s)"
+        say(f"{out}: {len(plan.steps)} tensors, {human(plan.cost.written)} in {seconds:.1f} s{resumed}")
+
+
+def _how_to_continue(out: Path) -> str:
+    from stockpot.execute.workplace import kept
+
+    done, folder = kept(out)
+    if not done:
+        return "stockpot: stopped; no tensor was finished"
+    return f"stockpot: stopped; {done} tensors are finished and kept in {folder}: the same command continues"
 
 
 def _announce_compilation() -> None:

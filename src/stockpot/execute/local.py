@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
+from stockpot.checkpoint.model import Stamp, TensorRef
 from stockpot.checkpoint.reader import PayloadReader
-from stockpot.checkpoint.writer import create_files
-from stockpot.errors import ExecutionError, PlanError, Problem
+from stockpot.checkpoint.storage import write_file
+from stockpot.checkpoint.writer import index_file
+from stockpot.errors import ExecutionError, Problem, StockpotError, StorageError
 from stockpot.execute.card import model_card
 from stockpot.execute.evaluate import Evaluator, Phase
+from stockpot.execute.fingerprint import fingerprint
+from stockpot.execute.hashing import hash_phases
+from stockpot.execute.journal import Finished, Journal, Past
 from stockpot.execute.matrices import one_thread
-from stockpot.execute.receipt import RECEIPT_NAME, make_receipt
+from stockpot.execute.output import Output
+from stockpot.execute.receipt import RECEIPT_NAME, make_receipt, read_receipt, receipt_bytes
 from stockpot.execute.schedule import run_all
 from stockpot.execute.step import Sink, step_phases
 from stockpot.execute.survey import grids_of, survey_phases
-from stockpot.planning.build import beside
-from stockpot.planning.model import Plan, Step
+from stockpot.execute.workplace import Workplace
+from stockpot.planning.model import Plan, Step, reads
 
 __all__ = ["Progress", "Result", "compute", "execute"]
 
 Progress = Callable[[int, int], None]
 """Called with (bytes moved, bytes in all) now and then, in the calling thread."""
+
+Read = dict[tuple[str, str], str]
+"""Key of an input tensor → hash of its bytes as they were read."""
 
 
 @dataclass(frozen=True)
@@ -41,33 +48,63 @@ class Result:
     Args:
         folder: Where the merged model lies.
         receipt: The receipt as plain data.
+        resumed: Number of tensors that an earlier, broken-off merge had finished.
     """
 
     folder: Path
     receipt: dict[str, Any]
+    resumed: int = 0
 
 
-def execute(plan: Plan, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Result:
+def execute(
+    plan: Plan,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    restart: bool = False,
+    durable: bool = True,
+    progress: Progress | None = None,
+) -> Result:
     """Carry out ``plan`` and leave the result in ``out``, which appears only when it is complete.
 
+    Until then the work lies in OUT.partial. Where a merge was broken off, by whatever means, another one
+    with the same plan continues it: finished tensors are hashed and kept. After an error that would only
+    come again, such as a NaN weight, nothing is left behind.
+
+    Args:
+        overwrite: Whether an output that exists is replaced.
+        restart: Begin again, whatever an unfinished merge has left.
+        durable: Wait until the disk has everything before ``out`` appears.
+        progress: Told of the bytes moved.
+
     Raises:
-        ExecutionError: when a weight is NaN, a file fails, the disk is full; nothing is left behind.
+        PlanError: when another process writes ``out``, or an unfinished merge of another plan is there.
+        StorageError: when a file fails or the disk is full; the same call continues when that is mended.
+        ExecutionError: when a weight is NaN, or an input was changed meanwhile; nothing is left behind.
     """
-    partial, _ = beside(out)
-    try:
-        _prepare(partial)
-        with _Output(partial, plan) as output:
-            hashes = _run(plan, output.write, progress)
-        receipt = make_receipt(plan, hashes, {}, {})
-        _write_small(partial, plan, receipt)
-        _publish(partial, out, overwrite)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise _failed(error, partial) from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return Result(out, receipt)
+    work = Workplace(out)
+    with work.claimed():
+        now = fingerprint(plan)
+        if work.complete(now) and not restart:
+            work.tidy()
+            return Result(out, read_receipt(out), len(plan.steps))
+        journal, past = work.begin(now, overwrite=overwrite, restart=restart)
+        try:
+            receipt, resumed = _made(plan, work.model, journal, past, durable, progress)
+            work.publish(journal, overwrite=overwrite, durable=durable)
+        except StorageError as error:
+            done = _keep(work, journal)
+            raise (_continued(error, done, plan, work) if done else error) from error.__cause__
+        except StockpotError as error:
+            if isinstance(error, ExecutionError):
+                work.tidy()
+            raise
+        except BaseException:
+            _keep(work, journal)
+            raise
+        finally:
+            journal.close()
+    return Result(out, receipt, resumed)
 
 
 def compute(plan: Plan, *, progress: Progress | None = None) -> dict[str, npt.NDArray[Any]]:
@@ -77,7 +114,10 @@ def compute(plan: Plan, *, progress: Progress | None = None) -> dict[str, npt.ND
     def sink(step: Step, start: int, data: npt.NDArray[np.uint8]) -> None:
         arrays[step.name][start : start + len(data)] = data
 
-    _run(plan, sink, progress)
+    with PayloadReader(stamps=_stamps(plan)) as reader:
+        counter = _Counter(plan, progress)
+        _run(plan, plan.steps, reader, sink, lambda _step, _digest: None, counter)
+        counter.end()
     return {s.name: _typed(arrays[s.name], s) for s in plan.steps}
 
 
@@ -87,105 +127,158 @@ def _typed(data: npt.NDArray[np.uint8], step: Step) -> npt.NDArray[Any]:
     return data.view(step.dtype.numpy).reshape(step.shape)
 
 
-def _run(plan: Plan, sink: Sink, progress: Progress | None) -> dict[str, str]:
-    hashes: dict[str, str] = {}
-    moved = [0]
-    lock = Lock()
-    total = plan.cost.read
+def _made(
+    plan: Plan, folder: Path, journal: Journal, past: Past | None, durable: bool, progress: Progress | None
+) -> tuple[dict[str, Any], int]:
+    """The receipt of the output, made in ``folder``, and how many of its tensors were there already."""
+    counter = _Counter(plan, progress)
+    with Output(folder, plan, journal.lost) as output:
+        done = _checked(plan, folder, past.finished, counter) if past is not None else {}
+        resumed = len(done)
+        with PayloadReader(stamps=_stamps(plan), hashing=True) as reader:
 
-    def finished(step: Step, digest: str) -> None:
-        hashes[step.name] = digest
+            def finished(step: Step, digest: str) -> None:
+                entry = Finished(step.file, digest, _read(step, reader))
+                journal.finished(step.name, entry)
+                done[step.name] = entry
 
-    def count(nbytes: int) -> None:
-        with lock:
-            moved[0] += nbytes
+            left = [step for step in plan.steps if step.name not in done]
+            _run(plan, left, reader, output.write, finished, counter)
+            here = {r.ref.key: reader.hash_of(r.ref) for s in plan.steps for r in reads(s.source) if not r.ref.file}
+        if durable:
+            output.sync()
+    _unchanged(plan)
+    hashes = {step.name: done[step.name].hash for step in plan.steps}
+    read: Read = {key: digest for step in plan.steps for key, digest in done[step.name].read.items()}
+    small = _write_small(folder, plan, durable)
+    receipt = make_receipt(plan, hashes, read | here, small)
+    write_file(folder / RECEIPT_NAME, receipt_bytes(receipt), durable=durable)
+    counter.end()
+    return receipt, resumed
 
-    def poll() -> None:
-        if progress is not None:
-            progress(min(moved[0], total), total)
+
+def _read(step: Step, reader: PayloadReader) -> Read:
+    """Hashes of the stored tensors that a step has read; arrays in memory are left out, since others have them not."""
+    return {r.ref.key: reader.hash_of(r.ref) for r in reads(step.source) if r.ref.file is not None}
+
+
+class _Counter:
+    """Bytes moved, told to whoever wants to know."""
+
+    def __init__(self, plan: Plan, progress: Progress | None) -> None:
+        self._total, self._progress = plan.cost.read, progress
+        self._moved = 0
+        self._lock = Lock()
+
+    def count(self, nbytes: int) -> None:
+        """From any thread."""
+        with self._lock:
+            self._moved += nbytes
+
+    def poll(self) -> None:
+        """From the calling thread, now and then."""
+        if self._progress is not None:
+            self._progress(min(self._moved, self._total), self._total)
+
+    def end(self) -> None:
+        """All is moved."""
+        self._moved = self._total
+        self.poll()
+
+
+def _run(
+    plan: Plan,
+    steps: list[Step] | tuple[Step, ...],
+    reader: PayloadReader,
+    sink: Sink,
+    finished: Callable[[Step, str], None],
+    counter: _Counter,
+) -> None:
+    """Compute ``steps`` of ``plan``."""
+    if not steps:
+        return
+    settled: dict[tuple[int, str], Evaluator] = {}
+    grids = grids_of(plan)
+    with one_thread():
+        for survey in plan.surveys:
+            phases = survey_phases(survey, reader, settled, counter.count, grids)
+            run_all(iter((phases,)), plan.cost.threads, counter.poll)
+        runs: Iterator[Iterator[Phase]] = (
+            step_phases(step, reader, sink, finished, counter.count, settled) for step in steps
+        )
+        run_all(runs, plan.cost.threads, counter.poll)
+
+
+def _checked(plan: Plan, folder: Path, finished: Mapping[str, Finished], counter: _Counter) -> dict[str, Finished]:
+    """Those of ``finished`` whose bytes are on the disk: what a journal tells may have been lost with the power."""
+    good: dict[str, Finished] = {}
+
+    def phases(step: Step, reader: PayloadReader) -> Iterator[Phase]:
+        def found(digest: str) -> None:
+            if digest == finished[step.name].hash:
+                good[step.name] = finished[step.name]
+                counter.count(step.input_bytes)
+
+        ref = TensorRef(step.name, step.dtype, step.shape, str(folder / step.file), step.offset)
+        return hash_phases(ref, reader, lambda _: None, found)
 
     with PayloadReader() as reader:
-        settled: dict[tuple[int, str], Evaluator] = {}
-        grids = grids_of(plan)
-        with one_thread():
-            for survey in plan.surveys:
-                run_all(iter((survey_phases(survey, reader, settled, count, grids),)), plan.cost.threads, poll)
-            runs: Iterator[Iterator[Phase]] = (
-                step_phases(step, reader, sink, finished, count, settled) for step in plan.steps
-            )
-            run_all(runs, plan.cost.threads, poll)
-    if progress is not None:
-        progress(total, total)
+        steps = [step for step in plan.steps if step.name in finished]
+        run_all((phases(step, reader) for step in steps), plan.cost.threads, counter.poll)
+    return good
+
+
+def _stamps(plan: Plan) -> dict[str, Stamp]:
+    return {path: stamp for source in plan.sources.values() for path, stamp in source.stamps.items()}
+
+
+def _unchanged(plan: Plan) -> None:
+    """Raise when an input is not what it was when the merge was planned: what was read may be a mixture."""
+    for path, stamp in _stamps(plan).items():
+        try:
+            same = Stamp.of(os.stat(path)) == stamp  # noqa: PTH116 - a string
+        except OSError as error:
+            fix = "put it back, and run the same command again"
+            raise StorageError(Problem(f"an input is gone: {error.strerror}", file=path, fix=fix)) from error
+        if not same:
+            message = "the file was changed while it was merged; what was made of it is thrown away"
+            raise ExecutionError(Problem(message, file=path, fix="run again when nothing changes it"))
+
+
+def _write_small(folder: Path, plan: Plan, durable: bool) -> dict[str, str]:
+    """Write the files beside the tensors: name → hexadecimal xxh3-128."""
+    files: dict[str, bytes | Path] = {**dict(plan.sidecars), "README.md": model_card(plan).encode()}
+    index = index_file(plan.shards)
+    if index is not None:
+        files[index[0]] = index[1]
+    hashes = {}
+    for name, content in files.items():
+        data = content if isinstance(content, bytes) else _bytes(content)
+        write_file(folder / name, data, durable=durable)
+        hashes[name] = xxhash.xxh3_128_hexdigest(data)
     return hashes
 
 
-class _Output:
-    """The output's files, open for writing at any place from any thread."""
-
-    def __init__(self, folder: Path, plan: Plan) -> None:
-        self._folder, self._plan = folder, plan
-        self._files: dict[str, int] = {}
-
-    def __enter__(self) -> Self:
-        create_files(self._folder, self._plan.shards)
-        for shard in self._plan.shards:
-            self._files[shard.file] = os.open(self._folder / shard.file, os.O_WRONLY)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for descriptor in self._files.values():
-            os.close(descriptor)
-
-    def write(self, step: Step, start: int, data: npt.NDArray[np.uint8]) -> None:
-        """Put bytes of a tensor where they belong."""
-        view = data.data.cast("B")
-        place = step.offset + start
-        try:
-            while view.nbytes:
-                done = os.pwrite(self._files[step.file], view, place)
-                view, place = view[done:], place + done
-        except OSError as error:
-            raise _failed(error, self._folder / step.file, step.name) from error
-
-
-def _failed(error: OSError, path: Path, tensor: str | None = None) -> ExecutionError:
-    fix = "free some space and run again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
-    name = error.filename if isinstance(error.filename, str) else str(path)
-    return ExecutionError(Problem(f"cannot write: {error.strerror or error}", tensor=tensor, file=name, fix=fix))
-
-
-def _prepare(partial: Path) -> None:
+def _bytes(path: Path) -> bytes:
     try:
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
+        return path.read_bytes()
     except OSError as error:
-        message = f"cannot create the output: {error.strerror}"
-        raise PlanError(Problem(message, file=str(partial), fix="choose a folder that you may write to")) from error
+        message = f"cannot be read: {error.strerror or error}"
+        raise StorageError(
+            Problem(message, file=str(path), fix="put it back, and run the same command again")
+        ) from error
 
 
-def _write_small(partial: Path, plan: Plan, receipt: dict[str, Any]) -> None:
-    for name, content in plan.sidecars:
-        target = partial / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            target.write_bytes(content)
-        else:
-            shutil.copyfile(content, target)
-    (partial / "README.md").write_text(model_card(plan), encoding="utf-8")
-    (partial / RECEIPT_NAME).write_text(json.dumps(receipt, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def _keep(work: Workplace, journal: Journal) -> int:
+    """Number of finished tensors; where there are none, nothing is worth keeping."""
+    if not journal.count:
+        work.tidy()
+    return journal.count
 
 
-def _publish(partial: Path, out: Path, overwrite: bool) -> None:
-    """Rename; an older ``out`` is moved aside first and deleted last, so one of the two always exists."""
-    if not out.exists():
-        partial.rename(out)
-        return
-    if not overwrite:
-        raise PlanError(Problem("the output exists", file=str(out), fix="give --overwrite"))
-    _, old = beside(out)
-    if old.exists():
-        shutil.rmtree(old)
-    out.rename(old)
-    partial.rename(out)
-    shutil.rmtree(old)
+def _continued(error: StorageError, done: int, plan: Plan, work: Workplace) -> StorageError:
+    """``error`` with the way on."""
+    first, *others = error.problems
+    again = f"run the same command again: {done} of {len(plan.steps)} tensors are kept in {work.folder}"
+    fix = again if first.fix is None else f"{first.fix}; then {again}"
+    return StorageError(replace(first, fix=fix), *others)

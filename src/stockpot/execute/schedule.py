@@ -7,6 +7,7 @@ a pass has no blocks left to hand out, the next tensor is begun, so that no thre
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -14,6 +15,9 @@ from stockpot.execute.evaluate import Phase
 from stockpot.execute.workspace import Workspace
 
 __all__ = ["run_all"]
+
+PATIENCE = 0.5
+"""Seconds for which a stopped run waits for jobs under way; a decomposition that takes longer is left to itself."""
 
 
 def _untold(_: float) -> None:
@@ -110,7 +114,8 @@ def run_all(runs: Iterator[Iterator[Phase]], threads: int, poll: Callable[[], No
         poll: Called in the calling thread about ten times a second while it waits.
 
     Raises:
-        BaseException: the first one that any worker raised, or that ``poll`` raised (which stops all).
+        BaseException: the first one that any worker raised, or that ``poll`` raised (which stops all; a
+            job under way may outlive that, but none is begun any more).
     """
     schedule = _Schedule(runs)
     workers = [threading.Thread(target=schedule.work, name=f"stockpot-{i}", daemon=True) for i in range(threads)]
@@ -124,8 +129,9 @@ def run_all(runs: Iterator[Iterator[Phase]], threads: int, poll: Callable[[], No
                     poll()
     except BaseException as error:
         schedule.stop(error)
+        until = time.monotonic() + PATIENCE
         for worker in workers:
-            worker.join()
+            worker.join(max(0.0, until - time.monotonic()))
         raise
     if schedule.error is not None:
         raise schedule.error

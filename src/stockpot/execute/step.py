@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from stockpot.checkpoint.reader import PayloadReader
+from stockpot.checkpoint.tensorhash import TensorHash
 from stockpot.execute.diagnose import explain, mend
 from stockpot.execute.evaluate import Phase, Settled, Tick
 from stockpot.execute.evaluators import evaluator_of
@@ -63,7 +62,7 @@ def _computed(
     for phase in evaluator.phases() if step.elements else ():
         yield counted(phase, moved, source, reader)
     width = step.dtype.itemsize
-    digest = _Digest()
+    found = TensorHash(step.nbytes)
 
     def write(block: int, space: Workspace, _: Tick) -> None:
         start, n = grid.block(block)
@@ -72,10 +71,10 @@ def _computed(
         if bad and not mend(step, out, reader, start, n):
             raise explain(source, reader, start, n, step=step)
         sink(step, start * width, out)
-        digest.add(block, out)
+        found.add(start * width, out.data)
 
     def finish() -> None:
-        finished(step, digest.hexdigest())
+        finished(step, found.hexdigest())
 
     yield counted(Phase("write", grid.count, write, finish), moved, source, reader)
 
@@ -89,43 +88,17 @@ def _copied(
     moved: Callable[[int], None],
 ) -> Phase:
     grid = Grid(step.nbytes, BLOCK * max(1, step.dtype.itemsize))
-    digest = _Digest()
+    found = TensorHash(step.nbytes)
 
     def run(block: int, space: Workspace, _: Tick) -> None:
         start, n = grid.block(block)
         out = space.take(("out",), (n,), np.uint8)
         reader.read(source.ref, start, out.data)
         sink(step, start, out)
-        digest.add(block, out)
+        found.add(start, out.data)
 
     def finish() -> None:
-        finished(step, digest.hexdigest())
+        finished(step, found.hexdigest())
 
     nbytes = source.ref.nbytes
     return counted(Phase("copy", grid.count, run, finish), moved, source, reader, nbytes=nbytes)
-
-
-class _Digest:
-    """xxh3-128 of a tensor's bytes, whose blocks may arrive a little out of order."""
-
-    def __init__(self) -> None:
-        self._hash = xxhash.xxh3_128()
-        self._waiting: dict[int, bytes] = {}
-        self._next = 0
-        self._lock = Lock()
-
-    def add(self, block: int, data: npt.NDArray[np.uint8]) -> None:
-        """Take the bytes of block number ``block``; kept only until those before it have come."""
-        with self._lock:
-            if block != self._next:
-                self._waiting[block] = data.tobytes()
-                return
-            self._hash.update(data.data)
-            self._next += 1
-            while self._next in self._waiting:
-                self._hash.update(self._waiting.pop(self._next))
-                self._next += 1
-
-    def hexdigest(self) -> str:
-        """The hash, once every block has come."""
-        return self._hash.hexdigest()

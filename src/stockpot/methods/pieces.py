@@ -33,7 +33,7 @@ from stockpot.methods.elementwise.nearswap import Near
 from stockpot.methods.elementwise.parameters import DENSITY, PROBABILITY, WEIGHT
 from stockpot.methods.elementwise.sce import SelectVaried
 
-__all__ = ["PIECES", "Piece", "Use", "chain_of", "piece_named"]
+__all__ = ["PIECES", "Piece", "Use", "chain_of", "piece_named", "steps_of"]
 
 Values = Mapping[str, Any]
 
@@ -217,6 +217,12 @@ def chain_of(uses: Sequence[Use]) -> tuple[Method, dict[str, Any]]:
             if parameter.name in use.given:
                 values[name] = use.given[parameter.name]
     return _method(steps, tuple(parameters.values())), values
+
+
+def steps_of(method: Method) -> tuple[tuple[str, tuple[str, ...]], ...] | None:
+    """Name and given parameters of each step of a chain; None for a method that is none."""
+    build = method.family.build if isinstance(method.family, Elementwise) else None
+    return build.uses if isinstance(build, _Chain) else None
 
 
 def _method(steps: Sequence[Use], parameters: tuple[Parameter, ...]) -> Method:

@@ -14,6 +14,7 @@ from stockpot.checkpoint.dtypes import DType, dtype_named
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.sidecars import plan_sidecars
+from stockpot.checkpoint.storage import held_bytes
 from stockpot.checkpoint.writer import ShardLayout, layout
 from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError
 from stockpot.expression import Expression, Leaf, leaves
@@ -54,7 +55,10 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     steps = _placed(steps, shards)
     cost = estimate(steps, surveys, shards, limits, out)
     if out is not None:
-        _check_output(context, checkpoints, cost.written, cost.disk_free, out, overwrite)
+        try:
+            _check_output(context, checkpoints, cost.written, cost.disk_free, out, overwrite)
+        except OSError as error:
+            context.problem(f"cannot look at the output's place: {error.strerror or error}", file=str(out))
     if cost.memory > limits.memory:
         context.problem(
             f"needs {-(-cost.memory // MIB)} MiB of memory, the budget is {limits.memory // MIB} MiB",
@@ -78,6 +82,8 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         seed=recipe.seed,
         recipe_text=recipe.text,
         resolved=recipe.resolved,
+        recipe=recipe,
+        shard_size=limits.shard_size,
     )
 
 
@@ -185,16 +191,17 @@ def _check_output(
     here = Path.cwd()
     if resolved == here or resolved in here.parents:
         context.problem("the output is (or holds) the current folder", file=str(out), fix="choose another folder")
-    for place in (resolved, *beside(resolved)):
+    for place in (resolved, beside(resolved)):
         for checkpoint in checkpoints.values():
             if any(place == f.resolve() or place in f.resolve().parents for f in checkpoint.files):
                 message = f"the output is (or holds) the input {checkpoint.label}"
                 if place != resolved:
                     message = f"{place.name} is needed while writing, and is (or holds) the input {checkpoint.label}"
                 context.problem(message, file=str(out), fix="choose another folder")
-    if free is not None and needed > free:
+    held = held_bytes(beside(out) / "model")
+    if free is not None and needed - held > free:
         context.problem(
-            f"the disk has {free / GIB:.2f} GiB free, the output needs {needed / GIB:.2f} GiB",
+            f"the disk has {free / GIB:.2f} GiB free, the output needs {(needed - held) / GIB:.2f} GiB",
             file=str(out),
             fix="free some space, or write to another disk",
         )
@@ -212,10 +219,10 @@ def _check_place(context: Context, out: Path) -> None:
         context.problem("no permission to write here", file=str(place), fix=fix)
 
 
-def beside(out: Path) -> tuple[Path, Path]:
-    """OUT.partial, where the work lies until it is done, and OUT.old, where an earlier output waits to be deleted."""
+def beside(out: Path) -> Path:
+    """OUT.partial, where the work lies until it is done."""
     whole = Path(os.path.abspath(out))  # noqa: PTH100 - "." has no name to add to; links stay
-    return whole.parent / (whole.name + ".partial"), whole.parent / (whole.name + ".old")
+    return whole.parent / (whole.name + ".partial")
 
 
 def _sidecars(

@@ -13,6 +13,7 @@ from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.checkpoint.writer import ShardLayout
 from stockpot.errors import Problem
 from stockpot.methods.declare import Method, Resolved
+from stockpot.recipe.model import Recipe
 
 __all__ = ["GIB", "MIB", "Compute", "Cost", "Limits", "Operand", "Plan", "Read", "Step", "Survey", "reads"]
 
@@ -205,6 +206,8 @@ class Plan:
         notes: What a user may want to know.
         surveys: Passes over the whole model that come first, in order.
         seed: Key of all random numbers.
+        recipe: What was planned, to be written down.
+        shard_size: Payload bytes of an output file.
     """
 
     steps: tuple[Step, ...]
@@ -217,3 +220,5 @@ class Plan:
     seed: int = 0
     recipe_text: str = ""
     resolved: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Recipe | None = None
+    shard_size: int = Limits.shard_size

@@ -9,7 +9,7 @@ from stockpot.methods.pieces import Use
 from stockpot.recipe.known import STEPS, takes
 from stockpot.recipe.library import Library
 from stockpot.recipe.records import Merge, Model, Parameters, Slice, Source
-from stockpot.settings import Case, Setting
+from stockpot.settings import Case, Setting, as_plain
 
 __all__ = ["resolved"]
 
@@ -47,7 +47,7 @@ def _merge(merge: Merge) -> dict[str, Any]:
 
 
 def _step(use: Use) -> Any:
-    values = {name: _setting(setting) for name, setting in use.given.items()}
+    values = {name: as_plain(setting) for name, setting in use.given.items()}
     return {use.piece.name: values} if values else use.piece.name
 
 
@@ -75,7 +75,7 @@ def _defaults(merge: Merge, method: Method) -> dict[str, Any]:
         written = merge.parameters.settings.get(name)
         cases = () if written is None else written.cases
         if all(case.filter not in (None, "*") for case in cases):
-            found[name] = _setting(Setting((*cases, Case(None, default))))
+            found[name] = as_plain(Setting((*cases, Case(None, default))))
     return found
 
 
@@ -108,14 +108,5 @@ def _parameters(section: Parameters, merge: Merge) -> dict[str, Any]:
 def _values(section: Parameters, merge: Merge) -> dict[str, Any]:
     """Values of parameters that some method has, and the companions that this one reads."""
     own = {c.name for c in merge.method.companions} if merge.method is not None else set()
-    settings = {n: _setting(s) for n, s in section.settings.items() if n in merge.known.parameters}
+    settings = {n: as_plain(s) for n, s in section.settings.items() if n in merge.known.parameters}
     return settings | {n: _model(m) for n, m in section.companions.items() if n in own}
-
-
-def _setting(setting: Setting) -> Any:
-    cases = [
-        {"value": list(case.value) if isinstance(case.value, tuple) else case.value}
-        | ({} if case.filter is None else {"filter": case.filter})
-        for case in setting.cases
-    ]
-    return cases[0]["value"] if len(cases) == 1 and "filter" not in cases[0] else cases

@@ -1,0 +1,251 @@
+"""Expressions as plain data, and back: a list of nodes, each made of nodes before it, the result last.
+
+One form serves recipes and Python. Every node stands once however often it is used, so the data grows with
+the recipe and not with its repetitions, and a circle cannot be written down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stockpot.checkpoint.dtypes import dtype_named
+from stockpot.errors import CheckpointError, Problem, StockpotError, UnsupportedError
+from stockpot.expression import Apply, Cast, Expression, Layers, Leaf, Linear, Stack, Term
+from stockpot.methods.declare import Blockwise, Method
+from stockpot.methods.pieces import Use, chain_of, piece_named, steps_of
+from stockpot.methods.registry import METHODS
+from stockpot.provenance.shape import Check, Misshapen, anything, list_of, map_of, natural, optional, record, text
+from stockpot.settings import Setting, as_plain, as_setting
+
+__all__ = ["as_records", "methods_in", "rebuilt"]
+
+Record = dict[str, Any]
+
+_MAX_NODES = 100_000
+_MAX_DEPTH = 400
+_MAX_SIZE = 1_000_000
+"""Nodes when each is counted as often as it is used: planning walks them so."""
+
+
+def as_records(expression: Expression, label: Callable[[Leaf], str]) -> list[Record]:
+    """``expression`` as JSON data.
+
+    Args:
+        expression: Any tree.
+        label: The name under which a leaf's checkpoint stands among the inputs.
+    """
+    records: list[Record] = []
+    places: dict[int, int] = {}
+    leaves: dict[str, int] = {}
+
+    def place(node: Expression) -> int:
+        found = places.get(id(node))
+        if found is None and isinstance(node, Leaf):
+            found = leaves.get(label(node))
+        if found is None:
+            written = _written(node, place, label)
+            found = len(records)
+            records.append(written)
+            if isinstance(node, Leaf):
+                leaves[label(node)] = found
+        places[id(node)] = found
+        return found
+
+    place(expression)
+    return records
+
+
+def _written(node: Expression, place: Callable[[Expression], int], label: Callable[[Leaf], str]) -> Record:
+    if isinstance(node, Leaf):
+        return {"leaf": label(node)}
+    if isinstance(node, Layers):
+        return {"layers": place(node.of), "start": int(node.start), "stop": int(node.stop), **_line(node.line)}
+    if isinstance(node, Stack):
+        return {"stack": [place(part) for part in node.parts], **_line(node.line)}
+    if isinstance(node, Cast):
+        return {"cast": place(node.of), "dtype": node.dtype}
+    if isinstance(node, Linear):
+        return {"sum": [{"times": as_plain(t.coefficient), "of": place(t.of)} for t in node.terms]}
+    assert isinstance(node, Apply)
+    data: Record = {"apply": node.method.name, **_origin(node.method), "inputs": [place(i) for i in node.inputs]}
+    data["one"] = _settings(node.one)
+    data["each"] = [_settings(own) for own in node.each]
+    if node.variant is not None:
+        data["variant"] = node.variant
+    if node.compat:
+        data["compat"] = True
+    if node.companions:
+        data["companions"] = {name: [place(c) for c in group] for name, group in node.companions.items()}
+    return {**data, **_line(node.line)}
+
+
+def _line(line: int | None) -> Record:
+    return {} if line is None else {"line": line}
+
+
+def _settings(settings: Mapping[str, tuple[Setting, ...]]) -> Record:
+    return {name: [as_plain(setting) for setting in written] for name, written in settings.items()}
+
+
+def _origin(method: Method) -> Record:
+    """What a method is made of when the registry does not have it."""
+    steps = steps_of(method)
+    if steps is not None:
+        return {"steps": [{"step": name, "given": list(given)} for name, given in steps]}
+    if METHODS.get(method.name) == method:
+        return {}
+    file = method.family.file if isinstance(method.family, Blockwise) else None
+    return {"own": {"file": file, "sha256": _sha256(file)}}
+
+
+def _sha256(file: str | None) -> str | None:
+    """Of the file that a user's method stands in; None when there is none, as for one typed at a prompt."""
+    if file is None:
+        return None
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return None
+
+
+def methods_in(records: Any) -> tuple[str, ...]:
+    """What made the result, outermost first: methods, chains of steps, ``stack``; ``sum`` where there is nothing else.
+
+    Lenient: what is no record is left out.
+    """
+    nodes = [r for r in reversed(records) if isinstance(r, dict)] if isinstance(records, list) else []
+    found: dict[str, None] = {}
+    for node in nodes:
+        name = node.get("apply", "stack" if "stack" in node else None)
+        if isinstance(name, str):
+            found.setdefault(name)
+    if not found and any("sum" in node for node in nodes):
+        return ("sum",)
+    return tuple(found)
+
+
+_NODES = list_of(natural)
+_SETTINGS = map_of(list_of(anything))
+_KINDS: Mapping[str, Check] = {
+    "leaf": record({"leaf": text}, {}),
+    "layers": record({"layers": natural, "start": natural, "stop": natural}, {"line": natural}),
+    "stack": record({"stack": _NODES}, {"line": natural}),
+    "cast": record({"cast": natural, "dtype": text}, {}),
+    "sum": record({"sum": list_of(record({"times": anything, "of": natural}, {}))}, {}),
+    "apply": record(
+        {"apply": text, "inputs": _NODES, "one": _SETTINGS, "each": list_of(_SETTINGS)},
+        {
+            "steps": list_of(record({"step": text, "given": list_of(text)}, {})),
+            "own": record({"file": optional(text), "sha256": optional(text)}, {}),
+            "variant": text,
+            "companions": map_of(_NODES),
+            "line": natural,
+        },
+    ),
+}
+
+
+def rebuilt(records: Any, leaves: Mapping[str, Leaf], file: str) -> Expression:
+    """The expression that ``records`` describe.
+
+    Args:
+        records: What :func:`as_records` gave; checked, as it may have been changed.
+        leaves: Label → the leaf to put there.
+        file: Name of the receipt, for errors.
+
+    Raises:
+        CheckpointError: when they describe none.
+        UnsupportedError: for methods of the user's own, which a receipt cannot hold, by name.
+    """
+    try:
+        nodes = _rebuilt(records, leaves)
+    except UnsupportedError as error:
+        raise UnsupportedError(*(Problem(p.message, file=file, fix=p.fix) for p in error.problems)) from None
+    except (Misshapen, StockpotError, RecursionError, ArithmeticError) as error:
+        message = f"the receipt's expression cannot be built: {str(error)[:500]}"
+        raise CheckpointError(
+            Problem(message, file=file, fix="get the receipt again from where it came from")
+        ) from None
+    return nodes[-1]
+
+
+def _rebuilt(records: Any, leaves: Mapping[str, Leaf]) -> list[Expression]:
+    if not isinstance(records, list) or not 0 < len(records) <= _MAX_NODES:
+        raise Misshapen(f"it has no list of 1 to {_MAX_NODES} nodes")
+    nodes: list[Expression] = []
+    depths: list[int] = []
+    sizes: list[int] = []
+    for number, data in enumerate(records):
+        kind = next((k for k in _KINDS if isinstance(data, dict) and k in data), None)
+        if kind is None:
+            raise Misshapen(f"node {number} is of no kind that is known")
+        _KINDS[kind](data, f"node {number}")
+        below = _below(kind, data)
+        if any(i >= number for i in below):
+            raise Misshapen(f"node {number} is made of a node that does not come before it")
+        depths.append(1 + max((depths[i] for i in below), default=0))
+        sizes.append(1 + sum(sizes[i] for i in below))
+        if depths[-1] > _MAX_DEPTH or sizes[-1] > _MAX_SIZE:
+            raise Misshapen(f"node {number} is nested too deeply")
+        nodes.append(_node(kind, data, nodes, leaves))
+    return nodes
+
+
+def _below(kind: str, data: Record) -> list[int]:
+    if kind == "sum":
+        return [term["of"] for term in data["sum"]]
+    if kind == "apply":
+        return [*data["inputs"], *(i for group in data.get("companions", {}).values() for i in group)]
+    if kind == "leaf":
+        return []
+    return list(data["stack"]) if kind == "stack" else [data[kind]]
+
+
+def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[str, Leaf]) -> Expression:
+    line = data.get("line")
+    if kind == "leaf":
+        if data["leaf"] not in leaves:
+            raise Misshapen("it uses an input that is not among the inputs")
+        return leaves[data["leaf"]]
+    if kind == "layers":
+        return Layers(nodes[data["layers"]], data["start"], data["stop"], line)
+    if kind == "stack":
+        return Stack(tuple(nodes[i] for i in data["stack"]), line)
+    if kind == "cast":
+        dtype_named(data["dtype"])
+        return Cast(nodes[data["cast"]], data["dtype"])
+    if kind == "sum":
+        return _linear([(as_setting(term["times"]), nodes[term["of"]]) for term in data["sum"]])
+    one, each = _read(data["one"]), tuple(_read(own) for own in data["each"])
+    inputs = tuple(nodes[i] for i in data["inputs"])
+    if len(each) not in (0, len(inputs)):
+        raise Misshapen("a method has other inputs than values for them")
+    companions = {name: tuple(nodes[i] for i in group) for name, group in data.get("companions", {}).items()}
+    return Apply(_method(data), inputs, one, each, data.get("variant"), data.get("compat") is True, line, companions)
+
+
+def _linear(terms: Sequence[tuple[Setting, Expression]]) -> Linear:
+    if not terms or any(isinstance(value, str) for coefficient, _ in terms for value in coefficient.values()):
+        raise Misshapen("a sum has no terms, or a term has no number")
+    return Linear(tuple(Term(coefficient, of) for coefficient, of in terms))
+
+
+def _read(settings: Record) -> dict[str, tuple[Setting, ...]]:
+    return {name: tuple(as_setting(value) for value in written) for name, written in settings.items()}
+
+
+def _method(data: Record) -> Method:
+    name = data["apply"]
+    if "steps" in data:
+        uses = [Use(piece_named(step["step"]), dict.fromkeys(step["given"])) for step in data["steps"]]
+        return chain_of(uses)[0]
+    if "own" in data:
+        file = data["own"]["file"] or "a Python session"
+        fix = "merge again as the model was made: stockpot merge RECIPE OUT --allow-code, or the same Python program"
+        raise UnsupportedError(Problem(f"the method {name!r} is code of its user's own, of {file}", fix=fix))
+    if name not in METHODS:
+        raise Misshapen(f"the method {name!a} is not known to this version")
+    return METHODS[name]
