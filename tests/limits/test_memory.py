@@ -122,7 +122,6 @@ def test_private_memory_as_a_hard_limit(tmp_path):
 
 ONE_TENSOR = [
     ("slerp", 1, {"t": 0.4}),
-    ("ties", 2, {"density": 0.2}),
     ("della_linear", 2, {"density": 0.5, "epsilon": 0.2}),
 ]
 
@@ -139,7 +138,7 @@ def one_tensor():
 
 @pytest.mark.parametrize(("method", "models", "parameters"), ONE_TENSOR, ids=[m for m, *_ in ONE_TENSOR])
 def test_a_tensor_larger_than_the_budget(one_tensor, tmp_path, method, models, parameters):
-    """One tensor of 586 MiB in each model, merged within 256 MiB: along rows, by angles, by exact selection."""
+    """One tensor of 586 MiB in each model, merged within 256 MiB: by angles, and by ranks within rows."""
     recipe = write_recipe(one_tensor, method, models, **parameters)
     limits = ("--memory", str(BUDGET), "--threads", "2")
     cost = planned(recipe, *limits)
@@ -148,15 +147,10 @@ def test_a_tensor_larger_than_the_budget(one_tensor, tmp_path, method, models, p
     assert 0 < done.peak <= cost["memory"] <= BUDGET
 
 
-@pytest.mark.parametrize("method", ["tsv_m", "wudi", "regmean"])
+@pytest.mark.parametrize("method", ["tsv_m", "wudi"])
 def test_a_matrix_that_cannot_fit(one_tensor, tmp_path, method):
     """A method on whole matrices says how much a huge tensor takes; merge refuses before anything is made."""
-    recipe = write_recipe(one_tensor, method, base=method != "regmean")
-    if method == "regmean":
-        large_model(one_tensor / "gram", {"w": (4096, 4096)}, code="F32")
-        data = json.loads(recipe.read_text())
-        data["parameters"] = {"gram": str(one_tensor / "gram")}
-        recipe.write_text(json.dumps(data))
+    recipe = write_recipe(one_tensor, method)
     needed = least(recipe, "--threads", "1")
     assert needed > 3 * 8 * 75000 * 4096
     for verb in ("plan", "merge"):
@@ -179,15 +173,15 @@ def test_as_many_threads_as_fit(tmp_path):
 
 
 def test_many_tensors(tmp_path):
-    """The plan counts itself: 20,000 tensors a model take more than their bytes, and no more than planned."""
-    names = [f"model.layers.{i // 10}.mlp.experts.{i % 10}.weight" for i in range(20000)]
+    """The plan counts itself: 8,000 tensors a model take more than their bytes, and no more than planned."""
+    names = [f"model.layers.{i // 10}.mlp.experts.{i % 10}.weight" for i in range(8000)]
     make_models(tmp_path, dict.fromkeys(names, (4, 8)), 3, data=32)
     recipe = write_recipe(tmp_path, "ties", density=0.2)
     budget = least(recipe, "--threads", "1")
     done = stockpot("merge", recipe, tmp_path / "out", "--quiet", "--memory", str(budget), "--threads", "1")
     assert done.code == 0, done.errors
     assert 0 < done.peak <= budget
-    assert 200 * MIB < budget < 2 * done.peak
+    assert 240 * MIB < budget < 1.5 * done.peak
 
 
 def test_looking_at_a_large_model(twenty):

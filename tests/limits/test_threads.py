@@ -98,7 +98,7 @@ import stockpot as sp, stockpot.execute.local
 big = np.ones((1500, 1500))
 big @ big
 pool = cpu_times(os.getpid())
-sizes = [p["num_threads"] for p in threadpool_info()]
+sizes = {{p["filepath"]: p["num_threads"] for p in threadpool_info()}}
 time.sleep(1.0)  # idle threads of a pool spin for a while
 before = cpu_times(os.getpid())
 sp.merge({recipe!r}, {out!r}, threads=1)
@@ -110,7 +110,7 @@ except ValueError:
 print(json.dumps({{
     "pool": len(pool) - 1,
     "burnt": [after[t] - before[t] for t in pool if t != os.getpid()],
-    "sizes": [sizes, [p["num_threads"] for p in threadpool_info()]],
+    "sizes": [sizes, {{p["filepath"]: p["num_threads"] for p in threadpool_info() if p["filepath"] in sizes}}],
     "layer": layer,
 }}))
 """

@@ -9,12 +9,11 @@ from math import prod
 from pathlib import Path
 
 from stockpot.checkpoint.writer import ShardLayout
-from stockpot.methods.declare import Blockwise, Elementwise, Matrix, axis_of, solves
+from stockpot.methods.declare import Blockwise, Elementwise, Matrix, Span, axis_of, solves
 from stockpot.methods.elementwise.operation import Ranks
 from stockpot.methods.elementwise.program import assemble
 from stockpot.planning.blocks import BLOCK, grid_of, row_length
 from stockpot.planning.model import Compute, Cost, Limits, Operand, Read, Step, Survey
-from stockpot.planning.passes import own_passes
 
 __all__ = ["estimate", "free_bytes", "nearest"]
 
@@ -111,7 +110,8 @@ def _node_bytes(source: Operand) -> int:
 def _worker_bytes(step: Step) -> int:
     """A worker's buffers: a block of every input, of every intermediate, of the output, keys of a block, scratch."""
     elements = _block_elements(step)
-    keys = _searches(step.source) * min(_COLLECTED_OF_A_BLOCK, 4 * step.elements)
+    searches = _searches(step.source) if step.passes > 1 else 0
+    keys = searches * min(_COLLECTED_OF_A_BLOCK, 4 * step.elements)
     return _block_bytes(step.source, elements) + elements * 8 + keys + (1 << 20)
 
 
@@ -151,12 +151,10 @@ def _shared_bytes(step: Step) -> int:
 
 def _selected_bytes(step: Step) -> int:
     """Keys that selections keep of a tensor, twice where they are sorted, and what they note of its blocks."""
-    searches = _searches(step.source)
-    return (
-        (searches + 1) * min(_COLLECTED, step.elements * 4) + _NOTED * searches * (step.elements // BLOCK)
-        if searches
-        else 0
-    )
+    searches = _searches(step.source) if step.passes > 1 else 0
+    if not searches:
+        return 0
+    return (searches + 1) * min(_COLLECTED, 4 * step.elements) + _NOTED * searches * (step.elements // BLOCK)
 
 
 def _searches(source: Operand) -> int:
@@ -183,7 +181,7 @@ def _products_bytes(source: Operand, step: Step) -> int:
         return 0
     inner = sum(_products_bytes(child, step) for child in source.operands)
     axis = axis_of(source.method, source.resolved)
-    if axis == "tensor" or not own_passes(source):
+    if axis == "tensor" or source.method is None or not isinstance(source.method.family, Span):
         return inner
     groups = step.elements // row_length(step.shape, "row") if axis == "row" else row_length(step.shape, "column")
     return inner + 3 * groups * len(source.inputs) ** 2 * 8
