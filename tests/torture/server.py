@@ -3,7 +3,7 @@
 Reads one JSON request a line: ``{"args": […], "folder": …, "fault": {…} | null, "reserve": true}``. Answers with
 the child's process number at once, and after another line with how it ended. A fault counts the calls that concern
 the scene's folder and strikes at number ``at``: ``kill`` before it or ``kill after``, ``error`` (with ``errno``),
-``short``.
+``short``, or ``fill`` the disk with a file before the call.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class Fault:
         action = self.spec["action"]
         if action == "error":
             raise OSError(self.spec["errno"], os.strerror(self.spec["errno"]))
+        if action == "fill":
+            fill(self.spec["filler"])
         if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if action == "short" and name in MOVING:
@@ -76,6 +78,22 @@ class Fault:
 
 
 READLINK = os.readlink
+WRITE = os.write
+
+
+def fill(path):
+    """Write a file until the disk is full."""
+    descriptor = REAL_OPEN(path, os.O_WRONLY | os.O_CREAT)
+    for size in (1 << 20, 1 << 12, 1):
+        try:
+            while True:
+                WRITE(descriptor, bytes(size))
+        except OSError:
+            continue
+    os.close(descriptor)
+
+
+REAL_OPEN = os.open
 
 
 def halved(name, arguments):

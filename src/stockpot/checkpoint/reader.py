@@ -6,7 +6,7 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 from types import TracebackType
@@ -110,7 +110,7 @@ class PayloadReader:
         """Close every file that is not being read. The reader can be used again afterwards."""
         with self._lock:
             for path in [path for path, entry in self._open.items() if entry.users == 0]:
-                os.close(self._open.pop(path).descriptor)
+                _closed(self._open.pop(path).descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -145,7 +145,12 @@ class PayloadReader:
             return
         idle = [path for path, entry in self._open.items() if entry.users == 0]
         for path in idle[:surplus]:
-            os.close(self._open.pop(path).descriptor)
+            _closed(self._open.pop(path).descriptor)
+
+
+def _closed(descriptor: int) -> None:
+    with suppress(OSError):  # what was read has been read
+        os.close(descriptor)
 
 
 def _copy(ref: TensorRef, start: int, target: memoryview) -> None:
@@ -162,10 +167,10 @@ def _opened(ref: TensorRef, path: str, stamp: Stamp | None) -> int:
     try:
         same = stamp is None or Stamp.of(os.fstat(descriptor)) == stamp
     except OSError as error:
-        os.close(descriptor)
+        _closed(descriptor)
         raise _failed(ref, "cannot be looked at", error) from error
     if not same:
-        os.close(descriptor)
+        _closed(descriptor)
         message = "the file has changed since the merge was planned"
         raise StorageError(Problem(message, tensor=ref.name, file=path, fix=_CHANGED))
     return descriptor

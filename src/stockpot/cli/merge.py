@@ -42,15 +42,18 @@ def command(
     from stockpot.api import plan as make_plan
     from stockpot.cli.plan import show_plan
     from stockpot.execute.local import execute
+    from stockpot.execute.workplace import kept
 
     click.get_current_context().obj.on_stop = lambda: _how_to_continue(out)
     started = time.perf_counter()
     plan = make_plan(recipe, out, overwrite=overwrite, **limits)
     if dry_run:
-        show_plan(plan, as_json)
+        show_plan(plan, out, as_json)
         return
     if not quiet:
         show_notes(plan.notes)
+        if not restart and (done := kept(out)[0]):
+            say(f"continuing: {done} of {len(plan.steps)} tensors are finished; their hashes are checked", error=True)
         _announce_compilation()
     with progress_bar("merging", quiet=quiet or as_json) as progress:
         result = execute(plan, out, overwrite=overwrite, restart=restart, durable=not no_sync, progress=progress)

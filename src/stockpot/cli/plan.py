@@ -29,13 +29,16 @@ def command(recipe: Path, out: Path | None, overwrite: bool, tensors: bool, as_j
     """
     from stockpot.api import plan as make_plan
 
-    show_plan(make_plan(recipe, out, overwrite=overwrite, **limits), as_json, tensors)
+    show_plan(make_plan(recipe, out, overwrite=overwrite, **limits), out, as_json, tensors)
 
 
-def show_plan(plan: Plan, as_json: bool, tensors: bool = False) -> None:
+def show_plan(plan: Plan, out: Path | None, as_json: bool, tensors: bool = False) -> None:
     """Print a plan as text or JSON."""
+    from stockpot.execute.workplace import kept
+
+    finished = kept(out)[0] if out is not None else 0
     if as_json:
-        print_json(_as_data(plan))
+        print_json({**_as_data(plan), "finished": finished})
         return
     cost = plan.cost
     rows = [
@@ -48,6 +51,8 @@ def show_plan(plan: Plan, as_json: bool, tensors: bool = False) -> None:
         ("disk", f"{human(cost.written)} needed" + (f", {human(cost.disk_free)} free" if cost.disk_free else "")),
         ("time", f"about {cost.seconds + 1:.0f} s at {human(cost.assumed_rate)}/s, more where the disk is slower"),
     ]
+    if finished:
+        rows.append(("resume", f"{finished} tensors are finished already, if nothing has changed since"))
     for name, text in rows:
         click.echo(f"{name:<10}{text}")
     if tensors:

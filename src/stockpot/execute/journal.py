@@ -7,6 +7,7 @@ have been hashed again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -108,8 +109,9 @@ class Journal:
                 raise cannot_write(self._path, error) from error
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
+        """Close the file; what a network file system has lost of it is done again."""
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
 
     def _add(self, entry: Mapping[str, Any]) -> None:
         text = json.dumps(entry, separators=(",", ":"))

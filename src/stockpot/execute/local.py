@@ -15,7 +15,7 @@ import xxhash
 
 from stockpot.checkpoint.model import Stamp, TensorRef
 from stockpot.checkpoint.reader import PayloadReader
-from stockpot.checkpoint.storage import write_file
+from stockpot.checkpoint.storage import cannot_write, write_file
 from stockpot.checkpoint.writer import index_file
 from stockpot.errors import ExecutionError, Problem, StockpotError, StorageError
 from stockpot.execute.card import model_card
@@ -92,9 +92,10 @@ def execute(
         try:
             receipt, resumed = _made(plan, work.model, journal, past, durable, progress)
             work.publish(journal, overwrite=overwrite, durable=durable)
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             done = _keep(work, journal)
-            raise (_continued(error, done, plan, work) if done else error) from error.__cause__
+            told = error if isinstance(error, StorageError) else cannot_write(error.filename or work.folder, error)
+            raise (_continued(told, done, plan, work) if done else told) from error
         except StockpotError as error:
             if isinstance(error, ExecutionError):
                 work.tidy()

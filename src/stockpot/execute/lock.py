@@ -68,7 +68,8 @@ class Lock:
         with contextlib.suppress(OSError):
             if _same(self._descriptor, self._path):
                 self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
         self._descriptor = -1
 
     def _lock(self, descriptor: int) -> None:

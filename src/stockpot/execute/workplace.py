@@ -70,8 +70,8 @@ class Workplace:
         try:
             self._claim()
         except OSError as error:
-            message = f"cannot create the output: {error.strerror}"
-            fix = "choose a folder that you may write to"
+            fix = cannot_write(self.folder, error).problems[0].fix or "choose a folder that you may write to"
+            message = f"cannot create the output: {error.strerror or error}"
             raise PlanError(Problem(message, file=str(self.folder), fix=fix)) from error
         try:
             yield self

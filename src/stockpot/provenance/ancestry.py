@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stockpot.errors import CheckpointError, Problem, StockpotError
+from stockpot.errors import CheckpointError, Problem, StockpotError, StorageError
 from stockpot.provenance.expressions import methods_in
 from stockpot.provenance.receipts import RECEIPT_NAME, read_receipt
-from stockpot.provenance.small import small_text
+from stockpot.provenance.small import lies_there, small_text
 from stockpot.recipe.yaml_nodes import Entry, Node, Scalar, Sequence, compose
 from stockpot.recipe.yaml_nodes import Mapping as YamlMapping
 
@@ -77,7 +77,7 @@ def lineage(folder: Path) -> Ancestor:
         CheckpointError: when neither a receipt nor a mergekit_config.yml lies there.
     """
     name = folder.resolve().name or str(folder)
-    told = (folder / RECEIPT_NAME).is_file()
+    told = lies_there(folder / RECEIPT_NAME)
     found = tree_of(read_receipt(folder), name) if told else _of_mergekit(folder, name)
     if found is None:
         message = f"neither {RECEIPT_NAME} nor {MERGEKIT_NAME} lies here: nothing is known of how it was made"
@@ -190,9 +190,11 @@ def _folder(path: Path) -> Path:
 
 def _made_in(folder: Path, label: str) -> Ancestor | None:
     """What lies in ``folder`` about how its model was made; None when nothing does."""
-    if (folder / RECEIPT_NAME).is_file():
+    if lies_there(folder / RECEIPT_NAME):
         try:
             return tree_of(read_receipt(folder, most=_MAX_RECEIPT), label)
+        except StorageError:
+            raise
         except StockpotError:
             return Ancestor(label, tool="stockpot", note="its receipt cannot be read")
     return _of_mergekit(folder, label)
@@ -200,7 +202,7 @@ def _made_in(folder: Path, label: str) -> Ancestor | None:
 
 def _of_mergekit(folder: Path, label: str) -> Ancestor | None:
     path = folder / MERGEKIT_NAME
-    if not path.is_file():
+    if not lies_there(path):
         return None
     text = small_text(path, _MAX_CONFIG)
     unreadable = Ancestor(_cut(label), tool="mergekit", note=f"its {MERGEKIT_NAME} cannot be read")
