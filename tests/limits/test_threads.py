@@ -59,8 +59,8 @@ def recipes(tmp_path_factory):
     """Recipes that keep workers busy: decompositions, and an elementwise method."""
     folder = tmp_path_factory.mktemp("threads")
     for kind, shapes in (
-        ("matrix", {f"layers.{i}.w": (512, 512) for i in range(6)}),
-        ("rows", {f"layers.{i}.w": (4096, 4096) for i in range(6)}),
+        ("matrix", {f"layers.{i}.w": (512, 512) for i in range(4)}),
+        ("rows", {f"layers.{i}.w": (4096, 4096) for i in range(4)}),
     ):
         for i in range(3):
             large_model(folder / kind / f"m{i}", shapes, data=1 << 18, seed=i)
