@@ -122,6 +122,7 @@ def test_private_memory_as_a_hard_limit(tmp_path):
 
 ONE_TENSOR = [
     ("slerp", 1, {"t": 0.4}),
+    ("ties", 2, {"density": 0.2}),
     ("della_linear", 2, {"density": 0.5, "epsilon": 0.2}),
 ]
 
@@ -138,7 +139,7 @@ def one_tensor():
 
 @pytest.mark.parametrize(("method", "models", "parameters"), ONE_TENSOR, ids=[m for m, *_ in ONE_TENSOR])
 def test_a_tensor_larger_than_the_budget(one_tensor, tmp_path, method, models, parameters):
-    """One tensor of 586 MiB in each model, merged within 256 MiB: by angles, and by ranks within rows."""
+    """One tensor of 586 MiB in each model, merged in 256 MiB: by angles, exact selection, ranks within rows."""
     recipe = write_recipe(one_tensor, method, models, **parameters)
     limits = ("--memory", str(BUDGET), "--threads", "2")
     cost = planned(recipe, *limits)

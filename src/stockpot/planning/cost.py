@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 
@@ -52,16 +52,13 @@ def estimate(
     """The cost of ``steps``; as many threads as fit the budget, at least one."""
     read = sum(s.input_bytes for s in steps) + sum(s.input_bytes for s in surveys)
     written = sum(shard.size for shard in shards)
-    worker = max((_worker_bytes(s) for s in steps), default=0)
-    shared = max(2 * max((_shared_bytes(s) for s in steps), default=0), max(map(_surveyed_bytes, surveys), default=0))
-    fixed = BASELINE + _plan_bytes(steps, surveys) + shared
-    room = limits.memory - fixed
-    threads = max(1, min(limits.threads, room // worker if worker else limits.threads))
+    needed = _needed(steps, surveys)
+    threads = next((t for t in range(limits.threads, 1, -1) if needed(t) <= limits.memory), 1)
     return Cost(
         read=read,
         written=written,
         passes=max((s.passes for s in steps), default=0) + sum(s.passes for s in surveys),
-        memory=fixed + worker * threads,
+        memory=needed(threads),
         threads=threads,
         disk_free=free_bytes(out) if out is not None else None,
         seconds=(read + written) / RATE + sum(_solving_seconds(s.source) for s in steps) / threads,
@@ -95,6 +92,15 @@ def nearest(folder: Path) -> Path:
     while not os.path.lexists(place):
         place = place.parent
     return place
+
+
+def _needed(steps: Sequence[Step], surveys: Sequence[Survey]) -> Callable[[int], int]:
+    """Number of workers → resident bytes. One worker finishes a tensor before the next; more have two under way."""
+    fixed = BASELINE + _plan_bytes(steps, surveys)
+    worker = max(map(_worker_bytes, steps), default=0)
+    shared = max(map(_shared_bytes, steps), default=0)
+    surveyed = max(map(_surveyed_bytes, surveys), default=0)
+    return lambda threads: fixed + max(min(threads, 2) * shared, surveyed) + worker * threads
 
 
 def _plan_bytes(steps: Sequence[Step], surveys: Sequence[Survey]) -> int:
