@@ -6,7 +6,22 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from measured import environment
+from stockpot.errors import ExecutionError
 from stockpot.kernels import compile as compilation
+
+CALL = """
+import sys, numpy as np
+from stockpot.kernels import convert
+from stockpot.kernels.compile import _Kernel, _PartCompiler
+{before}
+values = np.zeros(3)
+convert.widen_block(np.arange(3.0).view(np.uint8), 0, 3, values, np.zeros(2048))
+print(values.tolist(), _Kernel.here, _PartCompiler.made)
+"""
+"""Calls a kernel; prints what it made, whether kernels may be compiled here, how many parts of kernels were."""
 
 
 def folder_in_subprocess(**environment):
@@ -47,3 +62,48 @@ def test_other_sources_get_another_cache(monkeypatch, tmp_path):
     changed = compilation._digest()
     (tmp_path / "a.py").write_text("x = 2\n")
     assert len({before, changed, compilation._digest()}) == 3
+
+
+def called(cache, before=""):
+    """What a process prints that calls a kernel with the cache ``cache``."""
+    done = subprocess.run(
+        [sys.executable, "-c", CALL.format(before=before)],
+        env=environment(STOCKPOT_CACHE_DIR=str(cache)),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_nothing_is_compiled_where_it_is_called(tmp_path):
+    """With an empty cache a kernel is compiled by another process: the caller compiles no part of it."""
+    assert called(tmp_path) == "[0.0, 1.0, 2.0] False 0"
+    assert list(tmp_path.rglob("*.widen_block-*.nbc"))
+
+
+def test_a_process_that_has_compiled_enough_is_followed_by_another(tmp_path):
+    """Parts are compiled a few at a time, each process going on where the one before ended."""
+    few = "import stockpot.kernels.compile as c; c._PARTS = 1; c._MOST_PROCESSES = "
+    assert called(tmp_path / "one", few + "1").startswith("[0.0, 1.0, 2.0] True")
+    assert called(tmp_path / "more", few + "9") == "[0.0, 1.0, 2.0] False 0"
+
+
+def test_where_no_process_can_be_started_it_is_compiled_here(tmp_path):
+    """An interpreter that embeds Python has no command of its own: the result is the same."""
+    assert called(tmp_path, "sys.executable = '/nowhere/python'").startswith("[0.0, 1.0, 2.0] True")
+
+
+def test_a_compiler_that_is_killed_is_an_error(monkeypatch):
+    """A process that the system ends for want of memory is not tried again inside the merge."""
+    monkeypatch.setattr(compilation, "_COMMAND", "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(ExecutionError, match=r"was killed \(signal 9\)"):
+        compilation._compile_elsewhere("stockpot.kernels.convert", "widen_block", ())
+
+
+def test_kernels_tell_what_they_are():
+    """A kernel has the name and the docstring of its function."""
+    from stockpot.kernels.convert import widen_block
+
+    assert widen_block.__name__ == "widen_block"
+    assert widen_block.__doc__

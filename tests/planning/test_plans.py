@@ -124,7 +124,7 @@ def test_the_budget_that_is_asked_for_is_enough(place):
 
 
 def test_memory_does_not_grow_with_the_model():
-    """Of a tensor 256 times larger the plan asks for the same memory, whatever the method."""
+    """Of a tensor of 8 GiB the plan asks for the memory of one of 32 MiB, but for what selections note of a block."""
     costs = []
     for elements in (1 << 24, 1 << 32):
         base, a, b = (unwritten(name, elements) for name in "xyz")
@@ -136,7 +136,10 @@ def test_memory_does_not_grow_with_the_model():
             sp.slerp(a, b, t=0.5),
         )
         costs.append([sp.plan(merged, threads=2).cost.memory for merged in merges])
-    assert costs[0] == costs[1]
+    growth = [large - small for small, large in zip(*costs, strict=True)]
+    blocks, searches, at_once = (1 << 32) >> 18, 2, 2
+    assert growth[0] == growth[2] == growth[3] == growth[4] == 0
+    assert 0 <= growth[1] <= 200 * blocks * searches * at_once
 
 
 def test_only_one_model_is_copied(place):

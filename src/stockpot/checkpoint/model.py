@@ -41,7 +41,7 @@ class Stamp:
         return cls(status.st_size, status.st_mtime_ns)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorRef:
     """Where one tensor's bytes lie: a byte range of a file, or an array in memory.
 

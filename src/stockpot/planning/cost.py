@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 
 from stockpot.checkpoint.writer import ShardLayout
-from stockpot.methods.declare import Blockwise, Elementwise, Matrix, axis_of, solves
-from stockpot.planning.blocks import grid_of, row_length
+from stockpot.methods.declare import Blockwise, Elementwise, Matrix, Span, axis_of, solves
+from stockpot.methods.elementwise.operation import Ranks
+from stockpot.methods.elementwise.program import assemble
+from stockpot.planning.blocks import BLOCK, grid_of, row_length
 from stockpot.planning.model import Compute, Cost, Limits, Operand, Read, Step, Survey
-from stockpot.planning.passes import own_passes
 
 __all__ = ["estimate", "free_bytes", "nearest"]
 
@@ -28,9 +29,17 @@ FLOPS = 3e10
 _PER_UNIT = 6.0
 """Operations of a unit of work for rows × columns × the smaller of the two."""
 
+_STEP, _NODE, _READ, _MEMBER = 2600, 1400, 1700, 2400
+"""Bytes that a plan and the record of its execution take for each output tensor, each method applied, each tensor
+read, each tensor surveyed (measured)."""
+
+_NOTED = 200
+"""Bytes that a selection notes of each block of each input."""
+
+_COLLECTED_OF_A_BLOCK = 1 << 20
 _COLLECTED = 8 << 20
 _COLLECTED_OF_A_MODEL = 32 << 20
-"""Bytes of keys that a selection keeps of each input, over a tensor and over a model."""
+"""Bytes of keys that a selection keeps of each input, over a tensor of one block, over any, and over a model."""
 
 
 def estimate(
@@ -43,15 +52,13 @@ def estimate(
     """The cost of ``steps``; as many threads as fit the budget, at least one."""
     read = sum(s.input_bytes for s in steps) + sum(s.input_bytes for s in surveys)
     written = sum(shard.size for shard in shards)
-    worker = max((_worker_bytes(s) for s in steps), default=0)
-    shared = max(2 * max((_shared_bytes(s) for s in steps), default=0), max(map(_surveyed_bytes, surveys), default=0))
-    room = limits.memory - BASELINE - shared
-    threads = max(1, min(limits.threads, room // worker if worker else limits.threads))
+    needed = _needed(steps, surveys)
+    threads = next((t for t in range(limits.threads, 1, -1) if needed(t) <= limits.memory), 1)
     return Cost(
         read=read,
         written=written,
         passes=max((s.passes for s in steps), default=0) + sum(s.passes for s in surveys),
-        memory=BASELINE + shared + worker * threads,
+        memory=needed(threads),
         threads=threads,
         disk_free=free_bytes(out) if out is not None else None,
         seconds=(read + written) / RATE + sum(_solving_seconds(s.source) for s in steps) / threads,
@@ -87,10 +94,31 @@ def nearest(folder: Path) -> Path:
     return place
 
 
+def _needed(steps: Sequence[Step], surveys: Sequence[Survey]) -> Callable[[int], int]:
+    """Number of workers → resident bytes. One worker finishes a tensor before the next; more have two under way."""
+    fixed = BASELINE + _plan_bytes(steps, surveys)
+    worker = max(map(_worker_bytes, steps), default=0)
+    shared = max(map(_shared_bytes, steps), default=0)
+    surveyed = max(map(_surveyed_bytes, surveys), default=0)
+    return lambda threads: fixed + max(min(threads, 2) * shared, surveyed) + worker * threads
+
+
+def _plan_bytes(steps: Sequence[Step], surveys: Sequence[Survey]) -> int:
+    """What the plan itself weighs, with what is noted of every tensor: little, unless there are very many."""
+    members = sum(len(survey.members) for survey in surveys)
+    return _STEP * len(steps) + sum(_node_bytes(step.source) for step in steps) + _MEMBER * members
+
+
+def _node_bytes(source: Operand) -> int:
+    return _READ if isinstance(source, Read) else _NODE + sum(map(_node_bytes, source.operands))
+
+
 def _worker_bytes(step: Step) -> int:
-    """A worker's buffers: a block of every input, of every intermediate, of the output, and scratch."""
+    """A worker's buffers: a block of every input, of every intermediate, of the output, keys of a block, scratch."""
     elements = _block_elements(step)
-    return _block_bytes(step.source, elements) + elements * 8 + (1 << 20)
+    searches = _searches(step.source) if step.passes > 1 else 0
+    keys = searches * min(_COLLECTED_OF_A_BLOCK, 4 * step.elements)
+    return _block_bytes(step.source, elements) + elements * 8 + keys + (1 << 20)
 
 
 def _block_elements(step: Step) -> int:
@@ -124,19 +152,51 @@ def _family_bytes(source: Compute, elements: int) -> int:
 
 def _shared_bytes(step: Step) -> int:
     """What is kept per tensor while it is worked on: collected keys; inner products of rows or columns."""
-    source = step.source
-    if isinstance(source, Read) or step.passes == 1:
+    return _selected_bytes(step) + _products_bytes(step.source, step)
+
+
+def _selected_bytes(step: Step) -> int:
+    """Keys that selections keep of a tensor, twice where they are sorted, and what they note of its blocks."""
+    searches = _searches(step.source) if step.passes > 1 else 0
+    if not searches:
         return 0
+    return (searches + 1) * min(_COLLECTED, 4 * step.elements) + _NOTED * searches * (step.elements // BLOCK)
+
+
+def _searches(source: Operand) -> int:
+    """Most searches for order statistics that go on at once in a tensor, those over the whole model left out."""
+    if isinstance(source, Read):
+        return 0
+    own = 0 if source.group else _own_searches(source)
+    return max(own, *map(_searches, source.operands))
+
+
+def _own_searches(source: Compute) -> int:
+    """Order statistics that a method needs at once: one of each input for most, two for a band."""
+    if source.method is None or source.resolved is None or not isinstance(source.method.family, Elementwise):
+        return 0
+    operations = assemble(source.method.family.build(source.resolved), len(source.inputs)).operations
+    needs = [need for op in operations for need in op.needs if isinstance(need, Ranks) and not need.idle]
+    elements = prod(source.shape)
+    return max((len(need.wanted(elements)) for need in needs), default=0)
+
+
+def _products_bytes(source: Operand, step: Step) -> int:
+    """Inner products of all pairs of inputs, for every row or column."""
+    if isinstance(source, Read):
+        return 0
+    inner = sum(_products_bytes(child, step) for child in source.operands)
     axis = axis_of(source.method, source.resolved)
-    if axis == "tensor" or isinstance(source.method and source.method.family, Elementwise):
-        return len(source.inputs) * min(_COLLECTED, step.elements * 4)
+    if axis == "tensor" or source.method is None or not isinstance(source.method.family, Span):
+        return inner
     groups = step.elements // row_length(step.shape, "row") if axis == "row" else row_length(step.shape, "column")
-    return 3 * groups * len(source.inputs) ** 2 * 8
+    return inner + 3 * groups * len(source.inputs) ** 2 * 8
 
 
 def _surveyed_bytes(survey: Survey) -> int:
     """What is kept while the whole model is surveyed: collected keys, and a few numbers for each block."""
-    inputs = max(len(m.inputs) for m in survey.members.values())
     elements = sum(prod(m.shape) for m in survey.members.values())
-    searches = 2 * inputs * int(any(own_passes(m) for m in survey.members.values()))
-    return searches * min(_COLLECTED_OF_A_MODEL, 4 * elements) + 200 * inputs * (elements >> 18)
+    blocks = sum(grid_of(m, m.shape).count for m in survey.members.values())
+    searches = max(map(_own_searches, survey.members.values()))
+    kept = (searches + 1) * min(_COLLECTED_OF_A_MODEL, 4 * elements) if searches else 0
+    return kept + _NOTED * max(len(m.inputs) for m in survey.members.values()) * blocks

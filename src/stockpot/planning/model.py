@@ -21,7 +21,7 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Read:
     """A tensor of an input checkpoint, as it is stored."""
 
@@ -34,7 +34,7 @@ class Read:
         return self.ref.dtype
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Compute:
     """A method applied to one tensor of each input.
 
@@ -94,7 +94,7 @@ def reads(operand: Operand) -> Iterator[Read]:
         yield from reads(child)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """One output tensor: small, serialisable and independent of all others.
 
