@@ -8,10 +8,11 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from stockpot.errors import Problem, StorageError
 
-__all__ = ["cannot_write", "held_bytes", "reserve", "sync_folder", "write_all", "write_file"]
+__all__ = ["cannot_write", "held_bytes", "reserve", "start_storing", "sync_folder", "write_all", "write_file"]
 
 _NOT_THERE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What a system answers that cannot reserve space, or has no need to sync a folder."""
@@ -68,17 +69,36 @@ def reserve(descriptor: int, nbytes: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def start_storing(descriptor: int, place: int, nbytes: int) -> None:
+    """Have the system begin to store these bytes, without waiting, so that a sync later finds little left to do."""
+    call = _sync_file_range()
+    if call is not None:
+        call(descriptor, place, nbytes, _WRITE)
+
+
+_WRITE = 2
+"""Linux's SYNC_FILE_RANGE_WRITE."""
+
+
 @cache
 def _fallocate() -> Callable[..., int] | None:
     """The system's own call: the C library's portable one writes zeros where the file system cannot reserve."""
+    return _of_linux("fallocate", (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64))
+
+
+@cache
+def _sync_file_range() -> Callable[..., int] | None:
+    return _of_linux("sync_file_range", (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint))
+
+
+def _of_linux(name: str, arguments: tuple[Any, ...]) -> Callable[..., int] | None:
+    """A call that Python does not offer; None where there is none, or where file sizes are of another width."""
     try:
-        call = ctypes.CDLL(None, use_errno=True).fallocate
+        call = ctypes.CDLL(None, use_errno=True)[name]
     except (OSError, AttributeError, TypeError):
         return None
-    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    call.restype = ctypes.c_int
-    found: Callable[..., int] = call
-    return found if ctypes.sizeof(ctypes.c_void_p) == 8 else None  # off_t is 64 bits wide there
+    call.argtypes, call.restype = arguments, ctypes.c_int
+    return call if ctypes.sizeof(ctypes.c_void_p) == 8 else None
 
 
 def sync_folder(path: Path) -> None:

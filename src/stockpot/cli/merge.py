@@ -83,5 +83,5 @@ def _how_to_continue(out: Path) -> str:
 def _announce_compilation() -> None:
     from stockpot.kernels.compile import cache_folder
 
-    if not any(cache_folder().iterdir()):
+    if not any(cache_folder().rglob("*.nbi")):
         say(f"compiling kernels for this processor, once; kept in {cache_folder()}", error=True)

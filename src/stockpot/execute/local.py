@@ -134,7 +134,7 @@ def _made(
 ) -> tuple[dict[str, Any], int]:
     """The receipt of the output, made in ``folder``, and how many of its tensors were there already."""
     counter = _Counter(plan, progress)
-    with Output(folder, plan, journal.lost) as output:
+    with Output(folder, plan, journal.lost, durable=durable) as output:
         done = _checked(plan, folder, past.finished, counter) if past is not None else {}
         resumed = len(done)
         with PayloadReader(stamps=_stamps(plan), hashing=True) as reader:

@@ -11,18 +11,22 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from stockpot.checkpoint.storage import cannot_write, write_all
+from stockpot.checkpoint.storage import cannot_write, start_storing, write_all
 from stockpot.checkpoint.writer import create_files
 from stockpot.errors import Problem, StorageError
 from stockpot.planning.model import Plan, Step
 
 __all__ = ["Output"]
 
+_STRETCH = 1 << 25
+"""Bytes of a file that the disk is given at a time, long before the end."""
+
 
 class Output:
     """Files of a plan in ``folder``: made with their headers when entered, closed at the end.
 
     Args:
+        durable: Whether :meth:`sync` will be called: storing then begins early.
         lost: Called with the name of a file of which the disk has lost what was written: reading it may still
             give the right bytes, for a while.
 
@@ -30,8 +34,8 @@ class Output:
         StorageError: when a file cannot be made, written or closed.
     """
 
-    def __init__(self, folder: Path, plan: Plan, lost: Callable[[str], None]) -> None:
-        self._folder, self._plan, self._lost = folder, plan, lost
+    def __init__(self, folder: Path, plan: Plan, lost: Callable[[str], None], *, durable: bool = False) -> None:
+        self._folder, self._plan, self._lost, self._durable = folder, plan, lost, durable
         self._files: dict[str, int] = {}
         self._state = Condition()
         self._writing = 0
@@ -58,7 +62,10 @@ class Output:
                 raise StorageError(Problem("the merge was stopped", tensor=step.name))
             self._writing += 1
         try:
-            write_all(descriptor, data.data.cast("B"), step.offset + start)
+            write_all(descriptor, data.data.cast("B"), place := step.offset + start)
+            before = place // _STRETCH * _STRETCH
+            if self._durable and (place + len(data)) // _STRETCH * _STRETCH > before:
+                start_storing(descriptor, before, _STRETCH)
         except OSError as error:
             raise cannot_write(self._folder / step.file, error, step.name) from error
         finally:
