@@ -25,7 +25,7 @@ def tell():
 atexit.register(tell)
 sys.argv[0] = "stockpot"
 from stockpot.cli.main import main
-sys.exit(main())
+sys.exit(main(sys.argv[1:]))
 """
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -19,6 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs the CPU t
 
 TICK = os.sysconf("SC_CLK_TCK")
 WINDOW = 0.5
+_STARTING = 2  # windows in which the program starts, and the BLAS pool spins with nothing to do
 
 
 def _seconds(stat):
@@ -37,7 +37,10 @@ def cpu_times(pid):
 
 
 def sampled(*arguments, **more):
-    """(CPU seconds per second, number of threads that computed beside the first one) for each half second."""
+    """(CPU seconds per second, number of threads that computed beside the first one) for each half second.
+
+    A thread counts from a quarter of that time on: those of a BLAS pool spin for a tenth of a second when they begin.
+    """
     command = [sys.executable, "-m", "stockpot", *map(str, arguments)]
     process = subprocess.Popen(command, env=environment(**more), stdout=subprocess.DEVNULL)
     found, then, before, total = [], time.perf_counter(), {}, 0.0
@@ -47,7 +50,7 @@ def sampled(*arguments, **more):
         if process.pid not in after:
             break
         used = _seconds(Path(f"/proc/{process.pid}/stat"))
-        busy = [t for t in after if t != process.pid and after[t] - before.get(t, 0.0) > WINDOW / 10]
+        busy = [t for t in after if t != process.pid and after[t] - before.get(t, 0.0) > WINDOW / 4]
         found.append(((used - total) / (now - then), len(busy)))
         then, before, total = now, after, used
     assert process.wait() == 0
@@ -59,13 +62,13 @@ def recipes(tmp_path_factory):
     """Recipes that keep workers busy: decompositions, and an elementwise method."""
     folder = tmp_path_factory.mktemp("threads")
     for kind, shapes in (
-        ("matrix", {f"layers.{i}.w": (512, 512) for i in range(4)}),
-        ("rows", {f"layers.{i}.w": (4096, 4096) for i in range(4)}),
+        ("matrix", {f"layers.{i}.w": (512, 512) for i in range(12)}),
+        ("rows", {f"layers.{i}.w": (4096, 4096) for i in range(24)}),
     ):
         for i in range(3):
             large_model(folder / kind / f"m{i}", shapes, data=1 << 18, seed=i)
     found = {}
-    for kind, method, parameters in (("matrix", "tsv_m", {}), ("rows", "ties", {"density": 0.2})):
+    for kind, method, parameters in (("matrix", "tsv_m", {}), ("rows", "della", {"density": 0.5, "epsilon": 0.2})):
         models = [{"model": str(folder / kind / f"m{i}")} for i in (1, 2)]
         recipe = {"merge_method": method, "base_model": str(folder / kind / "m0"), "models": models}
         found[kind] = folder / f"{kind}.yml"
@@ -79,11 +82,11 @@ def test_no_more_threads_work_than_were_given(recipes, tmp_path, kind, threads):
     """At most N threads compute beside the first, which waits for them, though the BLAS library has a pool of four."""
     stockpot("merge", recipes[kind], tmp_path / "warm", "--quiet")  # kernels are compiled
     limits = ("--threads", threads, "--quiet")
-    windows = sampled("merge", recipes[kind], tmp_path / "out", *limits, OPENBLAS_NUM_THREADS="4")
+    windows = sampled("merge", recipes[kind], tmp_path / "out", *limits, OPENBLAS_NUM_THREADS="4")[_STARTING:]
     working = [(rate, busy) for rate, busy in windows if busy]
     assert working
     assert max(rate for rate, _ in working) <= threads + 0.25
-    assert median(busy for _, busy in working) <= threads
+    assert max(busy for _, busy in working) <= threads
 
 
 POOLED = """

@@ -11,12 +11,12 @@ their own, one after the other, which end when the code is there; this one only 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from importlib import import_module
 from pathlib import Path
@@ -158,10 +158,10 @@ _UNFINISHED = 75
 _MOST_PROCESSES = 40
 
 _COMMAND = """
-import pickle, sys
-sys.path[:], module, name, parts, types = pickle.load(sys.stdin.buffer)
+import json, sys
+sys.path[:], module, name, parts, types = json.load(sys.stdin)
 from stockpot.kernels.compile import compile_here
-compile_here(module, name, parts, pickle.loads(types))
+compile_here(module, name, parts, types)
 """
 
 
@@ -171,7 +171,10 @@ def _compile_elsewhere(module: str, name: str, types: tuple[Any, ...]) -> bool:
     Raises:
         ExecutionError: when one of them was killed.
     """
-    job = pickle.dumps((sys.path, module, name, _PARTS, pickle.dumps(types)))
+    told = [_told(t) for t in types]
+    if None in told or not sys.executable:
+        return False
+    job = json.dumps([sys.path, module, name, _PARTS, told]).encode()
     settings = {**os.environ, "STOCKPOT_CACHE_DIR": str(_FOLDER.parent), "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-I", "-c", _COMMAND]
     for _ in range(_MOST_PROCESSES):
@@ -191,10 +194,29 @@ def _compile_elsewhere(module: str, name: str, types: tuple[Any, ...]) -> bool:
     return False
 
 
-def compile_here(module: str, name: str, parts: int, types: tuple[Any, ...]) -> None:
-    """Compile a kernel in this process, into the cache, or ``parts`` parts of it: then the process ends."""
+def compile_here(module: str, name: str, parts: int, types: Sequence[Any]) -> None:
+    """Compile a kernel in this process, into the cache, or ``parts`` parts of it: then the process ends.
+
+    Args:
+        types: Of its arguments: a word, or of an array [word, dimensions, layout, whether it is read only].
+    """
     _Kernel.here, _PartCompiler.most = True, parts
-    getattr(import_module(module), name).ready(types)
+    getattr(import_module(module), name).ready(tuple(map(_meant, types)))
+
+
+def _told(numba_type: Any) -> Any:
+    """A type of an argument as plain data, for :func:`_meant`; None for what is neither number nor array."""
+    if not isinstance(numba_type, numba.types.Array):
+        return str(numba_type) if isinstance(numba_type, numba.types.Number | numba.types.Boolean) else None
+    told = [str(numba_type.dtype), numba_type.ndim, numba_type.layout, not numba_type.mutable]
+    return told if _meant(told) == numba_type else None
+
+
+def _meant(told: Any) -> Any:
+    if isinstance(told, str):
+        return getattr(numba.types, {"bool": "boolean"}.get(told, told))
+    name, dimensions, layout, fixed = told
+    return numba.types.Array(_meant(name), dimensions, layout, readonly=fixed)
 
 
 def kernel(function: F) -> F:
