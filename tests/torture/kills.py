@@ -13,21 +13,25 @@ __all__ = ["calls_of_a_merge", "kill_at_calls", "kill_at_random"]
 
 
 def kill_at_random(scene, count, seed=0):
-    """SIGKILL from outside at ``count`` moments of a merge, each resumed; returns how many came before its end."""
+    """SIGKILL from outside at ``count`` random moments of a merge, each resumed; returns how many kills that took.
+
+    One that comes after the end of the merge does not count.
+    """
     chosen = random.Random(seed)
     started = time.perf_counter()
     assert scene.run("out").code == 0
     takes = time.perf_counter() - started
     scene.clear()
-    killed = 0
-    for number in range(count):
+    killed = number = 0
+    while killed < count:
+        number += 1
         pid = scene.start("out")
         moment = chosen.uniform(0, 1.2 * takes)
         time.sleep(moment)
         os.kill(pid, signal.SIGKILL)
         killed += scene.end().code == -signal.SIGKILL
         check_continued(scene, f"kill {number} after {moment:.4f} s")
-    return killed
+    return number
 
 
 def calls_of_a_merge(scene, *more):

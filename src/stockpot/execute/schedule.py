@@ -56,6 +56,11 @@ class _Schedule:
             self._ready.clear()
             self._changed.notify_all()
 
+    def check(self) -> None:
+        """Raise what a worker raised."""
+        if self.error is not None:
+            raise self.error
+
     def work(self) -> None:
         """A thread's life: take blocks until there are none."""
         space = Workspace()
@@ -145,10 +150,9 @@ def run_all(runs: Iterator[Iterator[Phase]], threads: int, poll: Callable[[], No
             ended = schedule.ended.wait(0.1)
             if poll is not None:
                 poll()
+            schedule.check()
     except BaseException as error:
         schedule.stop(error)
         if not schedule.ended.wait(PATIENCE):
             atexit.register(_outlive, schedule.ended)
         raise
-    if schedule.error is not None:
-        raise schedule.error
