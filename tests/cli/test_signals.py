@@ -241,3 +241,23 @@ def test_a_program_that_uses_the_library(large):
     assert "an unfinished merge lies there (1 tensors are done)" in refused
     assert kept(large / "library")[0] == 1
     assert "Traceback" not in done.stderr
+
+
+def test_before_anything_has_begun(small):
+    """A signal while modules are still imported ends the program as a signal does, without a traceback."""
+    for wait in (0.03, 0.06, 0.1, 0.15):
+        process = start(small, "methods")
+        time.sleep(wait)
+        code, errors, _ = stopped(process, signal.SIGINT)
+        assert code in (0, 130, -signal.SIGINT), errors
+
+
+def test_a_background_job_that_ignores_ctrl_c_goes_on(small):
+    """Where the shell has made SIGINT ignored, as for jobs in the background, it stays so."""
+    command = f"trap '' INT; exec {sys.executable} -m stockpot {' '.join(merge_to('background'))}"
+    process = subprocess.Popen(["sh", "-c", command], cwd=small)
+    while process.poll() is None and not (small / "background").exists():
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert process.wait() == 0
+    assert contents(small / "background") == contents(small / "whole")

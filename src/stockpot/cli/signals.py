@@ -59,7 +59,8 @@ def stopping(message: Callable[[], str]) -> Iterator[None]:
         stopped.append(number)
         raise Stopped(number)
 
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup, background
+    before = {number: signal.signal(number, stop) for number in heeded}
     # A signal that comes where nothing can be raised needs no words: the watcher ends the program.
     unraisable = sys.unraisablehook
     sys.unraisablehook = lambda hook: None if isinstance(hook.exc_value, Stopped) else unraisable(hook)
