@@ -40,15 +40,16 @@ def random_kills(folder, options):
 
 
 def exact_kills(folder, _):
-    """SIGKILL before and after every call."""
+    """SIGKILL before and after every call; of those that read, every tenth where statistics of the model need many."""
     found = []
-    for name, models in (("dare_ties", {}), ("ties over the whole model", {"recipe": SURVEYED})):
+    for name, models in (("dare_ties", {}), ("ties over the whole model", {"recipe": SURVEYED, "tensors": 4})):
         scene = Scene(f"{folder}-{len(found)}", **models)
         calls = kills.calls_of_a_merge(scene)
-        killed = kills.kill_at_calls(scene, range(1, len(calls) + 1))
+        numbers = [n for n, call in enumerate(calls, 1) if not found or call != "preadv" or n % 10 == 0]
+        killed = kills.kill_at_calls(scene, numbers)
         scene.close()
-        told = f"{name}: {killed} kills around {len(calls)} calls ({calls.count('rename')} rename"
-        found.append(f"{told}, {calls.count('pwrite')} writes among them)")
+        told = f"{name}: {killed} kills around {len(numbers)} of {len(calls)} calls, {calls.count('rename')} rename"
+        found.append(f"{told} and {calls.count('pwrite')} writes among them")
     return "; ".join(found)
 
 
