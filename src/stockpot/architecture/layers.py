@@ -14,9 +14,10 @@ from typing import Literal
 
 from stockpot.architecture.tied import is_head
 
-__all__ = ["LayerName", "layer_counts", "parse_layer", "position", "recomputed_buffer"]
+__all__ = ["LayerName", "layer_counts", "layer_of", "parse_layer", "position", "recomputed_buffer"]
 
-_LAYER = re.compile(r"^(?P<stack>(?:[^.\d][^.]*\.)*?[^.\d][^.]*)\.(?P<index>\d+)(?=\.|$)(?P<rest>.*)$")
+_LAYER = re.compile(r"^(?P<stack>(?:[^.]+\.)*?\d*[^.\d][^.]*)\.(?P<index>\d+)(?=\.|$)(?P<rest>.*)$", re.DOTALL)
+_NUMBER = re.compile(r"(?P<index>\d+)(?=\.|$)(?P<rest>.*)$", re.DOTALL)
 _BEFORE = re.compile(r"embed|wte|wpe|tok_|patch|word_embeddings|shared\.weight|pos_|cls_token|conv1")
 _RECOMPUTED = re.compile(r"(rotary_emb\.inv_freq|attn\.masked_bias|position_ids|attention\.(masked_)?bias|attn\.bias)$")
 
@@ -46,6 +47,20 @@ def parse_layer(name: str) -> LayerName | None:
     if match is None:
         return None
     return LayerName(match["stack"], int(match["index"]), match["rest"])
+
+
+def layer_of(name: str, stack: str) -> LayerName | None:
+    """Split ``name`` at its layer number in ``stack``, which may lie within the layers of another.
+
+    >>> layer_of("encoder.layers.1.blocks.0.w", "encoder.layers.1.blocks")
+    LayerName(stack='encoder.layers.1.blocks', index=0, rest='.w')
+    >>> layer_of("encoder.norm", "encoder.layers.1.blocks") is None
+    True
+    """
+    if not name.startswith(stack + "."):
+        return None
+    match = _NUMBER.match(name, len(stack) + 1)
+    return None if match is None else LayerName(stack, int(match["index"]), match["rest"])
 
 
 def layer_counts(names: Iterable[str]) -> Mapping[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 from stockpot.architecture.layers import layer_counts, parse_layer, position, recomputed_buffer
 from stockpot.architecture.tied import embedding_of, is_head, ties_embeddings
 from stockpot.planning.model import Operand
-from stockpot.planning.views import Context, Meta, View
+from stockpot.planning.views import Context, Meta, Sliced, View
 
 __all__ = ["Merged"]
 
@@ -69,7 +69,7 @@ class Merged:
         return self._reference.config
 
     @property
-    def sliced(self) -> str | None:
+    def sliced(self) -> Sliced | None:
         return self._reference.sliced
 
     def origin(self, name: str) -> tuple[Mapping[str, Any], str]:

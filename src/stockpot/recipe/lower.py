@@ -161,9 +161,9 @@ class Lowering:
         span = source.layer_range
         if span is None:
             return model
-        key = (model, span)
+        key = (model, span, source.stack)
         if key not in self._done:
-            self._done[key] = Layers(model, span[0], span[1], source.line)
+            self._done[key] = Layers(model, span[0], span[1], source.line, source.stack)
         return self._done[key]
 
     def _key(self, model: Model) -> Hashable:
@@ -215,7 +215,7 @@ def _report_twice(inputs: tuple[Input, ...], findings: Findings) -> None:
     """No model stands twice in one merge, unless with other layers."""
     first: dict[Hashable, Input] = {}
     for item in inputs:
-        seen = first.setdefault((item.key, item.source.layer_range), item)
+        seen = first.setdefault((item.key, item.source.layer_range, item.source.stack), item)
         if seen is not item:
             name = item.source.model if isinstance(item.source.model, Reference) else "the same merge"
             findings.problem(
