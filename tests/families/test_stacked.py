@@ -15,7 +15,8 @@ pytest.importorskip("transformers")
 
 from running import continued, loaded, outputs  # noqa: E402 - needs both
 
-STACKS = [(family, stack) for family, known in FAMILIES.items() if family != "swin" for stack in known.stacks]
+BY_STAGES, BY_PERIODS = ("swin", "resnet"), ("jamba",)
+STACKS = [(n, stack) for n, f in FAMILIES.items() if n not in (*BY_STAGES, *BY_PERIODS) for stack in f.stacks]
 FROM_TWO = [(0, 0), (0, 1), (1, 1)]
 TWICE = [(0, 0), (0, 1), (0, 1)]
 MIXED_KINDS = ("deepseek-v3", "qwen3-moe")
@@ -87,7 +88,7 @@ def test_a_model_merged_with_its_own_other_layers(case, zoo, tmp_path):
     assert torch.isfinite(outputs(family, loaded(family, tmp_path / "out"))).all()
 
 
-@pytest.mark.parametrize("family", ["t5", "bart", "whisper", "clip"])
+@pytest.mark.parametrize("family", ["t5", "bart", "whisper", "clip", "llava", "qwen2-vl"])
 def test_both_stacks_one_after_the_other(family, zoo, tmp_path):
     """Stack the one, then the layers of the result: both counts are right, and the model runs."""
     folders = [zoo.saved(family, seed) for seed in range(2)]
@@ -126,10 +127,23 @@ def test_which_of_several_stacks_is_asked(family, zoo):
         sp.plan(sp.layers(sp.open(zoo.saved(family)), 0, 1, stack="nonsense"))
 
 
-def test_blocks_of_a_stage_are_counted_in_the_list_of_depths(zoo, tmp_path):
-    """Swin's second stage with a block more: depths say so, and the model runs."""
-    stack = "swin.encoder.layers.1.blocks"
-    parts = [sp.layers(sp.open(zoo.saved("swin")), 0, 2, stack=stack)] * 2
-    sp.save(sp.stack(*parts), tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["depths"] == [1, 4]
-    assert torch.isfinite(outputs("swin", loaded("swin", tmp_path / "out"))).all()
+@pytest.mark.parametrize("family", BY_STAGES)
+def test_blocks_of_a_stage_are_counted_in_the_list_of_depths(family, zoo, tmp_path):
+    """The second stage with a block more: depths say so, and the model runs."""
+    stack = list(FAMILIES[family].stacks)[1]
+    model = sp.open(zoo.saved(family))
+    sp.save(sp.stack(sp.layers(model, 0, 2, stack=stack), sp.layers(model, 1, 2, stack=stack)), tmp_path / "out")
+    depths = json.loads((tmp_path / "out" / "config.json").read_text())["depths"]
+    assert depths == [FAMILIES[family].config["depths"][0], 3]
+    assert torch.isfinite(outputs(family, loaded(family, tmp_path / "out"))).all()
+
+
+def test_layers_told_apart_by_a_period_keep_their_place_in_it(zoo, tmp_path):
+    """Whole periods of Jamba load and run; where a layer's number would change its kind, the plan says so."""
+    model = sp.open(zoo.saved("jamba"))
+    whole = sp.stack(sp.layers(model, 0, 2), sp.layers(model, 0, 2))
+    assert not any("period" in note.message for note in sp.plan(whole).notes)
+    sp.save(whole, tmp_path / "out")
+    assert torch.isfinite(outputs("jamba", loaded("jamba", tmp_path / "out"))).all()
+    shifted = sp.stack(sp.layers(model, 0, 2), sp.layers(model, 1, 2))
+    assert any("attn_layer_period = 2" in note.message for note in sp.plan(shifted).notes)

@@ -98,6 +98,11 @@ def seen(torch: Any) -> dict[str, Any]:
     return {"input_ids": torch.tensor([[3, 5, *[IMAGE_TOKEN] * 4, 7, 2]]), **pixels(torch)}
 
 
+def wave(torch: Any) -> dict[str, Any]:
+    """A sound as a wave."""
+    return {"input_values": torch.linspace(-1, 1, 200).sin().reshape(1, 200)}
+
+
 def heard(torch: Any) -> dict[str, Any]:
     """A sound and a sentence."""
     features = torch.linspace(-1, 1, 8 * 24).reshape(1, 8, 24)
@@ -127,7 +132,7 @@ class Family:
     nested: dict[str, tuple[str, dict[str, Any]]] | None = None
 
     def new(self, seed: int, **changes: Any) -> Any:
-        """A model with random weights of standard deviation 0.1, buffers as they are made."""
+        """A model with random weights and running statistics."""
         import torch
         import transformers
 
@@ -138,6 +143,9 @@ class Family:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.1)
+            for name, buffer in model.named_buffers():
+                if name.endswith(("e_score_correction_bias", "running_mean", "running_var")):
+                    buffer.add_(torch.rand_like(buffer) * 0.1)
         return model
 
 
@@ -265,6 +273,79 @@ FAMILIES = {
         {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 2], "num_heads": [2, 2], "window_size": 2},
         {"swin.encoder.layers.0.blocks": "depths", "swin.encoder.layers.1.blocks": "depths"},
         pixels,
+    ),
+    "resnet": Family(
+        "ResNet",
+        "ResNetForImageClassification",
+        {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [2, 2], "layer_type": "basic"},
+        {"resnet.encoder.stages.0.layers": "depths", "resnet.encoder.stages.1.layers": "depths"},
+        pixels,
+    ),
+    "wav2vec2": Family(
+        "Wav2Vec2",
+        "Wav2Vec2ForCTC",
+        {
+            **ENCODER,
+            "conv_dim": [8, 8],
+            "conv_kernel": [4, 4],
+            "conv_stride": [2, 2],
+            "num_feat_extract_layers": 2,
+            "num_conv_pos_embeddings": 4,
+            "num_conv_pos_embedding_groups": 2,
+            "apply_spec_augment": False,
+        },
+        {"wav2vec2.encoder.layers": "num_hidden_layers"},
+        wave,
+    ),
+    "cohere2": causal("Cohere2", {**DECODER, "sliding_window": 4, "sliding_window_pattern": 2}),
+    "falcon": causal(
+        "Falcon",
+        {**GENERAL, "new_decoder_architecture": False, "eos_token_id": 95, "bos_token_id": 1},
+        "transformer.h",
+    ),
+    "jamba": Family(
+        "Jamba",
+        "JambaForCausalLM",
+        {
+            **DECODER,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 0,
+            "num_experts": 2,
+            "num_experts_per_tok": 1,
+            "use_mamba_kernels": False,
+            "mamba_d_state": 4,
+        },
+        {"model.layers": "num_hidden_layers"},
+    ),
+    "qwen2-vl": Family(
+        "Qwen2VL",
+        "Qwen2VLForConditionalGeneration",
+        {"image_token_id": IMAGE_TOKEN, "video_token_id": 91, "vision_start_token_id": 92, "vision_end_token_id": 93},
+        {"model.layers": "text_config.num_hidden_layers", "visual.blocks": "vision_config.depth"},
+        generates=True,
+        nested={
+            "text_config": (
+                "Qwen2VLText",
+                {**DECODER, "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}},
+            ),
+            "vision_config": ("Qwen2VLVision", {"depth": 2, "embed_dim": 32, "num_heads": 4, "hidden_size": 32}),
+        },
+    ),
+    "gemma3-vision": Family(
+        "Gemma3",
+        "Gemma3ForConditionalGeneration",
+        {"mm_tokens_per_image": 4, "image_token_index": IMAGE_TOKEN},
+        {
+            "language_model.model.layers": "text_config.num_hidden_layers",
+            "vision_tower.encoder.layers": "vision_config.num_hidden_layers",
+        },
+        generates=True,
+        nested={
+            "text_config": ("Gemma3Text", {**DECODER, "head_dim": 8, "sliding_window": 4}),
+            "vision_config": ("SiglipVision", VISION),
+        },
     ),
     "clip": Family(
         "CLIP",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stockpot.architecture.sides import Side, side_of, stems
+from stockpot.architecture.sides import Side, side_of, stems, told_apart
 
 __all__ = ["counting_keys", "extra_layers", "part_of", "paths_of"]
 
@@ -79,6 +79,8 @@ def _sounds(path: str) -> bool:
 def _fitting(paths: list[str], stack: str, counts: Mapping[str, int]) -> tuple[str, ...]:
     """Those of ``paths`` that can speak of ``stack``; one that says so silences those that say nothing."""
     sides = {other: side_of(other) for other in counts}
+    paths = [path for path in paths if told_apart(path, stack) is not False]
+    paths = [path for path in paths if told_apart(path, stack)] or paths
     own, fits = side_of(stack), []
     for path in paths:
         side = side_of(path)

@@ -64,13 +64,22 @@ def layer_of(name: str, stack: str) -> LayerName | None:
 
 
 def layer_counts(names: Iterable[str]) -> Mapping[str, int]:
-    """Stack → number of layers (highest index + 1), in order of first appearance."""
+    """Stack → number of layers (highest index + 1), in order of first appearance.
+
+    Bare weights in a row, as in a head or projector, are no stack where others hold whole layers.
+
+    >>> layer_counts(["h.0.mlp.weight", "h.1.mlp.weight", "head.0.weight", "head.2.weight"])
+    {'h': 2}
+    """
     counts: dict[str, int] = {}
+    whole: set[str] = set()
     for name in names:
         layer = parse_layer(name)
         if layer is not None:
             counts[layer.stack] = max(counts.get(layer.stack, 0), layer.index + 1)
-    return counts
+            if layer.rest not in (".weight", ".bias"):
+                whole.add(layer.stack)
+    return {stack: count for stack, count in counts.items() if stack in whole or not whole}
 
 
 def position(name: str) -> Literal["before", "after"]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Side", "side_of", "stems"]
+__all__ = ["Side", "side_of", "stems", "told_apart"]
 
 Role = Literal["encoder", "decoder"]
 Medium = Literal["text", "vision", "audio"]
@@ -17,6 +17,26 @@ _MEDIA: dict[str, Medium] = {
     **dict.fromkeys(("vision", "visual", "image", "img", "vit", "video"), "vision"),
     **dict.fromkeys(("audio", "speech", "sound"), "audio"),
 }
+
+
+_GENERAL = frozenset(
+    (
+        "num",
+        "n",
+        "number",
+        "of",
+        "total",
+        "hidden",
+        "layer",
+        "block",
+        "depth",
+        "transformer",
+        "model",
+        "config",
+        *_ROLES,
+        *_MEDIA,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,19 @@ def stems(name: str) -> frozenset[str]:
     (['rung', 'tower'], ['num', 'rung'])
     """
     return frozenset(word.removesuffix("s") for word in _words(name))
+
+
+def told_apart(key: str, stack: str) -> bool | None:
+    """Whether the words of ``key`` that are not about layers in general occur in ``stack``; None without any.
+
+    >>> told_apart("num_feat_extract_layers", "feature_extractor.conv_layers"), told_apart("num_hidden_layers", "h")
+    (True, None)
+    """
+    special = stems(key) - _GENERAL
+    words = stems(stack)
+    if not special:
+        return None
+    return any(word.startswith(own) or own.startswith(word) for own in special for word in words)
 
 
 def _words(name: str) -> list[str]:

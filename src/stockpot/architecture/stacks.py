@@ -41,6 +41,7 @@ def main_stack(names: Iterable[str], config: Mapping[str, Any]) -> tuple[str, in
         counts = counted or counts
         if len(counted) > 1:
             counts = {s: c for s, c in counts.items() if _speaks(side_of(s), s, names)}
+            counts = {s: c for s, c in counts.items() if side_of(s).medium == "text"} or counts
     return next(iter(counts.items())) if len(counts) == 1 else None
 
 
