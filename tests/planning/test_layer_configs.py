@@ -11,7 +11,7 @@ import stockpot as sp
 from files import write_model
 from stockpot.architecture.counts import counting_keys
 from stockpot.architecture.layers import layer_counts, parse_layer
-from stockpot.architecture.stacks import end_of, main_stack
+from stockpot.architecture.stacks import Ends, main_stack
 
 
 def model(folder, config, layers, stack="model.layers", **more):
@@ -176,10 +176,10 @@ def test_tensors_of_another_tower_stay_with_it():
     counts = {"vision_tower.layers": 2, "language_model.layers": 2}
     first = ["vision_tower.norm.weight", "projector.linear.weight", "language_model.embed_tokens.weight", "scale"]
     last = ["language_model.norm.weight", "lm_head.weight", "language_model.lm_head.weight", "score.weight"]
-    assert {end_of(n, "language_model.layers", counts) for n in first} == {"first"}
-    assert {end_of(n, "language_model.layers", counts) for n in last} == {"last"}
-    assert end_of("lm_head.weight", "vision_tower.layers", counts) == "first"
-    assert end_of("vision_tower.norm.weight", "vision_tower.layers", counts) == "last"
+    assert {Ends("language_model.layers", counts).of(n) for n in first} == {"first"}
+    assert {Ends("language_model.layers", counts).of(n) for n in last} == {"last"}
+    assert Ends("vision_tower.layers", counts).of("lm_head.weight") == "first"
+    assert Ends("vision_tower.layers", counts).of("vision_tower.norm.weight") == "last"
 
 
 def test_layer_numbers_behind_other_numbers():

@@ -8,6 +8,7 @@ stack, or the only key with that number, is taken.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ _NOT_CONFIGS = ("quantization_config", "compression_config")
 def paths_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Every entry of a config and of the configs in it: dotted path, value."""
     for key, value in config.items():
+        if "." in key:  # no path can tell it from a nested one
+            continue
         if isinstance(value, dict) and (key.endswith("_config") or "model_type" in value):
             if key not in _NOT_CONFIGS:
                 yield from ((f"{key}.{path}", inner) for path, inner in paths_of(value))
@@ -47,24 +50,27 @@ def counting_keys(counts: Mapping[str, int], config: Mapping[str, Any]) -> Mappi
     {'encoder.block': ('num_layers',), 'decoder.block': ('num_decoder_layers',)}
     """
     numbers = {path: value for path, value in paths_of(config) if type(value) is int}
-    extra = {part: number for part in {_part(path) for path in numbers} if (number := _extra(numbers, part))}
-    found: dict[str, tuple[str, ...]] = {}
-    for stack, count in counts.items():
-        near = [p for p in numbers if _sounds(p) and numbers[p] + extra.get(_part(p), 0) == count]
-        near = near or [p for p in numbers if _sounds(p) and numbers[p] == count]
-        found[stack] = _fitting(near, stack, counts) or _odd(numbers, stack, counts)
-    return found
+    same: dict[int, list[str]] = {}
+    near: dict[int, list[str]] = {}
+    for path, value in numbers.items():
+        same.setdefault(value, []).append(path)
+        if _sounds(path):
+            near.setdefault(value, []).append(path)
+            extra = numbers.get(f"{_part(path)}num_nextn_predict_layers", 0)
+            if extra > 0:  # layers that predict further tokens follow those that are counted
+                near.setdefault(value + extra, []).append(path)
+    sides = {stack: side_of(stack) for stack in counts}
+    shared = Counter(counts.values())
+    return {
+        stack: _fitting(near.get(count, []), stack, sides) or _odd(same.get(count, []), stack, shared[count] == 1)
+        for stack, count in counts.items()
+    }
 
 
 def extra_layers(config: Mapping[str, Any], path: str, count: int) -> int:
     """How many layers a stack of ``count`` has beyond those that the key at ``path`` counts."""
     value = part_of(config, path).get(path.rpartition(".")[2])
     return count - value if type(value) is int else 0
-
-
-def _extra(numbers: Mapping[str, int], part: str) -> int:
-    """Layers for predicting further tokens, which stand after those that are counted."""
-    return numbers.get(f"{part}num_nextn_predict_layers", 0)
 
 
 def _part(path: str) -> str:
@@ -76,44 +82,36 @@ def _sounds(path: str) -> bool:
     return _COUNTS.search(key) is not None and _OTHERS.search(key) is None
 
 
-def _fitting(paths: list[str], stack: str, counts: Mapping[str, int]) -> tuple[str, ...]:
-    """Those of ``paths`` that can speak of ``stack``; one that says so silences those that say nothing."""
-    sides = {other: side_of(other) for other in counts}
+def _fitting(paths: list[str], stack: str, sides: Mapping[str, Side]) -> tuple[str, ...]:
+    """Those of ``paths`` that can speak of ``stack``; words in common silence those that have none."""
     paths = [path for path in paths if told_apart(path, stack) is not False]
     paths = [path for path in paths if told_apart(path, stack)] or paths
-    own, fits = side_of(stack), []
-    for path in paths:
-        side = side_of(path)
-        told = side.medium == own.medium or (side.medium == "text" and own.medium is None)
-        if side.medium is not None and not told and any(_may(side, s) for o, s in sides.items() if o != stack):
-            continue
-        if side.medium is None and own.medium not in (None, "text") and _leads(sides):
-            continue
-        if side.role is not None and own.role not in (None, side.role):
-            continue
-        if side.role is None and own.role == "decoder" and _encodes(sides, own):
-            continue
-        fits.append(path)
-    return tuple(fits)
+    return tuple(path for path in paths if _speaks_of(side_of(path), stack, sides))
 
 
-def _may(side: Side, other: Side) -> bool:
+def _speaks_of(side: Side, stack: str, sides: Mapping[str, Side]) -> bool:
+    """Whether a key of ``side`` may count ``stack``; what says nothing means the text, and the encoder."""
+    own = sides[stack]
+    others = (other for name, other in sides.items() if name != stack)
+    if side.medium is None and own.medium not in (None, "text") and any(o.medium in (None, "text") for o in others):
+        return False
+    if side.medium is not None and not _of_medium(side, own) and any(_of_medium(side, other) for other in others):
+        return False
+    if side.role is None:
+        encoders = (other for other in sides.values() if other.role == "encoder" and other.medium == own.medium)
+        return own.role != "decoder" or not any(encoders)
+    return own.role in (None, side.role)
+
+
+def _of_medium(side: Side, other: Side) -> bool:
     return other.medium == side.medium or (side.medium == "text" and other.medium is None)
 
 
-def _leads(sides: Mapping[str, Side]) -> bool:
-    """Whether there is a language model, of which an unnamed number speaks."""
-    return any(side.medium in (None, "text") for side in sides.values())
+def _odd(same: list[str], stack: str, alone: bool) -> tuple[str, ...]:
+    """Of keys with the right number and names never heard of: that which shares a word, else the only one.
 
-
-def _encodes(sides: Mapping[str, Side], own: Side) -> bool:
-    """Whether a decoder has an encoder beside it, of which an unnamed number speaks."""
-    return any(side.role == "encoder" and side.medium == own.medium for side in sides.values())
-
-
-def _odd(numbers: Mapping[str, int], stack: str, counts: Mapping[str, int]) -> tuple[str, ...]:
-    """Keys of names never heard of: those that share a word with the stack, else the only one with the number."""
-    same = [path for path, value in numbers.items() if value == counts[stack] and not _OTHERS.search(path)]
+    The only one counts for the only stack of that length.
+    """
+    same = [path for path in same if not _OTHERS.search(path)]
     akin = [path for path in same if stems(path) & stems(stack)]
-    alone = [s for s, count in counts.items() if count == counts[stack]] == [stack]
-    return tuple(akin if len(akin) == 1 else same if len(same) == 1 and alone and counts[stack] > 1 else ())
+    return tuple(akin if len(akin) == 1 else same if len(same) == 1 and alone else ())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 __all__ = ["LayerSource", "PerLayer", "per_layer"]
@@ -31,6 +32,7 @@ _NO_LIST = re.compile(r"token|(^|_)(out|stage|feature|vision_feature)_|section|f
 _NUMBERED = re.compile(r"layer|block|(^|_)(ids|idx|idxs|indexes|indices)$")
 _PERIODS = re.compile(r"period|interval|every|freq|_step$")
 _NO_PERIOD = re.compile(r"time_step|rope|max_|mrope|embedding")
+_MOST_LAYERS = 100_000
 _PATTERNS = {"gemma2": 2, "gemma3_text": 6, "cohere2": 4}
 """Every which layer has full attention where the config does not say, by model type."""
 
@@ -68,7 +70,7 @@ def _lists(own: Mapping[str, Any], count: int, sources: Sequence[LayerSource]) -
         elif not isinstance(value, list):
             continue
         elif key in _NUMBERS or (key not in _ENTRIES and _numbers(key, value, count)):
-            yield key, [i for i, (part, index) in enumerate(sources) if index in _list(part, key)]
+            yield key, _numbered(key, sources)
         elif key in _ENTRIES or (len(value) == count > 1 and _PER_LAYER.search(key) and not _NO_LIST.search(key)):
             yield key, _entries(key, value, sources, list)
 
@@ -77,6 +79,13 @@ def _numbers(key: str, value: list[Any], count: int) -> bool:
     """Whether a list of an unknown name lists layers by number."""
     numbers = bool(value) and all(type(v) is int and 0 <= v < count for v in value) and value == sorted(set(value))
     return numbers and len(value) < count and bool(_NUMBERED.search(key)) and not _NO_LIST.search(key)
+
+
+def _numbered(key: str, sources: Sequence[LayerSource]) -> list[int]:
+    """New numbers of the layers that their own lists under ``key`` have."""
+    parts = {id(part): part for part, _ in sources}
+    listed = {which: {v for v in _list(part, key) if type(v) is int} for which, part in parts.items()}
+    return [i for i, (part, index) in enumerate(sources) if index in listed[id(part)]]
 
 
 def _entries(key: str, own: Any, sources: Sequence[LayerSource], kind: type) -> Any:
@@ -101,7 +110,8 @@ def _attention_types(own: Mapping[str, Any], sources: Sequence[LayerSource]) -> 
 
 def _expanded(value: Any) -> list[Any]:
     try:
-        return [kind for kinds, times in value for _ in range(min(times, 10_000)) for kind in kinds]
+        kinds = (kind for kinds, times in value for _ in range(times) for kind in kinds)
+        return list(islice(kinds, _MOST_LAYERS))
     except (TypeError, ValueError):
         return []
 
@@ -150,12 +160,10 @@ def _sparse_step(own: Mapping[str, Any], sources: Sequence[LayerSource], found: 
     """Every n-th layer has experts: each dense one is listed, as the numbers have changed."""
     if _int(own, "decoder_sparse_step", 1) < 2:
         return
-    dense = [
-        i
-        for i, (part, index) in enumerate(sources)
-        if index in _list(part, "mlp_only_layers") or (index + 1) % max(1, _int(part, "decoder_sparse_step", 1))
-    ]
-    found.entries |= {"mlp_only_layers": dense, "decoder_sparse_step": 1}
+    steps = [max(1, _int(part, "decoder_sparse_step", 1)) for part, _ in sources]
+    dense = {i for i, (_, index) in enumerate(sources) if (index + 1) % steps[i]}
+    dense |= set(_numbered("mlp_only_layers", sources))
+    found.entries |= {"mlp_only_layers": sorted(dense), "decoder_sparse_step": 1}
 
 
 def _periods(own: Mapping[str, Any], sources: Sequence[LayerSource], found: PerLayer) -> None:

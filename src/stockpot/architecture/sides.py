@@ -19,24 +19,8 @@ _MEDIA: dict[str, Medium] = {
 }
 
 
-_GENERAL = frozenset(
-    (
-        "num",
-        "n",
-        "number",
-        "of",
-        "total",
-        "hidden",
-        "layer",
-        "block",
-        "depth",
-        "transformer",
-        "model",
-        "config",
-        *_ROLES,
-        *_MEDIA,
-    )
-)
+_WORDS = ("num", "n", "number", "of", "total", "hidden", "layer", "block", "depth", "transformer", "model", "config")
+_GENERAL = frozenset((*_WORDS, *_ROLES, *_MEDIA))
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,16 @@ keys tell the same of what they count.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from stockpot.architecture.counts import counting_keys
-from stockpot.architecture.layers import layer_counts, layer_of, position
+from stockpot.architecture.layers import layer_counts, layer_of, parse_layer, position
 from stockpot.architecture.sides import Side, side_of
 from stockpot.architecture.tied import is_head
 
-__all__ = ["end_of", "first_only", "main_stack"]
+__all__ = ["Ends", "first_only", "main_stack"]
 
 _ENDS = re.compile(r"(^|[._])(head|classifier|score|qa_outputs|cls|logits|output_projection|embed_out|prediction)")
 
@@ -52,44 +53,52 @@ def _speaks(side: Side, stack: str, names: Iterable[str]) -> bool:
     return side.medium is None
 
 
-def end_of(name: str, stack: str, counts: Mapping[str, int]) -> Literal["first", "last"]:
-    """Which part of a stack of models gives a tensor outside of ``stack``.
+class Ends:
+    """Which part of a stack of models gives a tensor that is no layer: the first, or the last.
+
+    What lies in the tower of the growing stack, by the beginning of its name, comes from the first part when it
+    stands before the layers, from the last when after. What lies elsewhere comes from the first, but for heads that
+    follow this stack.
 
     Args:
-        name: A tensor that is no layer of ``stack``.
         stack: The stack that grows.
         counts: All stacks of the model.
 
-    >>> towers = {"vision.blocks": 2, "model.layers": 2}
-    >>> end_of("model.norm.weight", "model.layers", towers), end_of("vision.norm.weight", "model.layers", towers)
-    ('last', 'first')
+    >>> ends = Ends("model.layers", {"vision.blocks": 2, "model.layers": 2})
+    >>> ends.of("model.norm.weight"), ends.of("vision.norm.weight"), ends.of("lm_head.weight")
+    ('last', 'first', 'last')
     """
-    if len(counts) <= 1:
-        return "first" if position(name) == "before" else "last"
-    shared = {other: _shared(name, other) for other in counts if not name.startswith(other + ".")}
-    own = shared.get(stack, 0)
-    if own and own == max(shared.values()) and list(shared.values()).count(own) == 1:
-        return "first" if position(name) == "before" else "last"
-    if own < max(shared.values(), default=0) or not (is_head(name) or _ENDS.search(name)):
-        return "first"
-    return "last" if _gives_output(stack, counts) else "first"
+
+    def __init__(self, stack: str, counts: Mapping[str, int]) -> None:
+        self._stack, self._alone = stack, len(counts) <= 1
+        self._below = Counter(prefix for other in counts for prefix in _prefixes(other))
+        self._speaks = _gives_output(stack, counts)
+
+    def of(self, name: str) -> Literal["first", "last"]:
+        """The part that gives tensor ``name``."""
+        if self._alone:
+            return "first" if position(name) == "before" else "last"
+        layer = parse_layer(name)
+        inside = layer.stack + "." if layer is not None else ""
+        tower = next(
+            (p for p in reversed(list(_prefixes(name))) if self._below[p] - inside.startswith(p + ".") > 0), ""
+        )
+        if tower and self._below[tower] == 1 and self._stack.startswith(tower + "."):
+            return "first" if position(name) == "before" else "last"
+        own = not tower or self._stack.startswith(tower + ".")
+        return "last" if own and self._speaks and (is_head(name) or _ENDS.search(name)) else "first"
 
 
-def _shared(name: str, stack: str) -> int:
-    """How many leading components two names share."""
-    count = 0
-    for a, b in zip(name.split("."), stack.split("."), strict=False):
-        if a != b:
-            break
-        count += 1
-    return count
+def _prefixes(name: str) -> Iterator[str]:
+    """Beginnings of a name, component by component, short ones first."""
+    parts = name.split(".")
+    return (".".join(parts[:count]) for count in range(1, len(parts)))
 
 
 def _gives_output(stack: str, counts: Mapping[str, int]) -> bool:
     """Whether what follows the model follows this stack: the decoder, or the side of the text."""
-    sides = {other: side_of(other) for other in counts}
-    if any(side.role == "decoder" for side in sides.values()):
-        return sides[stack].role == "decoder" if stack in sides else True
+    if any(side_of(other).role == "decoder" for other in counts):
+        return side_of(stack).role == "decoder"
     return side_of(stack).medium in (None, "text")
 
 

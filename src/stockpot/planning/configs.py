@@ -24,18 +24,18 @@ def layer_entries(config: Mapping[str, Any], before: Mapping[str, int], view: Vi
         view: The result.
         context: Gets what the config cannot express.
     """
-    if not config:
-        return {}
     after = layer_counts(view.names)
-    keys = counting_keys(before, config)
+    changed = list(_changed(before, after, view)) if config else []
+    keys = counting_keys(before, config) if changed else {}
     entries: dict[str, Any] = {}
-    for stack, sources in _changed(before, after, view):
+    for stack, sources in changed:
         paths = keys.get(stack, ())
         entries |= _counts(config, stack, (before.get(stack, 0), after.get(stack, 0)), paths, sources, context)
         entries |= _lists(config, before.get(stack, 0), paths[:1], sources, context)
     if view.sliced is not None and view.sliced.stack not in after:
         entries |= _inner(config, view.sliced.stack, view)
-    _t5(config, keys, after, entries)
+    if changed:
+        _t5(config, keys, after, entries)
     return entries
 
 
@@ -100,7 +100,7 @@ def _lists(
         context.problem(message, fix="choose ranges whose dense layers come first")
     for message in told.notes:
         context.note(message, fix="check config.json before loading the result")
-    return {prefix + key: value for key, value in told.entries.items()}
+    return {prefix + key: value for key, value in told.entries.items() if "." not in key}
 
 
 def _inner(config: Mapping[str, Any], stack: str, view: View) -> dict[str, Any]:

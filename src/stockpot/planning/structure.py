@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from stockpot.architecture.layers import layer_counts, layer_of
-from stockpot.architecture.stacks import end_of, first_only, main_stack
+from stockpot.architecture.stacks import Ends, first_only, main_stack
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.expression import Layers
@@ -50,7 +51,7 @@ class LeafView:
 def _unclear(view: View, context: Context, line: int | None) -> None:
     """Report a model of which nothing tells which of its stacks is meant."""
     counts = layer_counts(view.names)
-    listed = ", ".join(f"{stack} ({count})" for stack, count in counts.items())
+    listed = ", ".join(f"{stack} ({count})" for stack, count in islice(counts.items(), 8)) + ", …" * (len(counts) > 8)
     fix = f"say which: stack: {next(iter(counts))} beside layer_range" if counts else "merge it as a whole"
     context.problem(
         f"layer_range needs a single stack of layers; {view.label} has {listed or 'none'}", line=line, fix=fix
@@ -89,7 +90,7 @@ class LayersView:
             context.problem(
                 f"{self.of.label} has no stack {node.stack}",
                 line=node.line,
-                fix=f"its stacks are {', '.join(counts)}" if counts else "it has no layers",
+                fix=f"its stacks are {', '.join(islice(counts, 8))}" if counts else "it has no layers",
             )
         return node.stack, count or node.stop
 
@@ -127,12 +128,12 @@ class StackView:
         offset = 0
         firsts = self.sliced.firsts if self.sliced is not None else frozenset[str]()
         for part in parts:
-            counts = layer_counts(part.names)
+            ends = Ends(self._stack, layer_counts(part.names))
             for name in part.names:
                 layer = layer_of(name, self._stack)
                 if layer is not None and layer.rest not in firsts:
                     layers[layer.at(offset + layer.index)] = (part, name)
-                elif layer is not None or end_of(name, self._stack, counts) == "first":
+                elif layer is not None or ends.of(name) == "first":
                     before.setdefault(name, (part, name))
                 else:
                     after[name] = (part, name)
