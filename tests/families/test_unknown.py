@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from zoo import FAMILIES
 
 import stockpot as sp
 from files import read_model, write_model
@@ -23,6 +26,14 @@ def invented(folder, seed, **config):
     arrays |= {"climb.roof": np.full(2, seed, np.float32), "seen": np.array([seed]), "mask": np.array([True, False])}
     told = {"model_type": "ladder", "num_rungs": 4, "width": 3, "seat_count": 8, **config}
     return write_model(folder, arrays, config=told)
+
+
+def test_the_page_lists_the_families_that_are_tested():
+    """docs/architectures.md names each of them."""
+    page = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text(encoding="utf-8")
+    known = re.sub(r"[^a-z0-9]", "", page.split("## What is tested")[1].lower())
+    for family in FAMILIES.values():
+        assert family.name.removesuffix("Text").lower() in known, family.name
 
 
 @pytest.fixture
