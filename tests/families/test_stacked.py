@@ -88,6 +88,18 @@ def test_a_model_merged_with_its_own_other_layers(case, zoo, tmp_path):
     assert torch.isfinite(outputs(family, loaded(family, tmp_path / "out"))).all()
 
 
+@pytest.mark.parametrize("case", STACKS, ids=ids)
+def test_all_layers_in_order_are_the_model(case, zoo, tmp_path):
+    """The same tensors and the same config, whatever it says of layers."""
+    family, stack = case
+    folder = zoo.saved(family)
+    sp.save(sp.passthrough(sp.open(folder)), tmp_path / "whole")
+    sp.save(taken([folder], [(0, 0), (0, 1)], stack), tmp_path / "out")
+    assert (tmp_path / "out" / "config.json").read_bytes() == (tmp_path / "whole" / "config.json").read_bytes()
+    made, given = read_model(tmp_path / "out"), read_model(folder)
+    assert {n: a.tobytes() for n, a in made.items()} == {n: a.tobytes() for n, a in given.items()}
+
+
 @pytest.mark.parametrize("family", ["t5", "bart", "whisper", "clip", "llava", "qwen2-vl"])
 def test_both_stacks_one_after_the_other(family, zoo, tmp_path):
     """Stack the one, then the layers of the result: both counts are right, and the model runs."""

@@ -10,7 +10,7 @@ import pytest
 import stockpot as sp
 from files import write_model
 from stockpot.architecture.counts import counting_keys
-from stockpot.architecture.layers import layer_counts, parse_layer
+from stockpot.architecture.layers import layer_counts, parse_layer, position
 from stockpot.architecture.stacks import Ends, main_stack
 
 
@@ -190,3 +190,40 @@ def test_layer_numbers_behind_other_numbers():
     assert found.at(5) == "0.auto_model.encoder.layer.5.output.weight"
     assert parse_layer("0.weight") is None
     assert layer_counts(["1x1.blocks.2.w"]) == {"1x1.blocks": 3}
+
+
+def test_what_stands_before_the_layers():
+    """Embeddings, stems and the norms and projections that follow them; everything else stands after the layers."""
+    before = [
+        "model.embed_tokens.weight",
+        "transformer.word_embeddings_layernorm.bias",
+        "vision_model.pre_layrnorm.weight",
+        "model.encoder.conv2.weight",
+        "wav2vec2.feature_projection.projection.weight",
+        "visual.ln_pre.bias",
+        "bn1.running_mean",
+        "model.decoder.project_in.weight",
+    ]
+    after = [
+        "embed_out.weight",
+        "unembed.W_U",
+        "model.norm.weight",
+        "cls.predictions.bias",
+        "vit.layernorm.bias",
+        "score",
+    ]
+    assert {position(name) for name in before} == {"before"}
+    assert {position(name) for name in after} == {"after"}
+
+
+def test_a_stack_grows_in_one_place(tmp_path):
+    """Parts that take layers of different stacks do not go on top of each other; a stack without layers is asked of."""
+    decoder = {f"decoder.block.{i}.k.weight": np.ones((2, 2), np.float32) for i in range(2)}
+    source = model(tmp_path / "a", {"model_type": "t5", "num_layers": 2}, 2, "encoder.block", **decoder)
+    parts = [sp.layers(source, 0, 1, stack=stack) for stack in ("encoder.block", "decoder.block")]
+    with pytest.raises(sp.PlanError, match=r"layers of encoder\.block and of decoder\.block"):
+        sp.plan(sp.stack(*parts))
+    recipe = tmp_path / "recipe.yml"
+    recipe.write_text("merge_method: passthrough\nslices: [{sources: [{model: a, stack: decoder.block}]}]\n")
+    with pytest.raises(sp.RecipeError, match=r"none are asked for.*line 2"):
+        sp.plan(recipe)

@@ -18,7 +18,10 @@ __all__ = ["LayerName", "layer_counts", "layer_of", "parse_layer", "position", "
 
 _LAYER = re.compile(r"^(?P<stack>(?:[^.]+\.)*?\d*[^.\d][^.]*)\.(?P<index>\d+)(?=\.|$)(?P<rest>.*)$", re.DOTALL)
 _NUMBER = re.compile(r"(?P<index>\d+)(?=\.|$)(?P<rest>.*)$", re.DOTALL)
-_BEFORE = re.compile(r"embed|wte|wpe|tok_|patch|word_embeddings|shared\.weight|pos_|cls_token|conv1")
+_BEFORE = re.compile(
+    r"(?<!un)embed|wte|wpe|tok_|patch|shared\.weight|pos_|cls_token|conv1|encoder\.conv2|(^|\.)(bn1|stem|ln_pre)\."
+    r"|pre_layr?norm|feature_(extractor|projection)|project_in|norm_pre"
+)
 _RECOMPUTED = re.compile(r"(rotary_emb\.inv_freq|attn\.masked_bias|position_ids|attention\.(masked_)?bias|attn\.bias)$")
 
 

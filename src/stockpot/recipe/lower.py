@@ -160,6 +160,9 @@ class Lowering:
         """``model``, or the layers of it that ``source`` takes."""
         span = source.layer_range
         if span is None:
+            if source.stack is not None:
+                fix = "add layer_range: [first, last + 1]"
+                self._findings.problem("stack says which layers, but none are asked for", source.line, fix)
             return model
         key = (model, span, source.stack)
         if key not in self._done:
