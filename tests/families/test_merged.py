@@ -100,7 +100,9 @@ def test_a_gradient_runs_over_the_layers_of_each_stack(family, zoo):
             assert {found[n] for n in found if n.startswith(f"{stack}.{index}.")} == {t}
     outside = {name: t for name, t in found.items() if not re.search(r"\.\d+\.", name)}
     for name, t in outside.items():
-        if "embed" in name or name.endswith(("wte.weight", "wpe.weight", "shared.weight")):
+        if re.search("embed|pre_layrnorm|feature_projection", name) or name.endswith(
+            ("wte.weight", "wpe.weight", "shared.weight")
+        ):
             assert t == (0.75 if name == "embed_out.weight" else 0.25), name
         elif name.endswith(("lm_head.weight", "norm.weight", "ln_f.weight", "norm_f.weight", "classifier.weight")):
             assert t == 0.75, name

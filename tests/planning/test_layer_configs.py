@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -61,6 +62,10 @@ CASES = {
     "kinds in turn (GPT-Neo)": (
         {"attention_types": [[["global", "local"], 2]]},
         {"attention_types": [[["global", "local", "local", "global"], 1]]},
+    ),
+    "nothing in turn, without end": (
+        {"attention_types": [[[], 10**300]]},
+        {"attention_types": [[[], 10**300]]},
     ),
     "numbers under another name": ({"full_attn_idxs": [0, 2]}, {"full_attn_idxs": [0, 3]}),
     "lists that are none of layers": (
@@ -227,3 +232,12 @@ def test_a_stack_grows_in_one_place(tmp_path):
     recipe.write_text("merge_method: passthrough\nslices: [{sources: [{model: a, stack: decoder.block}]}]\n")
     with pytest.raises(sp.RecipeError, match=r"none are asked for.*line 2"):
         sp.plan(recipe)
+
+
+def test_many_stacks_and_many_keys_take_no_time():
+    """Thousands of both, all of one number: not every stack is compared with every key."""
+    counts = {f"vision{i}.s": 1 for i in range(20_000)}
+    start = time.process_time()
+    counting_keys(counts, {f"vision{i}_layers": 1 for i in range(20_000)})
+    main_stack([f"{stack}.0.mlp.w" for stack in counts], {"num_hidden_layers": 1})
+    assert time.process_time() - start < 10

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from stockpot.architecture.sides import Side, side_of, stems, told_apart
@@ -20,6 +21,9 @@ _COUNTS = re.compile(r"(^|_)(layers?|blocks?|depths?)$")
 _OTHERS = re.compile(
     r"predict|mtp|adapter|conv|resampler|pooler|fuser|shared|proj|dense|postnet|prenet|window|residual"
 )
+_MOST_STACKS, _MOST_KEYS = 256, 64
+"""More than any model has; beyond them nothing is looked for, as each stack is compared with each key."""
+
 _NOT_CONFIGS = ("quantization_config", "compression_config")
 
 
@@ -59,12 +63,13 @@ def counting_keys(counts: Mapping[str, int], config: Mapping[str, Any]) -> Mappi
             extra = numbers.get(f"{_part(path)}num_nextn_predict_layers", 0)
             if extra > 0:  # layers that predict further tokens follow those that are counted
                 near.setdefault(value + extra, []).append(path)
-    sides = {stack: side_of(stack) for stack in counts}
+    sides = {stack: side_of(stack) for stack in islice(counts, _MOST_STACKS)}
     shared = Counter(counts.values())
-    return {
-        stack: _fitting(near.get(count, []), stack, sides) or _odd(same.get(count, []), stack, shared[count] == 1)
-        for stack, count in counts.items()
-    }
+    found: dict[str, tuple[str, ...]] = dict.fromkeys(counts, ())
+    for stack in sides:
+        some, all_same = near.get(counts[stack], [])[:_MOST_KEYS], same.get(counts[stack], [])[:_MOST_KEYS]
+        found[stack] = _fitting(some, stack, sides) or _odd(all_same, stack, shared[counts[stack]] == 1)
+    return found
 
 
 def extra_layers(config: Mapping[str, Any], path: str, count: int) -> int:

@@ -110,7 +110,7 @@ def _attention_types(own: Mapping[str, Any], sources: Sequence[LayerSource]) -> 
 
 def _expanded(value: Any) -> list[Any]:
     try:
-        kinds = (kind for kinds, times in value for _ in range(times) for kind in kinds)
+        kinds = (kind for kinds, times in value if kinds for _ in range(times) for kind in kinds)
         return list(islice(kinds, _MOST_LAYERS))
     except (TypeError, ValueError):
         return []
