@@ -43,9 +43,14 @@ def open(model: PathLike | Mapping[str, npt.NDArray[Any]], *, name: str = "memor
     return Leaf(os.fspath(model))
 
 
-def layers(model: Expression, start: int, stop: int) -> Layers:
-    """Layers start ≤ i < stop of ``model``, renumbered from 0; see :func:`stack`."""
-    return Layers(model, start, stop)
+def layers(model: Expression, start: int, stop: int, *, stack: str | None = None) -> Layers:
+    """Layers start ≤ i < stop of ``model``, renumbered from 0; see :func:`stack`.
+
+    Args:
+        stack: Which layers, for a model that has several kinds: what stands before their numbers, such as
+            ``"decoder.block"``. To stack encoder and decoder, stack the one, then the layers of the result.
+    """
+    return Layers(model, start, stop, stack=stack)
 
 
 def stack(*parts: Expression) -> Stack:

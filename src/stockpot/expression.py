@@ -208,12 +208,17 @@ class Apply(Expression):
 
 @dataclass(frozen=True, eq=False)
 class Layers(Expression):
-    """Layers ``start`` ≤ i < ``stop`` of a model, renumbered from 0; the other tensors are kept."""
+    """Layers ``start`` ≤ i < ``stop`` of a model, renumbered from 0; the other tensors are kept.
+
+    Args:
+        stack: What stands before the layers' numbers, such as ``decoder.block``; None where it is clear.
+    """
 
     of: Expression
     start: int
     stop: int
     line: int | None = None
+    stack: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop:

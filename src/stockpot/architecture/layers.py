@@ -14,10 +14,14 @@ from typing import Literal
 
 from stockpot.architecture.tied import is_head
 
-__all__ = ["LayerName", "layer_counts", "parse_layer", "position", "recomputed_buffer"]
+__all__ = ["LayerName", "layer_counts", "layer_of", "parse_layer", "position", "recomputed_buffer"]
 
-_LAYER = re.compile(r"^(?P<stack>(?:[^.\d][^.]*\.)*?[^.\d][^.]*)\.(?P<index>\d+)(?=\.|$)(?P<rest>.*)$")
-_BEFORE = re.compile(r"embed|wte|wpe|tok_|patch|word_embeddings|shared\.weight|pos_|cls_token|conv1")
+_LAYER = re.compile(r"^(?P<stack>(?:[^.]+\.)*?\d*[^.\d][^.]*)\.(?P<index>\d+)(?=\.|$)(?P<rest>.*)$", re.DOTALL)
+_NUMBER = re.compile(r"(?P<index>\d+)(?=\.|$)(?P<rest>.*)$", re.DOTALL)
+_BEFORE = re.compile(
+    r"(?<!un)embed|wte|wpe|tok_|patch|shared\.weight|pos_|cls_token|conv1|encoder\.conv2|(^|\.)(bn1|stem|ln_pre)\."
+    r"|pre_layr?norm|feature_(extractor|projection)|project_in|norm_pre"
+)
 _RECOMPUTED = re.compile(r"(rotary_emb\.inv_freq|attn\.masked_bias|position_ids|attention\.(masked_)?bias|attn\.bias)$")
 
 
@@ -48,14 +52,37 @@ def parse_layer(name: str) -> LayerName | None:
     return LayerName(match["stack"], int(match["index"]), match["rest"])
 
 
+def layer_of(name: str, stack: str) -> LayerName | None:
+    """Split ``name`` at its layer number in ``stack``, which may lie within the layers of another.
+
+    >>> layer_of("encoder.layers.1.blocks.0.w", "encoder.layers.1.blocks")
+    LayerName(stack='encoder.layers.1.blocks', index=0, rest='.w')
+    >>> layer_of("encoder.norm", "encoder.layers.1.blocks") is None
+    True
+    """
+    if not name.startswith(stack + "."):
+        return None
+    match = _NUMBER.match(name, len(stack) + 1)
+    return None if match is None else LayerName(stack, int(match["index"]), match["rest"])
+
+
 def layer_counts(names: Iterable[str]) -> Mapping[str, int]:
-    """Stack → number of layers (highest index + 1), in order of first appearance."""
+    """Stack → number of layers (highest index + 1), in order of first appearance.
+
+    Bare weights in a row, as in a head or projector, are no stack where others hold whole layers.
+
+    >>> layer_counts(["h.0.mlp.weight", "h.1.mlp.weight", "head.0.weight", "head.2.weight"])
+    {'h': 2}
+    """
     counts: dict[str, int] = {}
+    whole: set[str] = set()
     for name in names:
         layer = parse_layer(name)
         if layer is not None:
             counts[layer.stack] = max(counts.get(layer.stack, 0), layer.index + 1)
-    return counts
+            if layer.rest not in (".weight", ".bias"):
+                whole.add(layer.stack)
+    return {stack: count for stack, count in counts.items() if stack in whole or not whole}
 
 
 def position(name: str) -> Literal["before", "after"]:

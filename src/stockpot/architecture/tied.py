@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-__all__ = ["embedding_of", "is_head", "ties_embeddings"]
+__all__ = ["embedding_of", "is_head", "stand_in", "ties_embeddings"]
 
-_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_projection|decoder\.output)\.weight$")
-_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|shared)\.weight$")
+_HEAD = re.compile(
+    r"(^|\.)(lm_head|embed_out|output_projection|decoder\.output|generator_lm_head|vocab_projector"
+    r"|lm_head\.decoder|predictions\.decoder)\.weight$|^(proj_out|output)\.weight$"
+)
+_EMBEDDING = re.compile(
+    r"(^|\.)(embed_tokens|wte|word_embeddings?|embed_in|tok_embeddings|tokens_embed|embeddings|token_embedding|shared)"
+    r"\.weight$"
+)
 
 
 def is_head(name: str) -> bool:
@@ -22,9 +28,28 @@ def is_head(name: str) -> bool:
 
 
 def embedding_of(names: Iterable[str]) -> str | None:
-    """The input embedding that a head may be tied to; None without a single candidate."""
+    """The input embedding that a head may be tied to; None without a single candidate.
+
+    Where encoder and decoder hold copies of a shared one, that is it.
+
+    >>> embedding_of(["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"])
+    'shared.weight'
+    """
     found = [name for name in names if _EMBEDDING.search(name)]
-    return found[0] if len(found) == 1 else None
+    shared = [name for name in found if name.endswith("shared.weight")]
+    return found[0] if len(found) == 1 else shared[0] if len(shared) == 1 else None
+
+
+def stand_in(name: str, names: Collection[str]) -> str | None:
+    """What a model that lacks a part of its head uses instead: the embedding, or the bias that a head shares.
+
+    >>> stand_in("lm_head.weight", ["wte.weight"]), stand_in("cls.decoder.bias", ["cls.bias"])
+    ('wte.weight', 'cls.bias')
+    """
+    if is_head(name):
+        return embedding_of(names)
+    shared = name.removesuffix("decoder.bias") + "bias"
+    return shared if name.endswith(".decoder.bias") and shared in names else None
 
 
 def ties_embeddings(config: Mapping[str, Any]) -> bool:

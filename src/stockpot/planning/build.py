@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stockpot.architecture.layers import layer_counts, parse_layer
+from stockpot.architecture.layers import layer_counts
 from stockpot.architecture.tied import is_head, ties_embeddings
 from stockpot.checkpoint.dtypes import DType, dtype_named
 from stockpot.checkpoint.model import Checkpoint
@@ -19,6 +19,7 @@ from stockpot.checkpoint.writer import ShardLayout, layout
 from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError
 from stockpot.expression import Expression, Leaf, leaves
 from stockpot.methods.declare import Space, Span
+from stockpot.planning.configs import layer_entries
 from stockpot.planning.cost import estimate, nearest
 from stockpot.planning.lowering import apart, build_view
 from stockpot.planning.model import GIB, MIB, Compute, Limits, Operand, Plan, Read, Step, reads
@@ -64,12 +65,13 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
             f"needs {-(-cost.memory // MIB)} MiB of memory, the budget is {limits.memory // MIB} MiB",
             fix=f"give --memory {-(-cost.memory // MIB)}MiB or more",
         )
+    layers = _layers(recipe, view, context)
     if context.problems:
         raise PlanError(*_grouped(context.problems))
     return Plan(
         steps=tuple(steps),
         shards=shards,
-        sidecars=_sidecars(recipe, view, steps, checkpoints),
+        sidecars=_sidecars(recipe, steps, checkpoints, layers),
         sources=dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True)),
         cost=cost,
         notes=(
@@ -225,8 +227,19 @@ def beside(out: Path) -> Path:
     return whole.parent / (whole.name + ".partial")
 
 
+def _layers(recipe: Recipe, view: View, context: Context) -> Mapping[str, Any]:
+    """What stacking changes in the config of the model that gives it."""
+    donor = context.checkpoints.get(recipe.donor.key) if recipe.donor is not None else None
+    if donor is None or donor.folder is None:
+        return {}
+    return layer_entries(donor.config, layer_counts(donor.tensors), view, context)
+
+
 def _sidecars(
-    recipe: Recipe, view: View, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]
+    recipe: Recipe,
+    steps: Sequence[Step],
+    checkpoints: Mapping[Any, Checkpoint],
+    layers: Mapping[str, Any],
 ) -> tuple[tuple[str, bytes | Path], ...]:
     if recipe.donor is None or recipe.donor.key not in checkpoints:
         return ()
@@ -235,8 +248,8 @@ def _sidecars(
         return ()
     floats = [s.dtype for s in steps if s.dtype.is_float]
     dtype = max(set(floats), key=floats.count) if floats else None
-    layers = {**_layer_counts(donor, view), **_layer_lists(donor, view)}
-    return tuple(plan_sidecars(donor, dtype=dtype, tied=_tied(donor, steps, checkpoints), layers=layers or None))
+    tied = _tied(donor, steps, checkpoints)
+    return tuple(plan_sidecars(donor, dtype=dtype, tied=tied, layers=layers or None))
 
 
 def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:
@@ -248,45 +261,6 @@ def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Ch
         if is_head(step.name)
     )
     return False if own and ties_embeddings(donor.config) else None
-
-
-def _layer_counts(donor: Checkpoint, view: View) -> Mapping[str, Any]:
-    """Config keys that count layers, when stacking changed their number."""
-    before, after = layer_counts(donor.tensors), layer_counts(view.names)
-    changed = {before[s]: after[s] for s in before if s in after and before[s] != after[s]}
-    keys = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-    counts = {k: count for k in keys if isinstance(count := donor.config.get(k), int)}
-    return {k: changed[count] for k, count in counts.items() if count in changed}
-
-
-_LAYER_LISTS = ("layer_types", "layers_block_type", "mlp_layer_types", "no_rope_layers", "attention_layers")
-"""Config keys with one entry for each layer."""
-
-_LAYER_NUMBERS = ("mlp_only_layers", "moe_layers")
-"""Config keys that list layers by number."""
-
-
-def _layer_lists(donor: Checkpoint, view: View) -> Mapping[str, Any]:
-    """Config keys that tell layers apart, when layers were taken: each layer keeps what its model says of it."""
-    names = {layer.index: n for n in view.names if (layer := parse_layer(n)) and layer.stack == view.sliced}
-    origins = [view.origin(names[index]) for index in sorted(names)]
-    layers = [(config, layer.index) for config, name in origins if (layer := parse_layer(name))]
-    found: dict[str, Any] = {}
-    for key in _LAYER_LISTS:
-        if isinstance(donor.config.get(key), list):
-            lists = [(_list(config, key) or donor.config[key], index) for config, index in layers]
-            fits = all(index < len(entries) for entries, index in lists)
-            found[key] = [entries[index] for entries, index in lists] if fits else None
-    for key in _LAYER_NUMBERS:
-        if isinstance(donor.config.get(key), list):
-            found[key] = [i for i, (config, index) in enumerate(layers) if index in _list(config, key)]
-    return found if layers else {}
-
-
-def _list(config: Mapping[str, Any], key: str) -> list[Any]:
-    """The list under ``key``; empty where a config holds anything else there."""
-    value = config.get(key)
-    return value if isinstance(value, list) else []
 
 
 def _models(recipe: Recipe, checkpoints: Mapping[Any, Checkpoint]) -> Mapping[Any, Checkpoint]:

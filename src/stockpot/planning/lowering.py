@@ -31,7 +31,7 @@ def _build(expression: Expression, context: Context) -> View:
     if isinstance(expression, Layers):
         return LayersView(expression, build_view(expression.of, context), context)
     if isinstance(expression, Stack):
-        return StackView([build_view(p, context) for p in expression.parts])
+        return StackView([build_view(p, context) for p in expression.parts], context, expression.line)
     if isinstance(expression, Cast):
         return CastView(build_view(expression.of, context), dtype_named(expression.dtype))
     if isinstance(expression, Apply):
@@ -60,7 +60,7 @@ def _same(a: Expression, b: Expression) -> bool:
     if isinstance(a, Leaf) and isinstance(b, Leaf):
         return a.key == b.key
     if isinstance(a, Layers) and isinstance(b, Layers):
-        return (a.start, a.stop) == (b.start, b.stop) and _same(a.of, b.of)
+        return (a.start, a.stop, a.stack) == (b.start, b.stop, b.stack) and _same(a.of, b.of)
     if isinstance(a, Cast) and isinstance(b, Cast):
         return a.dtype == b.dtype and _same(a.of, b.of)
     return False

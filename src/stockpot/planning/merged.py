@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from stockpot.architecture.layers import layer_counts, parse_layer, position, recomputed_buffer
-from stockpot.architecture.tied import embedding_of, is_head, ties_embeddings
+from stockpot.architecture.tied import embedding_of, is_head, stand_in, ties_embeddings
 from stockpot.planning.model import Operand
-from stockpot.planning.views import Context, Meta, View
+from stockpot.planning.views import Context, Meta, Sliced, View
 
 __all__ = ["Merged"]
 
@@ -48,13 +48,13 @@ class Merged:
             )
 
     def _replaceable(self, view: View, name: str) -> bool:
-        return recomputed_buffer(name) or (is_head(name) and embedding_of(view.names) is not None)
+        return recomputed_buffer(name) or stand_in(name, view.names) is not None
 
     def _wanted(self, view: View, name: str) -> bool:
         """Whether a tensor that only ``view`` has belongs into the result; problems are reported."""
         if recomputed_buffer(name) or not view.names[name].dtype.is_float:
             return False
-        if is_head(name) and embedding_of(self._reference.names) is not None:
+        if stand_in(name, self._reference.names) is not None:
             return not ties_embeddings(view.config)
         self._context.problem(
             f"{view.label} has a tensor that {self._reference.label} lacks",
@@ -69,7 +69,7 @@ class Merged:
         return self._reference.config
 
     @property
-    def sliced(self) -> str | None:
+    def sliced(self) -> Sliced | None:
         return self._reference.sliced
 
     def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
@@ -77,7 +77,7 @@ class Merged:
 
     def fetch(self, view: View, name: str) -> Operand | None:
         """Tensor ``name`` of ``view``, or of its tied embedding; None (reported) when it does not fit."""
-        own = name if name in view.names else embedding_of(view.names) if is_head(name) else None
+        own = name if name in view.names else stand_in(name, view.names)
         meta = self.names[name]
         if own is None:
             return None
@@ -129,9 +129,9 @@ class Merged:
     def depth(self, name: str, compat: bool) -> float:
         """Place of a tensor in the model, 0 (first layer, embeddings) to 1 (last layer, head)."""
         layer = parse_layer(name)
-        if layer is None:
+        if layer is None or layer.stack not in self._counts:
             return 0.0 if compat or position(name) == "before" else 1.0
-        count = self._counts.get(layer.stack, 1)
+        count = self._counts[layer.stack]
         return layer.index / (count - 1) if count > 1 else 1.0
 
     @cached_property

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
-from stockpot.architecture.layers import layer_counts, parse_layer, position
+from stockpot.architecture.layers import layer_counts, layer_of
+from stockpot.architecture.stacks import Ends, first_only, main_stack
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.expression import Layers
 from stockpot.planning.model import Compute, Operand, Read
-from stockpot.planning.views import Context, Meta, View
+from stockpot.planning.views import Context, Meta, Sliced, View
 
 __all__ = ["CastView", "LayersView", "LeafView", "StackView"]
 
@@ -46,14 +48,18 @@ class LeafView:
         return self.config, name
 
 
-def main_stack(names: Mapping[str, Meta], config: Mapping[str, Any]) -> tuple[str, int] | None:
-    """The stack of layers that ``layer_range`` means, with its length; None without a single candidate."""
-    counts = layer_counts(names)
-    for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
-        exact = [s for s, c in counts.items() if c == config.get(key)]
-        if len(exact) == 1:
-            return exact[0], counts[exact[0]]
-    return next(iter(counts.items())) if len(counts) == 1 else None
+def _unclear(view: View, context: Context, line: int | None) -> None:
+    """Report a model of which nothing tells which of its stacks is meant."""
+    counts = layer_counts(view.names)
+    listed = ", ".join(f"{stack} ({count})" for stack, count in islice(counts.items(), 8)) + ", …" * (len(counts) > 8)
+    fix = f"say which: stack: {next(iter(counts))} beside layer_range" if counts else "merge it as a whole"
+    context.problem(
+        f"layer_range needs a single stack of layers; {view.label} has {listed or 'none'}", line=line, fix=fix
+    )
+
+
+def _length(view: View, stack: str) -> int:
+    return 1 + max((layer.index for name in view.names if (layer := layer_of(name, stack))), default=-1)
 
 
 class LayersView:
@@ -61,29 +67,39 @@ class LayersView:
 
     def __init__(self, node: Layers, of: View, context: Context) -> None:
         self.of, self.label = of, f"{of.label}[{node.start}:{node.stop}]"
-        self._mapped: dict[str, str] = {}
-        found = main_stack(of.names, of.config)
-        if found is None:
-            context.problem(
-                f"layer_range needs a single stack of layers; {of.label} has {dict(layer_counts(of.names))}",
-                line=node.line,
-                fix="merge each part of the model on its own",
-            )
-            found = ("", node.stop)
-        stack, count = found
-        self.sliced = stack
+        stack, count = self._chosen(node, context)
         if node.stop > count:
             context.problem(
                 f"layer_range [{node.start}, {node.stop}] reaches beyond the {count} layers of {of.label}",
                 line=node.line,
                 fix=f"the last layer is {count - 1}: end the range at {count}",
             )
-        for name in of.names:
-            layer = parse_layer(name)
-            if layer is None or layer.stack != stack:
-                self._mapped[name] = name
-            elif node.start <= layer.index < node.stop:
-                self._mapped[layer.at(layer.index - node.start)] = name
+        before = of.sliced.firsts if of.sliced is not None and of.sliced.stack == stack else frozenset[str]()
+        self.sliced = Sliced(stack, before | first_only(of.names, stack))
+        self._mapped = {new: name for name in of.names if (new := self._renamed(name, node)) is not None}
+
+    def _chosen(self, node: Layers, context: Context) -> tuple[str, int]:
+        if node.stack is None:
+            found = main_stack(self.of.names, self.of.config)
+            if found is None:
+                _unclear(self.of, context, node.line)
+            return found or ("", node.stop)
+        count = _length(self.of, node.stack)
+        if count == 0:
+            counts = layer_counts(self.of.names)
+            context.problem(
+                f"{self.of.label} has no stack {node.stack}",
+                line=node.line,
+                fix=f"its stacks are {', '.join(islice(counts, 8))}" if counts else "it has no layers",
+            )
+        return node.stack, count or node.stop
+
+    def _renamed(self, name: str, node: Layers) -> str | None:
+        """The name in the result; None for a layer that is not taken."""
+        layer = layer_of(name, self.sliced.stack)
+        if layer is None or (layer.index == 0 and layer.rest in self.sliced.firsts):
+            return name
+        return layer.at(layer.index - node.start) if node.start <= layer.index < node.stop else None
 
     @cached_property
     def names(self) -> Mapping[str, Meta]:
@@ -103,28 +119,49 @@ class LayersView:
 class StackView:
     """Models on top of each other."""
 
-    def __init__(self, parts: Sequence[View]) -> None:
+    def __init__(self, parts: Sequence[View], context: Context, line: int | None = None) -> None:
         self.parts, self.label = parts, " / ".join(p.label for p in parts)
-        self._mapped: dict[str, tuple[View, str]] = {}
+        self.sliced = self._chosen(context, line)
         before: dict[str, tuple[View, str]] = {}
         layers: dict[str, tuple[View, str]] = {}
         after: dict[str, tuple[View, str]] = {}
         offset = 0
-        self.sliced = next((p.sliced for p in parts if p.sliced is not None), None)
+        firsts = self.sliced.firsts if self.sliced is not None else frozenset[str]()
         for part in parts:
-            stacks = {s: c for s, c in layer_counts(part.names).items() if self.sliced in (None, s)}
+            ends = Ends(self._stack, layer_counts(part.names))
             for name in part.names:
-                layer = parse_layer(name)
-                if layer is not None and layer.stack in stacks:
+                layer = layer_of(name, self._stack)
+                if layer is not None and layer.rest not in firsts:
                     layers[layer.at(offset + layer.index)] = (part, name)
-                elif layer is not None:  # another tower, of which only one is wanted
-                    layers.setdefault(name, (part, name))
-                elif position(name) == "before":
+                elif layer is not None or ends.of(name) == "first":
                     before.setdefault(name, (part, name))
                 else:
                     after[name] = (part, name)
-            offset += max(stacks.values(), default=0)
+            offset += _length(part, self._stack)
         self._mapped = {**before, **layers, **after}
+
+    @property
+    def _stack(self) -> str:
+        return self.sliced.stack if self.sliced is not None else ""
+
+    def _chosen(self, context: Context, line: int | None) -> Sliced | None:
+        """The stack that grows: the one that layers were taken from, else the one that the first part is about."""
+        slices = [part.sliced for part in self.parts if part.sliced is not None]
+        if slices:
+            own = next((s for s in slices if s.stack != slices[0].stack), slices[0])
+            if own is not slices[0]:
+                context.problem(
+                    f"the parts of a stack take layers of {slices[0].stack} and of {own.stack}",
+                    line=line,
+                    fix="stack the one first, then the other",
+                )
+            return Sliced(slices[0].stack, frozenset[str]().union(*(s.firsts for s in slices)))
+        found = main_stack(self.parts[0].names, self.parts[0].config)
+        if found is not None:
+            return Sliced(found[0], first_only(self.parts[0].names, found[0]))
+        if layer_counts(self.parts[0].names):
+            _unclear(self.parts[0], context, line)
+        return None
 
     @cached_property
     def names(self) -> Mapping[str, Meta]:
@@ -163,7 +200,7 @@ class CastView:
         return self.of.config
 
     @property
-    def sliced(self) -> str | None:
+    def sliced(self) -> Sliced | None:
         return self.of.sliced
 
     def lower(self, name: str) -> Operand:

@@ -16,7 +16,7 @@ from stockpot.errors import Problem
 from stockpot.expression import Apply
 from stockpot.planning.model import Compute, Operand
 
-__all__ = ["Context", "Meta", "Surveyed", "View"]
+__all__ = ["Context", "Meta", "Sliced", "Surveyed", "View"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,14 @@ class Meta:
 
     dtype: DType
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """The stack that layers were taken from, and what in its first layer belongs to the place, not to the layer."""
+
+    stack: str
+    firsts: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -81,8 +89,8 @@ class View(Protocol):
         """The config that goes with it."""
 
     @property
-    def sliced(self) -> str | None:
-        """The stack that layers were taken from; None for a whole model."""
+    def sliced(self) -> Sliced | None:
+        """Where layers were taken from; None for a whole model."""
 
     def lower(self, name: str) -> Operand:
         """How tensor ``name`` is computed."""

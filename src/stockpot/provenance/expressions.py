@@ -62,7 +62,8 @@ def _written(node: Expression, place: Callable[[Expression], int], label: Callab
     if isinstance(node, Leaf):
         return {"leaf": label(node)}
     if isinstance(node, Layers):
-        return {"layers": place(node.of), "start": int(node.start), "stop": int(node.stop), **_line(node.line)}
+        stack = {"stack": node.stack} if node.stack is not None else {}
+        return {"layers": place(node.of), "start": int(node.start), "stop": int(node.stop), **stack, **_line(node.line)}
     if isinstance(node, Stack):
         return {"stack": [place(part) for part in node.parts], **_line(node.line)}
     if isinstance(node, Cast):
@@ -119,7 +120,7 @@ def methods_in(records: Any) -> tuple[str, ...]:
     nodes = [r for r in reversed(records) if isinstance(r, dict)] if isinstance(records, list) else []
     found: dict[str, None] = {}
     for node in nodes:
-        name = node.get("apply", "stack" if "stack" in node else None)
+        name = node.get("apply", "stack" if "stack" in node and "layers" not in node else None)
         if isinstance(name, str):
             found.setdefault(name)
     if not found and any("sum" in node for node in nodes):
@@ -131,7 +132,7 @@ _NODES = list_of(natural)
 _SETTINGS = map_of(list_of(anything))
 _KINDS: Mapping[str, Check] = {
     "leaf": record({"leaf": text}, {}),
-    "layers": record({"layers": natural, "start": natural, "stop": natural}, {"line": natural}),
+    "layers": record({"layers": natural, "start": natural, "stop": natural}, {"line": natural, "stack": text}),
     "stack": record({"stack": _NODES}, {"line": natural}),
     "cast": record({"cast": natural, "dtype": text}, {}),
     "sum": record({"sum": list_of(record({"times": anything, "of": natural}, {}))}, {}),
@@ -211,7 +212,7 @@ def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[
             raise Misshapen("it uses an input that is not among the inputs")
         return leaves[data["leaf"]]
     if kind == "layers":
-        return Layers(nodes[data["layers"]], data["start"], data["stop"], line)
+        return Layers(nodes[data["layers"]], data["start"], data["stop"], line, data.get("stack"))
     if kind == "stack":
         return Stack(tuple(nodes[i] for i in data["stack"]), line)
     if kind == "cast":

@@ -229,6 +229,11 @@ PLACES: Mapping[str, Place] = MappingProxyType(
                     Named("layer_range"),
                     "[first, last + 1]; without it, the whole model",
                 ),
+                Key(
+                    "stack",
+                    Text(),
+                    "which layers, for a model of several stacks: what stands before their numbers",
+                ),
             ),
         ),
         "entry": Place("an entry of models", _MODEL),

@@ -160,10 +160,13 @@ class Lowering:
         """``model``, or the layers of it that ``source`` takes."""
         span = source.layer_range
         if span is None:
+            if source.stack is not None:
+                fix = "add layer_range: [first, last + 1]"
+                self._findings.problem("stack says which layers, but none are asked for", source.line, fix)
             return model
-        key = (model, span)
+        key = (model, span, source.stack)
         if key not in self._done:
-            self._done[key] = Layers(model, span[0], span[1], source.line)
+            self._done[key] = Layers(model, span[0], span[1], source.line, source.stack)
         return self._done[key]
 
     def _key(self, model: Model) -> Hashable:
@@ -215,7 +218,7 @@ def _report_twice(inputs: tuple[Input, ...], findings: Findings) -> None:
     """No model stands twice in one merge, unless with other layers."""
     first: dict[Hashable, Input] = {}
     for item in inputs:
-        seen = first.setdefault((item.key, item.source.layer_range), item)
+        seen = first.setdefault((item.key, item.source.layer_range, item.source.stack), item)
         if seen is not item:
             name = item.source.model if isinstance(item.source.model, Reference) else "the same merge"
             findings.problem(

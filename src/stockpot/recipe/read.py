@@ -122,7 +122,8 @@ def _sources(holder: Mapping, key: str, scope: Scope) -> tuple[Source, ...]:
     for item in _items(holder, key):
         model = _model(item.get("model"), scope, item)
         if model is not None:
-            found.append(Source(model, _layer_range(item), _parameters(item, scope), item.line))
+            span, stack = _layer_range(item), _text(item, "stack")
+            found.append(Source(model, span, _parameters(item, scope), item.line, stack))
     return tuple(found)
 
 

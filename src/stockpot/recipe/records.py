@@ -68,6 +68,7 @@ class Source:
     layer_range: tuple[int, int] | None
     parameters: Parameters
     line: int
+    stack: str | None = None
 
 
 @dataclass(frozen=True)

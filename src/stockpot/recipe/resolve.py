@@ -90,6 +90,8 @@ def _source(source: Source, merge: Merge) -> dict[str, Any]:
     data: dict[str, Any] = {"model": _model(source.model)}
     if source.layer_range is not None:
         data["layer_range"] = list(source.layer_range)
+    if source.stack is not None:
+        data["stack"] = source.stack
     return data | _parameters(source.parameters, merge)
 
 
