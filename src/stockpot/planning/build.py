@@ -10,6 +10,7 @@ from typing import Any
 
 from stockpot.architecture.layers import layer_counts, parse_layer
 from stockpot.architecture.tied import is_head, ties_embeddings
+from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.dtypes import DType, dtype_named
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.open import open_checkpoint
@@ -111,6 +112,8 @@ def _open_all(expression: Expression) -> tuple[dict[tuple[str, str | None, int],
 def _opened(leaf: Leaf) -> Checkpoint:
     if leaf.checkpoint is not None:
         return leaf.checkpoint
+    if leaf.adapter:
+        return open_adapter(leaf.reference, folder=leaf.folder, line=leaf.line)
     opened = open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
     if opened.config.get("quantization_config"):
         raise CheckpointError(
@@ -154,7 +157,7 @@ def _simplified(source: Operand) -> Operand:
     """A single tensor with coefficient 1 is that tensor: it can be copied."""
     if isinstance(source, Read) or source.base is not None or len(source.inputs) != 1 or source.dtype is not None:
         return source
-    if source.scale != 1.0:
+    if source.scale != 1.0 or source.low_rank is not None:
         return source
     method = source.method
     if method is None:
@@ -241,11 +244,14 @@ def _sidecars(
 
 def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:
     """What tie_word_embeddings must become: False when a head of its own came in that the donor ties; else None."""
-    untied = {c.label for c in checkpoints.values() if not ties_embeddings(c.config)}
+    adapters = {c.label for c in checkpoints.values() if c.is_adapter}
+    untied = {c.label for c in checkpoints.values() if not c.is_adapter and not ties_embeddings(c.config)}
+    heads = [step for step in steps if is_head(step.name)]
+    if any(r.model in adapters for step in heads for r in reads(step.source)):
+        return False  # whatever the model's class takes where its config says nothing
     own = any(
         step.name not in donor.tensors or any(r.model in untied and is_head(r.ref.name) for r in reads(step.source))
-        for step in steps
-        if is_head(step.name)
+        for step in heads
     )
     return False if own and ties_embeddings(donor.config) else None
 
@@ -290,8 +296,8 @@ def _list(config: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _models(recipe: Recipe, checkpoints: Mapping[Any, Checkpoint]) -> Mapping[Any, Checkpoint]:
-    """The checkpoints that are merged; what methods read beside them, such as masks, is left out."""
-    merged = {leaf.key for leaf in leaves(recipe.expression, companions=False)}
+    """The checkpoints that are merged; what is read beside them, such as masks and adapters, is left out."""
+    merged = {leaf.key for leaf in leaves(recipe.expression, companions=False) if not leaf.adapter}
     return {key: checkpoint for key, checkpoint in checkpoints.items() if key in merged}
 
 

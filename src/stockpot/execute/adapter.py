@@ -1,0 +1,87 @@
+"""A weight with a low-rank adapter on it: W + scale · left · right, any range of elements at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stockpot.checkpoint.model import TensorRef
+from stockpot.checkpoint.reader import PayloadReader
+from stockpot.execute.evaluate import Bytes, Evaluator
+from stockpot.execute.workspace import Workspace
+from stockpot.kernels import convert, low_rank
+from stockpot.kernels.sizes import ROW
+from stockpot.methods.declare import Floats
+from stockpot.planning.blocks import Grid
+from stockpot.planning.model import Compute, Read
+
+__all__ = ["Adapter"]
+
+
+class Adapter(Evaluator):
+    """A weight and the two factors of what is added to it.
+
+    For each block the right factor is read (it is small, and in the page cache after the first block) and those
+    rows of the left one that the block lies in. Nothing is kept between blocks, and each element is a sum over the
+    rank in order, so memory is bounded and bytes depend neither on threads nor on how a tensor is cut.
+    """
+
+    def __init__(
+        self, node: Compute, grid: Grid, reader: PayloadReader, children: tuple[Evaluator | Read, ...]
+    ) -> None:
+        super().__init__(node, grid, reader, children)
+        assert node.low_rank is not None
+        self._part = node.low_rank
+        left, right = node.companions
+        assert isinstance(left, Read)
+        assert isinstance(right, Read)
+        self._left, self._right = left.ref, right.ref
+
+    def compute(self, start: int, n: int, space: Workspace, out: Bytes, code: int) -> bool:
+        """A block of the weight, with the adapter's part added."""
+        part = self._part
+        values = space.take(("adapted", self.height), (n,), np.float64)
+        self._weight(start, n, space, values)
+        first, last = start // part.columns, -(-(start + n) // part.columns)
+        left = space.take(("left", self.height), (last - first, part.rank), np.float64)
+        right = space.take(("right", self.height), (part.rank, part.columns), np.float64)
+        self._read_left(first, last, space, left)
+        self._read_right(space, right)
+        acc = space.take(("sum",), (ROW,), np.float64)
+        low_rank.add_low_rank(values, start % part.columns, n, left, right, part.scale, acc)
+        return bool(convert.narrow_block(values, n, out, code))
+
+    def _weight(self, start: int, n: int, space: Workspace, values: Floats) -> None:
+        child, code = self._children[0], int(self.codes[0])
+        width = convert.WIDTHS[code]
+        raw: Bytes = space.take(("weight", self.height), (n * width,), np.uint8)
+        if isinstance(child, Read):
+            self._reader.read(child.ref, start * width, raw.data)
+        else:
+            child.compute(start, n, space, raw, code)
+        convert.widen_block(raw, code, n, values, np.zeros(ROW))
+
+    def _read_left(self, first: int, last: int, space: Workspace, left: Floats) -> None:
+        """Rows first … last of the left factor; stored transposed, they are a piece of each of its rows."""
+        rank, rows = self._part.rank, last - first
+        if not self._part.crossed:
+            self._widened(self._left, first * rank, space, left.reshape(-1))
+            return
+        piece = space.take(("piece", self.height), (rows,), np.float64)
+        for k in range(rank):
+            self._widened(self._left, k * self._part.rows + first, space, piece)
+            left[:, k] = piece
+
+    def _read_right(self, space: Workspace, right: Floats) -> None:
+        if not self._part.crossed:
+            self._widened(self._right, 0, space, right.reshape(-1))
+            return
+        stored = space.take(("stored", self.height), (self._part.columns, self._part.rank), np.float64)
+        self._widened(self._right, 0, space, stored.reshape(-1))
+        right[:] = stored.T
+
+    def _widened(self, ref: TensorRef, start: int, space: Workspace, out: Floats) -> None:
+        """Elements start … of a factor as float64."""
+        width = ref.dtype.itemsize
+        raw: Bytes = space.take(("factor", self.height), (out.size * width,), np.uint8)
+        self._reader.read(ref, start * width, raw.data)
+        convert.widen_block(raw, ref.dtype.kernel, out.size, out, np.zeros(ROW))
