@@ -10,7 +10,6 @@ from stockpot.architecture.layers import recomputed_buffer
 from stockpot.architecture.lora import Lora, Module, lora_of
 from stockpot.architecture.tied import embedding_of, is_head, ties_embeddings
 from stockpot.checkpoint.model import Checkpoint, TensorRef
-from stockpot.errors import StockpotError
 from stockpot.planning.model import Compute, LowRank, Operand, Read
 from stockpot.planning.views import Context, Meta, View
 
@@ -20,7 +19,7 @@ _OTHER_BASE = "the adapter was made for another model: name the base that its ad
 
 
 class AdaptedView:
-    """``of`` with the changes of ``adapter``; what it does not change is that of ``of``."""
+    """``of`` with the changes of ``adapter``, which is understood; what it does not change is that of ``of``."""
 
     def __init__(self, of: View, adapter: Checkpoint, context: Context, line: int | None) -> None:
         self.of, self.label = of, f"{of.label}+{adapter.label}"
@@ -28,13 +27,7 @@ class AdaptedView:
         self._added: dict[str, tuple[Module, LowRank]] = {}
         self._biases: dict[str, Module] = {}
         self._replaced: dict[str, TensorRef] = {}
-        try:
-            lora = lora_of(adapter)
-        except StockpotError as error:
-            for p in error.problems:
-                context.problem(p.message, tensor=p.tensor, file=p.file, line=p.line or line, fix=p.fix)
-            return
-        self._place(lora)
+        self._place(lora_of(adapter))
         self._tell_of_tied()
 
     def _place(self, lora: Lora) -> None:
@@ -146,6 +139,11 @@ class AdaptedView:
             assert source is not None
             found[head] = found[source]
         return found
+
+    def changed(self) -> Iterator[tuple[str, Module]]:
+        """The base's name of each weight that something is added to, with the module that is added."""
+        for name, (module, _) in self._added.items():
+            yield self._source(name) or name, module
 
     @property
     def config(self) -> Mapping[str, Any]:

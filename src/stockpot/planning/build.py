@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from stockpot.architecture.layers import layer_counts, parse_layer
+from stockpot.architecture.lora import lora_of
 from stockpot.architecture.tied import is_head, ties_embeddings
 from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.dtypes import DType, dtype_named
 from stockpot.checkpoint.model import Checkpoint
-from stockpot.checkpoint.open import open_checkpoint
+from stockpot.checkpoint.open import open_checkpoint, with_line
 from stockpot.checkpoint.sidecars import plan_sidecars
 from stockpot.checkpoint.storage import held_bytes
 from stockpot.checkpoint.writer import ShardLayout, layout
-from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError
+from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError, UnsupportedError
 from stockpot.expression import Expression, Leaf, leaves
 from stockpot.methods.declare import Space, Span
 from stockpot.planning.cost import estimate, nearest
@@ -40,9 +41,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     Raises:
         StockpotError: with everything that is wrong: inputs, shapes, parameters, output.
     """
-    checkpoints, problems = _open_all(recipe.expression)
-    if problems:
-        raise CheckpointError(*problems)
+    checkpoints = _open_all(recipe.expression)
     context = Context(checkpoints, recipe.seed)
     if recipe.expression.space is not Space.WEIGHTS:
         context.problem(
@@ -98,22 +97,39 @@ def _grouped(problems: Sequence[Problem]) -> Iterator[Problem]:
         yield replace(first, message=first.message + more)
 
 
-def _open_all(expression: Expression) -> tuple[dict[tuple[str, str | None, int], Checkpoint], list[Problem]]:
+def _open_all(expression: Expression) -> dict[tuple[str, str | None, int], Checkpoint]:
+    """Every checkpoint by the key of its leaf.
+
+    Raises:
+        CheckpointError: with all that is wrong; UnsupportedError, when all of it is not supported.
+    """
     found: dict[tuple[str, str | None, int], Checkpoint] = {}
-    problems: list[Problem] = []
+    errors: list[StockpotError] = []
     for leaf in leaves(expression):
         try:
-            found[leaf.key] = _opened(leaf)
+            found[leaf.key] = _understood(leaf) if leaf.adapter else _opened(leaf)
         except StockpotError as error:
-            problems.extend(error.problems)
-    return found, problems
+            errors.append(error)
+    if errors:
+        kind = UnsupportedError if all(isinstance(e, UnsupportedError) for e in errors) else CheckpointError
+        raise kind(*(p for e in errors for p in e.problems))
+    return found
+
+
+def _understood(leaf: Leaf) -> Checkpoint:
+    """An adapter, all of whose tensors and settings are understood."""
+
+    def opened() -> Checkpoint:
+        found = leaf.checkpoint or open_adapter(leaf.reference, folder=leaf.folder)
+        lora_of(found)
+        return found
+
+    return with_line(opened, leaf.reference, leaf.line)
 
 
 def _opened(leaf: Leaf) -> Checkpoint:
     if leaf.checkpoint is not None:
         return leaf.checkpoint
-    if leaf.adapter:
-        return open_adapter(leaf.reference, folder=leaf.folder, line=leaf.line)
     opened = open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
     if opened.config.get("quantization_config"):
         raise CheckpointError(

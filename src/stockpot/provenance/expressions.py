@@ -114,7 +114,7 @@ def _sha256(file: str | None) -> str | None:
 
 
 def methods_in(records: Any) -> tuple[str, ...]:
-    """What made the result, outermost first: methods, chains of steps, ``stack``; ``sum`` where there is nothing else.
+    """What made the result, outermost first: methods, chains of steps, ``stack``; else ``sum`` or ``adapter``.
 
     Lenient: what is no record is left out.
     """
@@ -124,8 +124,9 @@ def methods_in(records: Any) -> tuple[str, ...]:
         name = node.get("apply", "stack" if "stack" in node else None)
         if isinstance(name, str):
             found.setdefault(name)
-    if not found and any("sum" in node for node in nodes):
-        return ("sum",)
+    for name, kind in (("sum", "sum"), ("adapter", "adapted")):
+        if not found and any(kind in node for node in nodes):
+            return (name,)
     return tuple(found)
 
 
@@ -194,6 +195,8 @@ def _rebuilt(records: Any, leaves: Mapping[str, Leaf]) -> list[Expression]:
         if depths[-1] > _MAX_DEPTH or sizes[-1] > _MAX_SIZE:
             raise Misshapen(f"node {number} is nested too deeply")
         nodes.append(_node(kind, data, nodes, leaves))
+    if isinstance(nodes[-1], Leaf) and nodes[-1].adapter:
+        raise Misshapen("an adapter stands where a model is needed")
     return nodes
 
 
