@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 import numpy as np
 
 from stockpot.checkpoint.model import TensorRef
@@ -15,6 +17,9 @@ from stockpot.planning.blocks import Grid
 from stockpot.planning.model import Compute, Read
 
 __all__ = ["Adapter"]
+
+
+_STRETCH = 1 << 20
 
 
 class Adapter(Evaluator):
@@ -35,6 +40,7 @@ class Adapter(Evaluator):
         assert isinstance(left, Read)
         assert isinstance(right, Read)
         self._left, self._right = left.ref, right.ref
+        self._passed, self._lock = not self._part.crossed, Lock()
 
     def compute(self, start: int, n: int, space: Workspace, out: Bytes, code: int) -> bool:
         """A block of the weight, with the adapter's part added."""
@@ -66,10 +72,21 @@ class Adapter(Evaluator):
         if not self._part.crossed:
             self._widened(self._left, first * rank, space, left.reshape(-1))
             return
+        self._pass_once()
         piece = space.take(("piece", self.height), (rows,), np.float64)
         for k in range(rank):
             self._widened(self._left, k * self._part.rows + first, space, piece)
             left[:, k] = piece
+
+    def _pass_once(self) -> None:
+        """Read the left factor in order, once: what is read in strips is hashed slowly, and held until then."""
+        with self._lock:
+            if self._passed:
+                return
+            room = bytearray(_STRETCH)
+            for start in range(0, self._left.nbytes, _STRETCH):
+                self._reader.read(self._left, start, memoryview(room)[: min(_STRETCH, self._left.nbytes - start)])
+            self._passed = True
 
     def _read_right(self, space: Workspace, right: Floats) -> None:
         if not self._part.crossed:
