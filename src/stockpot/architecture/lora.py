@@ -53,11 +53,6 @@ class Module:
         """Inner dimension of B·A."""
         return self.a.shape[0]
 
-    @property
-    def rows(self) -> int:
-        """Rows of B·A: outputs of the module, or the width of an embedding."""
-        return self.b.shape[0]
-
 
 @dataclass(frozen=True)
 class Lora:
@@ -177,7 +172,7 @@ def _plain(name: str) -> str:
 
 def _whole(name: str, settings: LoraSettings) -> bool:
     """Whether a whole tensor is expected under that name: of a module to save, a bias, or a resized vocabulary."""
-    if any(f".{module}." in f".{name}" for module in settings.saved):
+    if any(f"{module}." in name for module in settings.saved):  # PEFT takes every module whose name ends so
         return True
     if settings.bias != "none" and name.rpartition(".")[2] == "bias":
         return True

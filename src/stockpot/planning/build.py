@@ -260,10 +260,10 @@ def _sidecars(
 
 def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:
     """What tie_word_embeddings must become: False when a head of its own came in that the donor ties; else None."""
-    adapters = {c.label for c in checkpoints.values() if c.is_adapter}
+    adapters = {str(file) for c in checkpoints.values() if c.is_adapter for file in c.files}
     untied = {c.label for c in checkpoints.values() if not c.is_adapter and not ties_embeddings(c.config)}
     heads = [step for step in steps if is_head(step.name)]
-    if any(r.model in adapters for step in heads for r in reads(step.source)):
+    if any(r.ref.file in adapters for step in heads for r in reads(step.source)):
         return False  # whatever the model's class takes where its config says nothing
     own = any(
         step.name not in donor.tensors or any(r.model in untied and is_head(r.ref.name) for r in reads(step.source))

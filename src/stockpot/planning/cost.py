@@ -26,7 +26,7 @@ RATE = 4e9
 FLOPS = 3e10
 """Operations per second of one thread in LAPACK that the time estimate assumes."""
 
-PRODUCTS = 2e9
+PRODUCTS = 6e9
 """Products of an adapter's factors that one thread adds up in a second (measured)."""
 
 _PER_UNIT = 6.0
