@@ -36,7 +36,6 @@ def given(tmp_path, tensors, **settings):
     [
         ({"peft_type": "IA3"}, "adapters of type IA3"),
         ({"peft_type": None}, "adapters of type None"),
-        ({"use_dora": True}, "DoRA"),
         ({"use_qalora": True}, "use_qalora means other arithmetic"),
         ({"use_something_new": True}, "use_something_new means other arithmetic"),
         ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
@@ -100,9 +99,35 @@ def test_everything_in_the_file_is_understood_or_named(tmp_path, rng):
 
 
 def test_magnitudes_of_dora(tmp_path, rng):
-    """A magnitude vector is refused even where the settings do not speak of it."""
-    given(tmp_path, factors(rng, Q0, 12, 12) | {f"{Q0}.lora_magnitude_vector": np.ones(12, np.float32)})
-    assert "DoRA" in str(refused(tmp_path))
+    """Magnitudes and use_dora belong together; there is one for each output."""
+    parts, lengths = factors(rng, Q0, 12, 12), np.ones(12, np.float32)
+    given(tmp_path, parts | {f"{Q0}.lora_magnitude_vector": lengths})
+    assert "not understood" in str(refused(tmp_path))
+    write_adapter(tmp_path / "adapter", parts, use_dora=True)
+    assert "the magnitudes of model.layers.0.q_proj, of DoRA, are missing" in str(refused(tmp_path))
+    write_adapter(tmp_path / "adapter", parts | {f"{Q0}.lora_magnitude_vector": lengths[:7]}, use_dora=True)
+    assert "it has shape (7,), B has (12, 4)" in str(refused(tmp_path))
+
+
+def test_rows_of_zeros_have_no_direction(tmp_path, rng):
+    """DoRA divides by the length of a row; where that is zero, the merge ends with the tensor's name."""
+    base = write_base(tmp_path / "base", shapes={"w.weight": (5, 3)})
+    parts = factors(rng, "w", 5, 3)
+    parts["w.lora_B.weight"][2] = 0
+    base["w.weight"][2] = 0
+    lengths = {"w.lora_magnitude_vector": np.ones(5, np.float32)}
+    write_adapter(tmp_path / "adapter", parts | lengths, use_dora=True)
+    write_file(tmp_path / "base" / "model.safetensors", base)
+    with pytest.raises(sp.ExecutionError, match=r"weights that are all zero \(output 2\)") as caught:
+        sp.compute(sp.open(tmp_path / "base", adapter=tmp_path / "adapter"))
+    assert caught.value.problems[0].tensor == "w.weight"
+
+
+def test_names_too_long_for_patterns(tmp_path, rng):
+    """A stranger's pattern on a stranger's name cannot take for ever."""
+    long = "a." * 200 + "q_proj"
+    given(tmp_path, factors(rng, long, 12, 12), rank_pattern={".*.*.*x": 3})
+    assert "a name too long" in str(refused(tmp_path))
 
 
 def test_two_adapters_in_one_file(tmp_path, rng):

@@ -132,6 +132,43 @@ def test_biases_and_whole_modules(tmp_path, rng):
     assert same(found[other], (base[other] + 2 * added.astype(np.float64)).astype(np.float32))
 
 
+@pytest.mark.parametrize("crossed", [False, True])
+def test_dora_gives_every_output_its_length(tmp_path, rng, monkeypatch, crossed):
+    """W' = m · (W + scale · B·A) / ‖·‖ by outputs: rows, or columns of weights stored transposed; in any blocks."""
+    shape = (9, 31) if crossed else (31, 9)
+    base = write_base(tmp_path / "base", dtype=np.float64, shapes={"w.weight": shape})
+    lengths = rng.uniform(1, 2, size=31).astype(np.float32)
+    parts = factors(rng, "w", 31, 9) | {"w.lora_magnitude_vector": lengths}
+    write_adapter(tmp_path / "adapter", parts, use_dora=True, fan_in_fan_out=crossed)
+    product = 2 * ordered_product(parts["w.lora_B.weight"], parts["w.lora_A.weight"])
+    exact = base["w.weight"] + (product.T if crossed else product)
+    axis = 0 if crossed else 1
+    exact *= np.expand_dims(lengths, axis) / np.linalg.norm(exact, axis=axis, keepdims=True)
+    assert sp.plan(sp.open(tmp_path / "base", adapter=tmp_path / "adapter")).cost.passes == 2
+    for size in (1 << 18, 40, 1):
+        monkeypatch.setattr(blocks, "BLOCK", size)
+        for threads in (1, 2):
+            np.testing.assert_allclose(folded(tmp_path, threads=threads)["w.weight"], exact, rtol=1e-13)
+
+
+def test_dora_below_other_methods(tmp_path, rng):
+    """Its pass comes before those of the methods that it feeds: ties, slerp, matrices, statistics of a whole model."""
+    base = write_base(tmp_path / "base", dtype=np.float64, shapes={"layers.0.w.weight": (31, 9)})
+    parts = factors(rng, "layers.0.w", 31, 9) | {"layers.0.w.lora_magnitude_vector": np.ones(31, np.float32)}
+    write_adapter(tmp_path / "adapter", parts, use_dora=True)
+    plain, adapted = sp.open(tmp_path / "base"), sp.open(tmp_path / "base", adapter=tmp_path / "adapter")
+    written = sp.open(sp.compute(adapted), name="x")
+    for make in (
+        lambda x: plain + sp.ties(x - plain, density=0.3),
+        lambda x: plain + sp.ties(x - plain, density=0.3, scope="model"),
+        lambda x: sp.slerp(plain, x, t=0.3),
+        lambda x: plain + sp.tsv_m(x - plain, 0.5 * x - 0.5 * plain),
+    ):
+        one, other = sp.compute(make(adapted)), sp.compute(make(written))
+        np.testing.assert_allclose(one["layers.0.w.weight"], other["layers.0.w.weight"], rtol=1e-12, atol=1e-12)
+    assert base["layers.0.w.weight"].shape == (31, 9)
+
+
 def test_names_of_adapters_in_keys(tmp_path, rng):
     """``lora_A.default.weight`` and ``modules_to_save.default`` mean what they mean without a name."""
     write_base(tmp_path / "base")

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from stockpot.architecture.lora_settings import LoraSettings, settings_of
+from stockpot.architecture.lora_settings import LONGEST_NAME, LoraSettings, settings_of
 from stockpot.architecture.tied import embedding_of, is_head
 from stockpot.checkpoint.model import Checkpoint, TensorRef
-from stockpot.errors import CheckpointError, Problem, UnsupportedError
+from stockpot.errors import CheckpointError, Problem
 
 __all__ = ["Lora", "Module", "lora_of"]
 
@@ -24,6 +24,7 @@ _FACTOR = re.compile(
     r"(?:\.(?P<adapter>[^.]+?))??(?P<ending>\.weight|\.bias)?"
 )
 _SAVED = re.compile(r"\.modules_to_save\.[^.]+\.")
+_MAGNITUDES = ("lora_magnitude_vector", "lora_magnitude_vector.weight")
 _PAIRS = (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B"))
 
 
@@ -38,6 +39,7 @@ class Module:
         alpha: Numerator of the scale.
         scale: alpha / rank, or alpha / √rank.
         bias: What, times the scale, is added to the module's bias.
+        magnitude: Of DoRA: the length that the weights of each output get.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Module:
     alpha: float
     scale: float
     bias: TensorRef | None = None
+    magnitude: TensorRef | None = None
 
     @property
     def rank(self) -> int:
@@ -73,7 +76,7 @@ def lora_of(adapter: Checkpoint) -> Lora:
     """What the opened ``adapter`` does to its base, from its settings and headers.
 
     Raises:
-        UnsupportedError: for settings that mean arithmetic other than ``scale · B·A``.
+        UnsupportedError: for settings that mean other arithmetic.
         CheckpointError: for settings that are no adapter's, factors that do not fit each other or their settings,
             tensors that are not understood.
     """
@@ -112,9 +115,6 @@ def _modules(
 ) -> dict[str, Module]:
     found = {}
     for name, parts in factors.items():
-        if "lora_magnitude_vector" in {key.removesuffix(".weight") for key in parts}:
-            ref = next(iter(parts.values()))
-            raise UnsupportedError(_problem(ref, "DoRA (a magnitude for each row) is not supported", _MERGE))
         try:
             found[name] = _module(name, parts, settings)
         except CheckpointError as error:
@@ -129,14 +129,22 @@ def _module(name: str, parts: Mapping[str, TensorRef], settings: LoraSettings) -
         CheckpointError: when one is missing or one too many, or they do not fit.
     """
     first = next(iter(parts.values()))
+    if len(name) > LONGEST_NAME and (settings.ranks or settings.alphas):
+        raise CheckpointError(
+            _problem(first, "a name too long to be matched with patterns", "do not trust this adapter")
+        )
     pair = next((p for p in _PAIRS if p[0] in parts and p[1] in parts), None)
     if pair is None:
         raise CheckpointError(_problem(first, f"half of a pair: A or B of {name} is missing", "get the file again"))
-    surplus = [parts[key] for key in parts if key not in (*pair, *(("lora_B.bias",) if pair == _PAIRS[0] else ()))]
+    more = _MAGNITUDES if settings.dora else ("lora_B.bias",) if pair == _PAIRS[0] else ()
+    surplus = [parts[key] for key in parts if key not in (*pair, *more)]
     if surplus:
         raise CheckpointError(*(_problem(ref, _UNKNOWN, _MERGE) for ref in surplus))
+    magnitude = next((parts[key] for key in _MAGNITUDES if key in parts), None)
+    if settings.dora and magnitude is None:
+        raise CheckpointError(_problem(first, f"the magnitudes of {name}, of DoRA, are missing", "get the file again"))
     a, b, bias = parts[pair[0]], parts[pair[1]], parts.get("lora_B.bias")
-    module = Module(name, a, b, pair == _PAIRS[1], *settings.scaling(name), bias)
+    module = Module(name, a, b, pair == _PAIRS[1], *settings.scaling(name), bias, magnitude)
     problems = list(_misfits(module, settings.rank_of(name)))
     if problems:
         raise CheckpointError(*problems)
@@ -145,10 +153,10 @@ def _module(name: str, parts: Mapping[str, TensorRef], settings: LoraSettings) -
 
 def _misfits(module: Module, rank: int) -> Iterator[Problem]:
     """What does not fit among the factors of a module and the rank that is set."""
-    a, b, bias = module.a, module.b, module.bias
+    a, b, bias, magnitude = module.a, module.b, module.bias, module.magnitude
     fix = "adapter_config.json and weights are of different adapters: get both again"
-    for ref in (a, b, *(() if bias is None else (bias,))):
-        if not ref.dtype.is_float:
+    for ref in (a, b, bias, magnitude):
+        if ref is not None and not ref.dtype.is_float:
             yield _problem(ref, f"dtype {ref.dtype.code} of an adapter is not supported", "save it in float32")
     if len(a.shape) < 2 or len(a.shape) != len(b.shape) or any(n != 1 for n in b.shape[2:]):
         yield _problem(a, f"A has shape {a.shape}, B has {b.shape}: they are no pair of factors", _MERGE)
@@ -157,8 +165,10 @@ def _misfits(module: Module, rank: int) -> Iterator[Problem]:
     elif a.shape[0] != rank:
         message = f"its rank is {a.shape[0]}, the settings say {rank}: A has shape {a.shape}, B has {b.shape}"
         yield _problem(a, message, fix)
-    elif bias is not None and bias.shape != b.shape[:1]:
-        yield _problem(bias, f"it has shape {bias.shape}, B has {b.shape}", fix)
+    else:
+        for ref in (bias, magnitude):
+            if ref is not None and ref.elements != b.shape[0]:
+                yield _problem(ref, f"it has shape {ref.shape}, B has {b.shape}", fix)
 
 
 def _plain(name: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.errors import CheckpointError, Problem, UnsupportedError
 
-__all__ = ["CONFIG_NAME", "LoraSettings", "settings_of"]
+__all__ = ["CONFIG_NAME", "LONGEST_NAME", "LoraSettings", "settings_of"]
 
 CONFIG_NAME = "adapter_config.json"
 
@@ -33,8 +33,9 @@ _PLAIN_STARTS = ("gaussian", "eva", "orthogonal")
 """Ways to initialise A and B that leave the base's weights as they are."""
 
 _SLOW = re.compile(r"[)\]][*+{]|[*+?}][*+{]")
-_MAX_PATTERNS, _MAX_PATTERN, _MAX_STARS = 10_000, 300, 4
-"""Patterns are regular expressions of strangers; these cannot take long on a tensor's name."""
+_MAX_PATTERNS, _MAX_PATTERN, _MAX_STARS = 10_000, 300, 3
+LONGEST_NAME = 256
+"""Patterns are regular expressions of strangers; these cannot take long on a name of that length."""
 
 _MERGE = "merge the adapter with peft (merge_and_unload), save the model and name its folder"
 
@@ -50,6 +51,7 @@ class LoraSettings:
         transposed: Whether weights are stored as (in, out).
         bias: ``none``, ``all`` or ``lora_only``: which biases the adapter brings.
         saved: Modules that are stored whole.
+        dora: Whether each module has a magnitude for each of its outputs.
     """
 
     rank: int
@@ -60,6 +62,7 @@ class LoraSettings:
     transposed: bool = False
     bias: str = "none"
     saved: tuple[str, ...] = ()
+    dora: bool = False
 
     def rank_of(self, module: str) -> int:
         """The rank of a module."""
@@ -95,6 +98,7 @@ def settings_of(adapter: Checkpoint) -> LoraSettings:
         transposed=bool(config.get("fan_in_fan_out")),
         bias=config.get("bias") or "none",
         saved=tuple(config.get("modules_to_save") or ()),
+        dora=bool(config.get("use_dora")),
     )
 
 
@@ -103,8 +107,6 @@ def _unsupported(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if kind != "LORA":
         yield f"adapters of type {kind} are not supported, LORA alone is", _MERGE
         return
-    if config.get("use_dora"):
-        yield "DoRA (use_dora, a magnitude for each row) is not supported", _MERGE
     for key, value in config.items():
         if value and (key in _OTHER_ARITHMETIC or (key.startswith("use_") and key not in ("use_rslora", "use_dora"))):
             yield f"the adapter's setting {key} means other arithmetic than scale · B·A, which is not supported", _MERGE
@@ -134,7 +136,7 @@ def _wrong(config: Mapping[str, Any]) -> Iterator[str]:
     saved = config.get("modules_to_save") or []
     if not isinstance(saved, list) or not all(isinstance(name, str) and name for name in saved):
         yield "modules_to_save is no list of names"
-    for key in ("use_rslora", "fan_in_fan_out"):
+    for key in ("use_rslora", "use_dora", "fan_in_fan_out"):
         if config.get(key) not in (None, True, False):
             yield f"{key} is {config.get(key)!r}, not true or false"
 

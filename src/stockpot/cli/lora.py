@@ -71,6 +71,8 @@ def inspect(adapter: str, base: str | None, as_json: bool) -> None:
     say(f"{found.adapter}: {len(found.modules)} modules, made for {found.made_for or 'a base that it does not name'}")
     for line in _table(found):
         say(line, lines=False)
+    if any(m.dora for m in found.modules):
+        say("DoRA: the weights of each output then get a length of their own; the numbers are of scale · B·A alone")
     if found.whole:
         say(f"whole tensors that take the place of the base's: {len(found.whole)}")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from threading import Lock
 
 import numpy as np
 
 from stockpot.checkpoint.model import TensorRef
 from stockpot.checkpoint.reader import PayloadReader
-from stockpot.execute.evaluate import Bytes, Evaluator
+from stockpot.errors import ExecutionError, Problem
+from stockpot.execute.evaluate import Bytes, Evaluator, NotFiniteError, OrderedSum, Phase, Tick
 from stockpot.execute.workspace import Workspace
-from stockpot.kernels import convert, low_rank
+from stockpot.kernels import convert, gram, low_rank
 from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Floats
 from stockpot.planning.blocks import Grid
@@ -27,7 +29,8 @@ class Adapter(Evaluator):
 
     For each block the right factor is read (it is small, and in the page cache after the first block) and those
     rows of the left one that the block lies in. Nothing is kept between blocks, and each element is a sum over the
-    rank in order, so memory is bounded and bytes depend neither on threads nor on how a tensor is cut.
+    rank in order, so memory is bounded and bytes depend neither on threads nor on how a tensor is cut. Of DoRA, a pass
+    before measures the rows (or columns), and each is brought to the length that the adapter gives it.
     """
 
     def __init__(
@@ -36,14 +39,74 @@ class Adapter(Evaluator):
         super().__init__(node, grid, reader, children)
         assert node.low_rank is not None
         self._part = node.low_rank
-        left, right = node.companions
+        left, right = node.companions[:2]
         assert isinstance(left, Read)
         assert isinstance(right, Read)
         self._left, self._right = left.ref, right.ref
+        self._factors: Floats = np.empty(0)
         self._passed, self._lock = not self._part.crossed, Lock()
+
+    @classmethod
+    def settle(cls, members: tuple[Adapter, ...]) -> Iterator[Phase]:
+        """Of DoRA: one pass for the lengths of the rows (or columns) of the sum."""
+        (member,) = members
+        yield from member.measured()
+
+    def measured(self) -> Iterator[Phase]:
+        """The pass for those lengths, where they are needed."""
+        if not self._part.weighed:
+            return
+        crossed, sums = self._part.crossed, OrderedSum()
+        parts: dict[int, Floats] = {}
+
+        def run(block: int, space: Workspace, _: Tick) -> None:
+            start, n = self.grid.block(block)
+            part = self._squares(self._sum(start, n, space), n, space)
+            if crossed:
+                sums.add(block, part)
+            else:
+                parts[block] = part
+
+        def finish() -> None:
+            self._weigh(sums.total if crossed else np.concatenate([parts[i] for i in range(self.grid.count)]))
+
+        yield Phase("lengths", self.grid.count, run, finish)
+
+    def _squares(self, values: Floats, n: int, space: Workspace) -> Floats:
+        """Sums of squares of whole rows: of each, or of each column."""
+        raw, codes, columns = values.view(np.uint8).reshape(1, -1), np.zeros(1, np.int64), self._part.columns
+        scratch = space.take(("scratch",), (4, ROW), np.float64)
+        if self._part.crossed:
+            by_column = np.empty((1, 1, columns))
+            gram.gram_columns(raw, codes, n // columns, columns, -1, 1, by_column, scratch)
+            return by_column.reshape(-1)
+        by_row = np.zeros((n // columns, 1, 1))
+        gram.gram_rows(raw, codes, n // columns, columns, -1, 1, by_row, scratch)
+        return by_row.reshape(-1)
+
+    def _weigh(self, squares: Floats) -> None:
+        """The factors that give each row (or column) its length."""
+        if not np.isfinite(squares).all():
+            raise NotFiniteError
+        lengths = self.node.companions[2]
+        assert isinstance(lengths, Read)
+        wanted = np.empty(squares.size)
+        self._widened(lengths.ref, 0, Workspace(), wanted)
+        if not squares.all():
+            message = f"{lengths.model} gives a length to weights that are all zero (output {int(np.argmin(squares))})"
+            raise ExecutionError(Problem(message, tensor=self.node.key[0], line=self.node.line))
+        self._factors = wanted / np.sqrt(squares)
 
     def compute(self, start: int, n: int, space: Workspace, out: Bytes, code: int) -> bool:
         """A block of the weight, with the adapter's part added."""
+        part, values = self._part, self._sum(start, n, space)
+        if part.weighed:
+            row, column = divmod(start, part.columns)
+            low_rank.scale_lines(values, row, column, n, part.columns, self._factors, part.crossed)
+        return bool(convert.narrow_block(values, n, out, code))
+
+    def _sum(self, start: int, n: int, space: Workspace) -> Floats:
+        """A block of W + scale · left · right."""
         part = self._part
         values = space.take(("adapted", self.height), (n,), np.float64)
         self._weight(start, n, space, values)
@@ -54,7 +117,7 @@ class Adapter(Evaluator):
         self._read_right(space, right)
         acc = space.take(("sum",), (ROW,), np.float64)
         low_rank.add_low_rank(values, start % part.columns, n, left, right, part.scale, acc)
-        return bool(convert.narrow_block(values, n, out, code))
+        return values
 
     def _weight(self, start: int, n: int, space: Workspace, values: Floats) -> None:
         child, code = self._children[0], int(self.codes[0])

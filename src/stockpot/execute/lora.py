@@ -42,6 +42,7 @@ class Seen:
         effective_rank: exp(−Σ p log p), p the singular values over their sum; 0 where nothing changes.
         most: How many singular values hold 90 % of the squared norm.
         singular_values: Of the change, the largest first.
+        dora: Whether the weights of each output then get a length of their own, which is not in the numbers above.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Seen:
     effective_rank: float
     most: int
     singular_values: tuple[float, ...]
+    dora: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def _seen(module: Module, weight: float | None, reader: PayloadReader) -> Seen:
         _effective_rank(values),
         _most(values),
         tuple(float(v) for v in values),
+        module.magnitude is not None,
     )
 
 

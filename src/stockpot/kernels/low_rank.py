@@ -7,7 +7,7 @@ from typing import Any
 from stockpot.kernels.compile import inline, kernel
 from stockpot.kernels.sizes import ROW
 
-__all__ = ["add_low_rank"]
+__all__ = ["add_low_rank", "scale_lines"]
 
 
 @inline
@@ -60,6 +60,22 @@ def add_low_rank(values: Any, column: int, n: int, left: Any, right: Any, scale:
             values[done + i] += scale * acc[i]
         done += m
         column += m
+        if column == columns:
+            column = 0
+            row += 1
+
+
+@kernel
+def scale_lines(values: Any, row: int, column: int, n: int, columns: int, factors: Any, crossed: bool) -> None:
+    """Multiply n elements of a matrix, from (row, column) on, by the factors of their rows, or of their columns.
+
+    Args:
+        values: The elements (float64).
+        factors: One for each row, or, where ``crossed``, for each column.
+    """
+    for i in range(n):
+        values[i] *= factors[column if crossed else row]
+        column += 1
         if column == columns:
             column = 0
             row += 1

@@ -167,7 +167,8 @@ class AdaptedView:
         if name not in self._added:
             return operand
         module, part = self._added[name]
-        factors = (module.a, module.b) if part.crossed else (module.b, module.a)
+        factors = [module.a, module.b] if part.crossed else [module.b, module.a]
+        factors += [] if module.magnitude is None else [module.magnitude]
         return Compute(
             None,
             (operand,),
@@ -259,4 +260,5 @@ def fitted(module: Module, shape: tuple[int, ...], *, crossed: bool) -> LowRank 
     columns = 1
     for n in shape[1:]:
         columns *= n
-    return LowRank(module.rank, shape[0], columns, module.scale, crossed=across and (crossed or not straight))
+    across = across and (crossed or not straight)
+    return LowRank(module.rank, shape[0], columns, module.scale, across, module.magnitude is not None)

@@ -155,7 +155,7 @@ def _adapter_bytes(source: Compute, elements: int) -> int:
     assert part is not None
     rows = min(part.rows, elements // max(1, part.columns) + 2)
     stored = max(c.dtype.itemsize for c in source.companions if isinstance(c, Read))
-    left, right = part.rank * rows, part.rank * part.columns
+    left, right = part.rank * rows, part.rank * part.columns + (2 * part.columns if part.weighed else 0)
     return 16 * elements + 8 * (left + rows + right * (2 if part.crossed else 1)) + stored * max(left, right)
 
 
@@ -177,7 +177,17 @@ def _family_bytes(source: Compute, elements: int) -> int:
 
 def _shared_bytes(step: Step) -> int:
     """What is kept per tensor while it is worked on: collected keys; inner products of rows or columns."""
-    return _selected_bytes(step) + _products_bytes(step.source, step)
+    return _selected_bytes(step) + _products_bytes(step.source, step) + _lengths_bytes(step.source)
+
+
+def _lengths_bytes(source: Operand) -> int:
+    """The lengths of an adapter's rows or columns, and what waits to be added to them."""
+    if isinstance(source, Read):
+        return 0
+    part, inner = source.low_rank, sum(map(_lengths_bytes, source.operands))
+    if part is None or not part.weighed:
+        return inner
+    return inner + 8 * (16 * part.columns if part.crossed else 4 * part.rows)
 
 
 def _selected_bytes(step: Step) -> int:

@@ -42,6 +42,7 @@ class LowRank:
         rank, rows, columns: Dimensions; a kernel's dimensions count as columns.
         scale: Factor of the product.
         crossed: Whether both factors are stored transposed: left as (rank, rows), right as (columns, rank).
+        weighed: Whether the sum's rows, or columns where crossed, get the lengths that a third companion has (DoRA).
     """
 
     rank: int
@@ -49,6 +50,7 @@ class LowRank:
     columns: int
     scale: float
     crossed: bool = False
+    weighed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Compute:
         dtype: Rounded to this dtype before it is used further; None keeps float64.
         line: Recipe line of the method.
         group: Number of the survey whose statistics of the whole model it uses; 0 for none.
-        low_rank: How the companions, the factors left and right of an adapter, are added to the one input.
+        low_rank: How the companions (an adapter's factors left and right, lengths) change the one input.
     """
 
     method: Method | None
