@@ -7,7 +7,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from adapting import factors, ordered_product, same, write_adapter, write_base
+from adapting import ROOT, factors, ordered_product, same, write_adapter, write_base
 
 import stockpot as sp
 from files import read_model, write_file
@@ -247,12 +247,36 @@ def test_same_bytes_for_threads_and_blocks(tmp_path, rng, monkeypatch, crossed):
         assert same(one["layers.0.w.weight"], three["layers.0.w.weight"])
 
 
-def test_an_adapter_of_pytorch_and_its_file_alone(tmp_path, rng):
+def test_the_file_of_an_adapter(tmp_path, rng):
     """``adapter_model.safetensors`` may be named itself; its settings lie beside it."""
     write_base(tmp_path / "base")
     write_adapter(tmp_path / "adapter", factors(rng, Q0, 12, 12))
     by_file = sp.compute(sp.open(tmp_path / "base", adapter=tmp_path / "adapter" / "adapter_model.safetensors"))
     assert all(same(v, by_file[n]) for n, v in folded(tmp_path).items())
+
+
+def test_an_adapter_of_pytorch(tmp_path, rng):
+    """Older adapters are pickles, ``adapter_model.bin``: read like legacy models, without running code."""
+    torch = pytest.importorskip("torch", reason="writes the pickle")
+    write_base(tmp_path / "base")
+    parts = factors(rng, Q0, 12, 12)
+    write_adapter(tmp_path / "adapter", parts)
+    expected = folded(tmp_path)
+    (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
+    tensors = {ROOT + name: torch.from_numpy(values) for name, values in parts.items()}
+    torch.save(tensors, tmp_path / "adapter" / "adapter_model.bin")
+    found = folded(tmp_path)
+    assert all(same(found[n], expected[n]) for n in expected)
+
+
+def test_a_tied_embedding_is_told(tmp_path, rng):
+    """A change of an embedding that is the head too changes both, as PEFT's merge does, and the plan says so."""
+    base = write_base(tmp_path / "base", shapes={f"{EMBED}.weight": (20, 12)}, tie_word_embeddings=True)
+    a, b = rng.normal(size=(4, 20)).astype(np.float32), rng.normal(size=(12, 4)).astype(np.float32)
+    write_adapter(tmp_path / "adapter", {f"{EMBED}.lora_embedding_A": a, f"{EMBED}.lora_embedding_B": b})
+    made = sp.plan(sp.open(tmp_path / "base", adapter=tmp_path / "adapter"))
+    assert any("with it the head if it is tied" in note.message for note in made.notes)
+    assert [s.name for s in made.steps] == list(base)
 
 
 def test_two_adapters_on_one_model(tmp_path, rng):
