@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy.typing as npt
 
@@ -15,7 +15,7 @@ from stockpot.errors import UnsupportedError
 from stockpot.execute.local import Progress, Result, execute
 from stockpot.execute.local import compute as _compute
 from stockpot.execute.workplace import published
-from stockpot.expression import Expression, Layers, Leaf, Linear, Stack, leaves
+from stockpot.expression import Adapted, Expression, Layers, Leaf, Linear, Stack, leaves
 from stockpot.planning.build import build_plan
 from stockpot.planning.model import Limits, Plan
 from stockpot.recipe.model import Recipe
@@ -24,23 +24,28 @@ from stockpot.recipe.parse import load_recipe
 __all__ = ["compute", "layers", "merge", "open", "plan", "save", "stack"]
 
 PathLike = str | os.PathLike[str]
+Model = PathLike | Mapping[str, npt.NDArray[Any]]
 
 
-def open(model: PathLike | Mapping[str, npt.NDArray[Any]], *, name: str = "memory") -> Leaf:
+@overload
+def open(model: Model, *, name: str = "memory", adapter: None = None) -> Leaf: ...
+@overload
+def open(model: Model, *, name: str = "memory", adapter: PathLike) -> Adapted: ...
+def open(model: Model, *, name: str = "memory", adapter: PathLike | None = None) -> Leaf | Adapted:
     """A model as a leaf of an expression; no file is read yet.
 
     Args:
         model: A folder, a file, a hub id with optional ``@revision``, or a map of arrays.
         name: Label of a model given as arrays; keys random numbers, names it in errors.
+        adapter: A LoRA adapter to be on the model: a folder that PEFT wrote, or a hub id.
 
     >>> import numpy as np
     >>> a, b = open({"w": np.zeros(2)}, name="a"), open({"w": np.ones(2)}, name="b")
     >>> compute(0.5 * a + 0.5 * b)["w"]
     array([0.5, 0.5])
     """
-    if isinstance(model, Mapping):
-        return Leaf(name, from_arrays(name, model))
-    return Leaf(os.fspath(model))
+    leaf = Leaf(name, from_arrays(name, model)) if isinstance(model, Mapping) else Leaf(os.fspath(model))
+    return leaf if adapter is None else Adapted(leaf, Leaf(os.fspath(adapter), adapter=True))
 
 
 def layers(model: Expression, start: int, stop: int, *, stack: str | None = None) -> Layers:

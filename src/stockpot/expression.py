@@ -29,7 +29,19 @@ from stockpot.errors import ExpressionError, Problem
 from stockpot.methods.declare import REQUIRED, Base, Method, Parameter, Space
 from stockpot.settings import Setting, as_setting
 
-__all__ = ["Apply", "Cast", "Expression", "Layers", "Leaf", "Linear", "Stack", "Term", "apply", "leaves"]
+__all__ = [
+    "Adapted",
+    "Apply",
+    "Cast",
+    "Expression",
+    "Layers",
+    "Leaf",
+    "Linear",
+    "Stack",
+    "Term",
+    "apply",
+    "leaves",
+]
 
 _SUM_TOLERANCE = 1e-9
 
@@ -81,12 +93,14 @@ class Leaf(Expression):
         checkpoint: The opened checkpoint when it is in memory already.
         folder: Folder that relative paths are relative to (that of the recipe).
         line: Recipe line, for errors.
+        adapter: Whether it is an adapter, which stands in an :class:`Adapted` only.
     """
 
     reference: str
     checkpoint: Checkpoint | None = None
     folder: str | None = None
     line: int | None = None
+    adapter: bool = False
 
     @property
     def space(self) -> Space:
@@ -99,7 +113,29 @@ class Leaf(Expression):
     @property
     def key(self) -> tuple[str, str | None, int]:
         """Equal for two leaves that mean the same checkpoint."""
-        return (self.reference, self.folder, id(self.checkpoint) if self.checkpoint is not None else 0)
+        opened = -1 if self.adapter else 0  # a folder may hold both a model and an adapter
+        return (self.reference, self.folder, id(self.checkpoint) if self.checkpoint is not None else opened)
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted(Expression):
+    """A model with an adapter on it: Weights, as the model is."""
+
+    of: Expression
+    adapter: Leaf
+    line: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.adapter, Leaf) or not self.adapter.adapter or self.of.space is not Space.WEIGHTS:
+            raise ExpressionError(Problem("an adapter belongs on a model", line=self.line, fix="MODEL+ADAPTER"))
+
+    @property
+    def space(self) -> Space:
+        return Space.WEIGHTS
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.of, self.adapter)
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,12 @@ TOKEN = "hf_secretTokenThatNobodyMaySee"
 SCRIPT = """
 import json, sys
 from stockpot.checkpoint import open_checkpoint
+from stockpot.checkpoint.adapters import open_adapter
 from stockpot.errors import StockpotError
+wanted = sys.argv[1]
 try:
-    found = open_checkpoint(sys.argv[1], line=7)
+    adapter = wanted.removeprefix("adapter:") != wanted
+    found = (open_adapter if adapter else open_checkpoint)(wanted.removeprefix("adapter:"), line=7)
     facts = {"tensors": list(found.tensors), "config": found.config, "identity": found.identity}
     print(json.dumps(facts))
 except StockpotError as error:
@@ -291,6 +294,26 @@ def test_adapter_and_foreign_repositories(hub: Hub, ask: Callable[..., Any]) -> 
     assert ask("org/lora", hub.url)["error"] == "UnsupportedError"
     assert "GGUF" in ask("org/quants", hub.url)["message"]
     assert hub.downloads == []
+
+
+def test_an_adapter_is_fetched_alone(
+    hub: Hub, ask: Callable[..., Any], tmp_path: Path, save: Callable[..., Path]
+) -> None:
+    """Of an adapter's repository settings and weights are fetched, with the licence; then it opens without the hub."""
+    weights = save(tmp_path / "w.safetensors", {"lora_A.weight": np.ones((2, 2), np.float32)}).read_bytes()
+    settings = json.dumps({"peft_type": "LORA", "r": 2}).encode()
+    others = {"adapter_model.bin": b"x", "optimizer.pt": b"x", "tokenizer.json": b"{}", "README.md": b"x"}
+    hub.repositories["org/lora"] = {"adapter_model.safetensors": weights, "adapter_config.json": settings, **others}
+    found = ask("adapter:org/lora", hub.url)
+    assert found["tensors"] == ["lora_A.weight"]
+    assert found["config"]["r"] == 2
+    assert found["identity"]["revision"] == COMMIT
+    assert sorted(hub.downloads) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    assert ask("adapter:org/lora", hub.url, HF_HUB_OFFLINE="1") == found
+    hub.repositories["org/model"] = {"config.json": b"{}", "model.safetensors": weights}
+    told = ask("adapter:org/model", hub.url)["message"]
+    assert "not an adapter" in told
+    assert "recipe line 7" in told
 
 
 def test_neither_hub_nor_cache(ask: Callable[..., Any]) -> None:

@@ -162,9 +162,6 @@ def test_methods_of_mergekit_with_its_parameters(line: str) -> None:
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ("merge_method: linear\nmodels: [{model: a+b}]", r"LoRA adapters are not yet supported: a\+b"),
-        ("merge_method: linear\nmodels: [{model: a, lora: b}]", "LoRA adapters"),
-        ("merge_method: linear\nmodels: [{model: {model: {path: a}, lora: b@c}}]", r"a\+b@c"),
         (
             "merge_method: linear\nmodules:\n  text: {models: [{model: a}]}\n  vision: {models: [{model: a}]}",
             "several modules are not yet supported: text, vision",
@@ -181,7 +178,10 @@ def test_missing_features_are_named(text: str, name: str) -> None:
 def test_mistakes_are_told_before_missing_features(problems: Problems) -> None:
     """With both, it is a RecipeError that names both."""
     with pytest.raises(RecipeError) as caught:
-        parse_recipe("merge_method: linear\nmodels: [{model: a+b}]\ndtype: bf61")
+        parse_recipe(
+            "merge_method: linear\ndtype: bf61\n"
+            "modules:\n  text: {models: [{model: a}]}\n  vision: {models: [{model: a}]}"
+        )
     assert len(caught.value.problems) == 2
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "WEIGHT_SUFFIXES",
     "Weights",
     "adapter_error",
+    "adapter_files",
     "choose_weights",
     "is_adapter",
     "natural",
@@ -153,10 +154,25 @@ def is_adapter(name: str) -> bool:
     return name.startswith(("adapter_model", "adapter_config", "pytorch_lora_weights"))
 
 
+def adapter_files(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """The files of an adapter among a folder's: settings, then weights, then what tells its licence.
+
+    Raises:
+        CheckpointError: when settings or weights are missing.
+    """
+    weights = [name for name in ("adapter_model.safetensors", "adapter_model.bin") if name in names]
+    if "adapter_config.json" not in names or not weights:
+        lacks = "adapter_config.json" if weights else "adapter_model.safetensors"
+        fix = "name a folder that peft's save_pretrained wrote: adapter_config.json and adapter_model.safetensors"
+        raise CheckpointError(Problem(f"not an adapter: {lacks} is missing", file=where, fix=fix))
+    beside = sorted(name for name in names if name.startswith(("README", "LICENSE", "LICENCE", "NOTICE")))
+    return ("adapter_config.json", weights[0], *beside)
+
+
 def adapter_error(where: str) -> UnsupportedError:
     """The error for an adapter at ``where``."""
     message = "an adapter, not a whole model"
-    fix = "merge it into its base first (peft: merge_and_unload), and name the folder of the result"
+    fix = "write it on its base: BASE+ADAPTER (in Python: stockpot.open(BASE, adapter=ADAPTER))"
     return UnsupportedError(Problem(message, file=where, fix=fix))
 
 

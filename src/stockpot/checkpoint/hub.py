@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stockpot.checkpoint.folder import choose_weights
+from stockpot.checkpoint.folder import adapter_files, choose_weights
 from stockpot.checkpoint.jsons import read_index
 from stockpot.checkpoint.places import HubId, member
 from stockpot.errors import CheckpointError, Problem, StockpotError
@@ -38,10 +38,13 @@ _TIMEOUT = 30.0
 _WEB_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
 
 
-def fetch(wanted: HubId, offline: bool | None = None) -> Path:
+def fetch(wanted: HubId, offline: bool | None = None, *, adapter: bool = False) -> Path:
     """The folder in the hub's cache that holds ``wanted``; what it lacks is downloaded.
 
     When the hub cannot be reached, what the cache holds is used; a receipt names its commit.
+
+    Args:
+        adapter: Whether the files of an adapter are wanted, not those of a model.
 
     Raises:
         CheckpointError: when it is not found, not allowed, or cannot be had.
@@ -51,7 +54,7 @@ def fetch(wanted: HubId, offline: bool | None = None) -> Path:
     if offline or (offline is None and hub.constants.HF_HUB_OFFLINE):
         return _cached(hub, wanted, "offline mode is on")
     try:
-        return _online(hub, wanted)
+        return _online(hub, wanted, adapter)
     except StockpotError:
         raise
     except Exception as error:  # noqa: BLE001 - of requests, httpx or the library's own, by its version
@@ -83,10 +86,12 @@ def _library() -> Any:
     return huggingface_hub
 
 
-def _online(hub: Any, wanted: HubId) -> Path:
+def _online(hub: Any, wanted: HubId, adapter: bool) -> Path:
     # One request that fails at once; list_repo_files tries again for half a minute without network.
     info = hub.HfApi().model_info(wanted.name, revision=wanted.revision, timeout=_TIMEOUT)
     names = [file.rfilename for file in info.siblings or ()]
+    if adapter:
+        return _download(hub, wanted, adapter_files(names, f"hub repository {_shown(wanted)}"))
     weights = choose_weights(names, f"hub repository {_shown(wanted)}")
     first = [*small_files(names), *weights.files]
     if weights.index is None:

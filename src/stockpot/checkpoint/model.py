@@ -99,6 +99,11 @@ class Checkpoint:
     identity: Mapping[str, Any] = field(default_factory=dict)
     stamps: Mapping[str, Stamp] = field(default_factory=dict, compare=False)
 
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it is an adapter: changes to a model, not a model."""
+        return self.identity.get("adapter") is True
+
     @cached_property
     def nbytes(self) -> int:
         """Bytes of all tensors."""

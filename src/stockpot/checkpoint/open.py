@@ -28,7 +28,7 @@ from stockpot.checkpoint.places import (
 )
 from stockpot.errors import CheckpointError, Problem, UnsupportedError
 
-__all__ = ["open_checkpoint"]
+__all__ = ["File", "checkpoint_of", "fetched", "open_checkpoint", "read_file", "with_line"]
 
 _FOREIGN_LEADS = {b"GGUF": "GGUF", b"\x89HDF": "Keras HDF5", b"ggml": "GGML", b"lmgg": "GGML"}
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class _File:
+class File:
     """One file of weights, its header read."""
 
     path: Path
@@ -69,8 +69,13 @@ def open_checkpoint(
             folder, duplicate names, no weights, no permission, no such repository on the hub.
         UnsupportedError: for adapters and formats that Stockpot does not read.
     """
+    return with_line(lambda: _open(reference, folder, offline), reference, line)
+
+
+def with_line(opened: Callable[[], Checkpoint], reference: str, line: int | None) -> Checkpoint:
+    """What ``opened`` gives; its errors tell the recipe's line."""
     try:
-        return _open(reference, folder, offline)
+        return opened()
     except (CheckpointError, UnsupportedError) as error:
         problems = (replace(p, line=line) if p.line is None else p for p in error.problems)
         raise type(error)(*problems) from error.__cause__
@@ -81,29 +86,29 @@ def open_checkpoint(
 def _open(reference: str, folder: str | None, offline: bool | None) -> Checkpoint:
     path = existing_path(reference, folder)
     if path is None:
-        path = _fetched(reference, offline)
+        path = fetched(reference, offline)
     return _open_folder(reference, path) if path.is_dir() else _open_file(reference, path)
 
 
-def _fetched(reference: str, offline: bool | None) -> Path:
-    """The hub's repository of that name, in its cache."""
+def fetched(reference: str, offline: bool | None, *, adapter: bool = False) -> Path:
+    """The hub's repository of that name, of a model or of an adapter, in its cache."""
     wanted = hub_id(reference)
     if wanted is None:
         fix = "check the path; relative paths start at the recipe's folder"
         raise CheckpointError(Problem(f"no such file or folder: {reference!r}", fix=fix))
     from stockpot.checkpoint.hub import fetch  # slow to import, and seldom needed
 
-    return fetch(wanted, offline)
+    return fetch(wanted, offline, adapter=adapter)
 
 
 def _open_file(label: str, path: Path) -> Checkpoint:
     if is_adapter(path.name):
         raise adapter_error(str(path))
-    file = _read_file(path)
+    file = read_file(path)
     beside = path.parent
     has_config = (beside / "config.json").is_file()
     config = read_json(member(beside, "config.json")) if has_config else {}
-    return _checkpoint(label, path, [file], beside if has_config else None, config)
+    return checkpoint_of(label, path, [file], beside if has_config else None, config)
 
 
 def _open_folder(label: str, folder: Path) -> Checkpoint:
@@ -114,12 +119,13 @@ def _open_folder(label: str, folder: Path) -> Checkpoint:
         files = _read_indexed(folder, weights)
     else:
         files = _each([partial(_read_member, folder, name) for name in weights.files])
-    return _checkpoint(label, folder, files, folder, config)
+    return checkpoint_of(label, folder, files, folder, config)
 
 
-def _checkpoint(
-    label: str, path: Path, files: list[_File], folder: Path | None, config: Mapping[str, Any]
+def checkpoint_of(
+    label: str, path: Path, files: list[File], folder: Path | None, config: Mapping[str, Any]
 ) -> Checkpoint:
+    """The tensors of ``files``, each name once, with what tells them apart."""
     tensors = _union(files)
     identity: dict[str, Any] = {
         "reference": label,
@@ -134,7 +140,7 @@ def _checkpoint(
     return Checkpoint(label, tensors, folder, config, paths, identity, stamps)
 
 
-def _union(files: list[_File]) -> dict[str, TensorRef]:
+def _union(files: list[File]) -> dict[str, TensorRef]:
     """All tensors of all files, each name once."""
     tensors: dict[str, TensorRef] = {}
     problems = []
@@ -175,7 +181,7 @@ def _below(folder: Path) -> list[Path]:
         return []  # only used to suggest folders
 
 
-def _read_indexed(folder: Path, weights: Weights) -> list[_File]:
+def _read_indexed(folder: Path, weights: Weights) -> list[File]:
     """The shards that the index names, each holding what the index says it holds."""
     assert weights.index is not None
     index = member(folder, weights.index)
@@ -186,12 +192,12 @@ def _read_indexed(folder: Path, weights: Weights) -> list[_File]:
         raise CheckpointError(Problem("the index names no tensor", file=str(index), fix="download it again"))
     cached = commit_of(folder) is not None
 
-    def read(name: str) -> _File:
+    def read(name: str) -> File:
         path = member(folder, name)
         if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for names that are too long
             fix = "the hub's cache is incomplete: run once with network access" if cached else "download it again"
             raise CheckpointError(Problem(f"missing: the index {index.name} names it", file=str(path), fix=fix))
-        file = _read_file(path)
+        file = read_file(path)
         held = {ref.name for ref in file.tensors}
         lacking = [tensor for tensor in listed[name] if tensor not in held]
         if lacking:
@@ -220,11 +226,11 @@ def _each(steps: list[Callable[[], T]]) -> list[T]:
     return results
 
 
-def _read_member(folder: Path, name: str) -> _File:
-    return _read_file(member(folder, name))
+def _read_member(folder: Path, name: str) -> File:
+    return read_file(member(folder, name))
 
 
-def _read_file(path: Path) -> _File:
+def read_file(path: Path) -> File:
     """Read one file of weights; what it is shows in its first bytes, not in its name."""
     try:
         must_be_file(path)
@@ -236,7 +242,7 @@ def _read_file(path: Path) -> _File:
     if path.suffix == ".safetensors" or looks_like_header(lead):
         header = read_header(path)
         refs = tuple(TensorRef(e.name, e.dtype, e.shape, str(path), e.begin) for e in header.entries)
-        return _File(path, refs, _facts(path, header.file_bytes, header.xxh3), stamp)
+        return File(path, refs, _facts(path, header.file_bytes, header.xxh3), stamp)
     foreign = _FOREIGN_LEADS.get(lead[:4])
     if foreign is not None:
         fix = "use the safetensors version of this model"
@@ -247,7 +253,7 @@ def _read_file(path: Path) -> _File:
         fix = "name a .safetensors file, a PyTorch checkpoint, or a folder that holds them"
         raise CheckpointError(Problem("not a checkpoint that Stockpot knows", file=str(path), fix=fix))
     legacy = read_legacy(path)
-    return _File(path, legacy.tensors, _facts(path, legacy.file_bytes, legacy.xxh3), stamp, legacy.skipped)
+    return File(path, legacy.tensors, _facts(path, legacy.file_bytes, legacy.xxh3), stamp, legacy.skipped)
 
 
 def _facts(path: Path, size: int, xxh3: str) -> Mapping[str, Any]:

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from stockpot.cli.options import human, limit_options, print_json, progress_bar, say, show_notes
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from stockpot.planning.model import Plan
+
+__all__ = ["Asked", "carry_out", "command", "output_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def output_options(function: F) -> F:
+    """--overwrite, --restart, --no-sync, --dry-run, --json and --quiet, of verbs that write a model."""
+    options = [
+        click.option("--overwrite", is_flag=True, help="Replace OUT if it exists."),
+        click.option("--restart", is_flag=True, help="Begin again, whatever an unfinished merge into OUT has left."),
+        click.option("--no-sync", is_flag=True, help="Do not wait until the disk has everything before OUT appears."),
+        click.option("--dry-run", is_flag=True, help="Show the plan and stop."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result for machines."),
+        click.option("--quiet", is_flag=True, help="Print nothing but errors."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
 
 
 @click.command("merge")
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @limit_options
-@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--restart", is_flag=True, help="Begin again, whatever an unfinished merge into OUT has left.")
-@click.option("--no-sync", is_flag=True, help="Do not wait until the disk has everything before OUT appears.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result for machines.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@output_options
 def command(
     recipe: Path,
     out: Path,
@@ -39,26 +56,48 @@ def command(
     OUT appears only when it is complete; until then the work lies in OUT.partial. After a failure, an
     interruption or a power cut the same command continues.
     """
-    from stockpot.api import plan as make_plan
+    from stockpot.api import plan
+
+    asked = Asked(out, overwrite, restart, no_sync, dry_run, as_json, quiet)
+    carry_out(lambda: plan(recipe, out, overwrite=overwrite, **limits), asked)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the options of a verb that writes a model say; see :func:`output_options`."""
+
+    out: Path
+    overwrite: bool
+    restart: bool
+    no_sync: bool
+    dry_run: bool
+    as_json: bool
+    quiet: bool
+
+
+def carry_out(make_plan: Callable[[], Plan], asked: Asked) -> None:
+    """Plan, carry out, and say what was done."""
     from stockpot.cli.plan import show_plan
     from stockpot.execute.local import execute
     from stockpot.execute.workplace import kept
 
+    out, quiet = asked.out, asked.quiet
     click.get_current_context().obj.on_stop = lambda: _how_to_continue(out)
     started = time.perf_counter()
-    plan = make_plan(recipe, out, overwrite=overwrite, **limits)
-    if dry_run:
-        show_plan(plan, out, as_json)
+    plan = make_plan()
+    if asked.dry_run:
+        show_plan(plan, out, asked.as_json)
         return
     if not quiet:
         show_notes(plan.notes)
-        if not restart and (done := kept(out)[0]):
+        if not asked.restart and (done := kept(out)[0]):
             say(f"continuing: {done} of {len(plan.steps)} tensors are finished; their hashes are checked", error=True)
         _announce_compilation()
-    with progress_bar("merging", quiet=quiet or as_json) as progress:
-        result = execute(plan, out, overwrite=overwrite, restart=restart, durable=not no_sync, progress=progress)
+    how = {"overwrite": asked.overwrite, "restart": asked.restart, "durable": not asked.no_sync}
+    with progress_bar("merging", quiet=quiet or asked.as_json) as progress:
+        result = execute(plan, out, progress=progress, **how)
     seconds = time.perf_counter() - started
-    if as_json:
+    if asked.as_json:
         told = {"seconds": round(seconds, 3), "written": plan.cost.written, "resumed": result.resumed}
         print_json({"out": str(result.folder), **told})
     elif not quiet:

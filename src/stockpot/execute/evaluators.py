@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stockpot.checkpoint.reader import PayloadReader
+from stockpot.execute.adapter import Adapter
 from stockpot.execute.combination import Combination
 from stockpot.execute.evaluate import Evaluator, Settled
 from stockpot.execute.matrices import Blocks, Whole
@@ -27,6 +28,8 @@ def evaluator_of(node: Compute, grid: Grid, reader: PayloadReader, settled: Sett
 
 
 def _kind(node: Compute) -> type[Evaluator]:
+    if node.low_rank is not None:
+        return Adapter
     family = node.method.family if node.method is not None else None
     if isinstance(family, Elementwise):
         return Rows

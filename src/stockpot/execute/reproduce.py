@@ -91,10 +91,11 @@ def plan_again(
         raise CheckpointError(
             Problem("an early receipt, which does not tell how to repeat the merge", file=file, fix=fix)
         )
-    leaves = {label: Leaf(c.label, c) for label, c in _opened(receipt.get("inputs", {}), inputs).items()}
+    opened = _opened(receipt.get("inputs", {}), inputs)
+    leaves = {label: Leaf(c.label, c, adapter=c.is_adapter) for label, c in opened.items()}
     expression = rebuilt(receipt["expression"], leaves, file)
     donor = receipt.get("donor")
-    if donor is not None and donor not in leaves:
+    if donor is not None and (donor not in leaves or leaves[donor].adapter):
         raise CheckpointError(Problem("the receipt's donor is not among its inputs", file=file))
     recipe = Recipe(
         expression,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.places import HubId, hub_id
@@ -48,7 +49,8 @@ def found_again(row: Mapping[str, Any], place: str | None = None, *, offline: bo
     Raises:
         StockpotError: when it is gone or cannot be opened.
     """
-    opened = open_checkpoint(_place(row) if place is None else place, offline=offline)
+    opening = open_adapter if row.get("adapter") is True else open_checkpoint
+    opened = opening(_place(row) if place is None else place, offline=offline)
     known = {key: row[key] for key in _BACKGROUND if key in row}
     label, identity = row.get("reference", opened.label), {**opened.identity, RECORDED: known}
     if row.get("memory") is True:  # arrays had no config, on which tied heads depend

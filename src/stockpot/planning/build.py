@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from stockpot.architecture.layers import layer_counts
+from stockpot.architecture.lora import lora_of
 from stockpot.architecture.tied import is_head, ties_embeddings
+from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.dtypes import DType, dtype_named
 from stockpot.checkpoint.model import Checkpoint
-from stockpot.checkpoint.open import open_checkpoint
+from stockpot.checkpoint.open import open_checkpoint, with_line
 from stockpot.checkpoint.sidecars import plan_sidecars
 from stockpot.checkpoint.storage import held_bytes
 from stockpot.checkpoint.writer import ShardLayout, layout
-from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError
+from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError, UnsupportedError
 from stockpot.expression import Expression, Leaf, leaves
 from stockpot.methods.declare import Space, Span
 from stockpot.planning.configs import layer_entries
@@ -40,9 +42,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     Raises:
         StockpotError: with everything that is wrong: inputs, shapes, parameters, output.
     """
-    checkpoints, problems = _open_all(recipe.expression)
-    if problems:
-        raise CheckpointError(*problems)
+    checkpoints = _open_all(recipe.expression)
     context = Context(checkpoints, recipe.seed)
     if recipe.expression.space is not Space.WEIGHTS:
         context.problem(
@@ -99,15 +99,34 @@ def _grouped(problems: Sequence[Problem]) -> Iterator[Problem]:
         yield replace(first, message=first.message + more)
 
 
-def _open_all(expression: Expression) -> tuple[dict[tuple[str, str | None, int], Checkpoint], list[Problem]]:
+def _open_all(expression: Expression) -> dict[tuple[str, str | None, int], Checkpoint]:
+    """Every checkpoint by the key of its leaf.
+
+    Raises:
+        CheckpointError: with all that is wrong; UnsupportedError, when all of it is not supported.
+    """
     found: dict[tuple[str, str | None, int], Checkpoint] = {}
-    problems: list[Problem] = []
+    errors: list[StockpotError] = []
     for leaf in leaves(expression):
         try:
-            found[leaf.key] = _opened(leaf)
+            found[leaf.key] = _understood(leaf) if leaf.adapter else _opened(leaf)
         except StockpotError as error:
-            problems.extend(error.problems)
-    return found, problems
+            errors.append(error)
+    if errors:
+        kind = UnsupportedError if all(isinstance(e, UnsupportedError) for e in errors) else CheckpointError
+        raise kind(*(p for e in errors for p in e.problems))
+    return found
+
+
+def _understood(leaf: Leaf) -> Checkpoint:
+    """An adapter, all of whose tensors and settings are understood."""
+
+    def opened() -> Checkpoint:
+        found = leaf.checkpoint or open_adapter(leaf.reference, folder=leaf.folder)
+        lora_of(found)
+        return found
+
+    return with_line(opened, leaf.reference, leaf.line)
 
 
 def _opened(leaf: Leaf) -> Checkpoint:
@@ -156,7 +175,7 @@ def _simplified(source: Operand) -> Operand:
     """A single tensor with coefficient 1 is that tensor: it can be copied."""
     if isinstance(source, Read) or source.base is not None or len(source.inputs) != 1 or source.dtype is not None:
         return source
-    if source.scale != 1.0:
+    if source.scale != 1.0 or source.low_rank is not None:
         return source
     method = source.method
     if method is None:
@@ -254,18 +273,21 @@ def _sidecars(
 
 def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:
     """What tie_word_embeddings must become: False when a head of its own came in that the donor ties; else None."""
-    untied = {c.label for c in checkpoints.values() if not ties_embeddings(c.config)}
+    adapters = {str(file) for c in checkpoints.values() if c.is_adapter for file in c.files}
+    untied = {c.label for c in checkpoints.values() if not c.is_adapter and not ties_embeddings(c.config)}
+    heads = [step for step in steps if is_head(step.name)]
+    if any(r.ref.file in adapters for step in heads for r in reads(step.source)):
+        return False  # whatever the model's class takes where its config says nothing
     own = any(
         step.name not in donor.tensors or any(r.model in untied and is_head(r.ref.name) for r in reads(step.source))
-        for step in steps
-        if is_head(step.name)
+        for step in heads
     )
     return False if own and ties_embeddings(donor.config) else None
 
 
 def _models(recipe: Recipe, checkpoints: Mapping[Any, Checkpoint]) -> Mapping[Any, Checkpoint]:
-    """The checkpoints that are merged; what methods read beside them, such as masks, is left out."""
-    merged = {leaf.key for leaf in leaves(recipe.expression, companions=False)}
+    """The checkpoints that are merged; what is read beside them, such as masks and adapters, is left out."""
+    merged = {leaf.key for leaf in leaves(recipe.expression, companions=False) if not leaf.adapter}
     return {key: checkpoint for key, checkpoint in checkpoints.items() if key in merged}
 
 

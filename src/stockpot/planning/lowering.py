@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stockpot.checkpoint.dtypes import dtype_named
-from stockpot.expression import Apply, Cast, Expression, Layers, Leaf, Linear, Stack
+from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack
 from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, axis_of, scope_of
+from stockpot.planning.adapters import AdaptedView
 from stockpot.planning.merged import Merged
 from stockpot.planning.model import Compute, Operand
 from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
@@ -28,6 +29,9 @@ def build_view(expression: Expression, context: Context) -> View:
 def _build(expression: Expression, context: Context) -> View:
     if isinstance(expression, Leaf):
         return LeafView(context.checkpoints[expression.key])
+    if isinstance(expression, Adapted):
+        adapter = context.checkpoints[expression.adapter.key]
+        return AdaptedView(build_view(expression.of, context), adapter, context, expression.line)
     if isinstance(expression, Layers):
         return LayersView(expression, build_view(expression.of, context), context)
     if isinstance(expression, Stack):
@@ -63,6 +67,8 @@ def _same(a: Expression, b: Expression) -> bool:
         return (a.start, a.stop, a.stack) == (b.start, b.stop, b.stack) and _same(a.of, b.of)
     if isinstance(a, Cast) and isinstance(b, Cast):
         return a.dtype == b.dtype and _same(a.of, b.of)
+    if isinstance(a, Adapted) and isinstance(b, Adapted):
+        return a.adapter.key == b.adapter.key and _same(a.of, b.of)
     return False
 
 

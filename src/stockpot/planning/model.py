@@ -15,7 +15,7 @@ from stockpot.errors import Problem
 from stockpot.methods.declare import Method, Resolved
 from stockpot.recipe.model import Recipe
 
-__all__ = ["GIB", "MIB", "Compute", "Cost", "Limits", "Operand", "Plan", "Read", "Step", "Survey", "reads"]
+__all__ = ["GIB", "MIB", "Compute", "Cost", "Limits", "LowRank", "Operand", "Plan", "Read", "Step", "Survey", "reads"]
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -32,6 +32,25 @@ class Read:
     def dtype(self) -> DType:
         """Dtype of its values."""
         return self.ref.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """An adapter's part in a tensor of ``rows`` rows: left × right, of inner dimension ``rank``, times ``scale``.
+
+    Args:
+        rank, rows, columns: Dimensions; a kernel's dimensions count as columns.
+        scale: Factor of the product.
+        crossed: Whether both factors are stored transposed: left as (rank, rows), right as (columns, rank).
+        weighed: Whether the sum's rows, or columns where crossed, get the lengths that a third companion has (DoRA).
+    """
+
+    rank: int
+    rows: int
+    columns: int
+    scale: float
+    crossed: bool = False
+    weighed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +72,7 @@ class Compute:
         dtype: Rounded to this dtype before it is used further; None keeps float64.
         line: Recipe line of the method.
         group: Number of the survey whose statistics of the whole model it uses; 0 for none.
+        low_rank: How the companions (an adapter's factors left and right, lengths) change the one input.
     """
 
     method: Method | None
@@ -70,6 +90,7 @@ class Compute:
     dtype: DType | None = None
     line: int | None = None
     group: int = 0
+    low_rank: LowRank | None = None
 
     @property
     def operands(self) -> tuple[Operand, ...]:
@@ -79,7 +100,8 @@ class Compute:
     @property
     def name(self) -> str:
         """Name of the method, for people."""
-        return "sum" if self.method is None else self.method.name
+        plain = "sum" if self.low_rank is None else "adapter"
+        return plain if self.method is None else self.method.name
 
 
 Operand = Read | Compute

@@ -13,7 +13,7 @@ from typing import Any
 
 from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.errors import CheckpointError, Problem, StockpotError, UnsupportedError
-from stockpot.expression import Apply, Cast, Expression, Layers, Leaf, Linear, Stack, Term
+from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack, Term
 from stockpot.methods.declare import Blockwise, Method
 from stockpot.methods.pieces import Use, chain_of, piece_named, steps_of
 from stockpot.methods.registry import METHODS
@@ -61,6 +61,8 @@ def as_records(expression: Expression, label: Callable[[Leaf], str]) -> list[Rec
 def _written(node: Expression, place: Callable[[Expression], int], label: Callable[[Leaf], str]) -> Record:
     if isinstance(node, Leaf):
         return {"leaf": label(node)}
+    if isinstance(node, Adapted):
+        return {"adapted": place(node.of), "adapter": place(node.adapter), **_line(node.line)}
     if isinstance(node, Layers):
         stack = {"stack": node.stack} if node.stack is not None else {}
         return {"layers": place(node.of), "start": int(node.start), "stop": int(node.stop), **stack, **_line(node.line)}
@@ -113,7 +115,7 @@ def _sha256(file: str | None) -> str | None:
 
 
 def methods_in(records: Any) -> tuple[str, ...]:
-    """What made the result, outermost first: methods, chains of steps, ``stack``; ``sum`` where there is nothing else.
+    """What made the result, outermost first: methods, chains of steps, ``stack``; else ``sum`` or ``adapter``.
 
     Lenient: what is no record is left out.
     """
@@ -123,8 +125,9 @@ def methods_in(records: Any) -> tuple[str, ...]:
         name = node.get("apply", "stack" if "stack" in node and "layers" not in node else None)
         if isinstance(name, str):
             found.setdefault(name)
-    if not found and any("sum" in node for node in nodes):
-        return ("sum",)
+    for name, kind in (("sum", "sum"), ("adapter", "adapted")):
+        if not found and any(kind in node for node in nodes):
+            return (name,)
     return tuple(found)
 
 
@@ -132,6 +135,7 @@ _NODES = list_of(natural)
 _SETTINGS = map_of(list_of(anything))
 _KINDS: Mapping[str, Check] = {
     "leaf": record({"leaf": text}, {}),
+    "adapted": record({"adapted": natural, "adapter": natural}, {"line": natural}),
     "layers": record({"layers": natural, "start": natural, "stop": natural}, {"line": natural, "stack": text}),
     "stack": record({"stack": _NODES}, {"line": natural}),
     "cast": record({"cast": natural, "dtype": text}, {}),
@@ -192,6 +196,8 @@ def _rebuilt(records: Any, leaves: Mapping[str, Leaf]) -> list[Expression]:
         if depths[-1] > _MAX_DEPTH or sizes[-1] > _MAX_SIZE:
             raise Misshapen(f"node {number} is nested too deeply")
         nodes.append(_node(kind, data, nodes, leaves))
+    if isinstance(nodes[-1], Leaf) and nodes[-1].adapter:
+        raise Misshapen("an adapter stands where a model is needed")
     return nodes
 
 
@@ -202,7 +208,14 @@ def _below(kind: str, data: Record) -> list[int]:
         return [*data["inputs"], *(i for group in data.get("companions", {}).values() for i in group)]
     if kind == "leaf":
         return []
+    if kind == "adapted":
+        return [data["adapted"], data["adapter"]]
     return list(data["stack"]) if kind == "stack" else [data[kind]]
+
+
+def _models(kind: str, data: Record) -> list[int]:
+    """The nodes below one that must be models."""
+    return [data["adapted"]] if kind == "adapted" else _below(kind, data)
 
 
 def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[str, Leaf]) -> Expression:
@@ -211,6 +224,10 @@ def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[
         if data["leaf"] not in leaves:
             raise Misshapen("it uses an input that is not among the inputs")
         return leaves[data["leaf"]]
+    if any(isinstance(node, Leaf) and node.adapter for node in (nodes[i] for i in _models(kind, data))):
+        raise Misshapen("an adapter stands where a model is needed")
+    if kind == "adapted":
+        return _adapted(nodes[data["adapted"]], nodes[data["adapter"]], line)
     if kind == "layers":
         return Layers(nodes[data["layers"]], data["start"], data["stop"], line, data.get("stack"))
     if kind == "stack":
@@ -220,12 +237,22 @@ def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[
         return Cast(nodes[data["cast"]], data["dtype"])
     if kind == "sum":
         return _linear([(as_setting(term["times"]), nodes[term["of"]]) for term in data["sum"]])
+    return _applied(data, nodes, line)
+
+
+def _applied(data: Record, nodes: Sequence[Expression], line: int | None) -> Apply:
     one, each = _read(data["one"]), tuple(_read(own) for own in data["each"])
     inputs = tuple(nodes[i] for i in data["inputs"])
     if len(each) not in (0, len(inputs)):
         raise Misshapen("a method has other inputs than values for them")
     companions = {name: tuple(nodes[i] for i in group) for name, group in data.get("companions", {}).items()}
     return Apply(_method(data), inputs, one, each, data.get("variant"), data.get("compat") is True, line, companions)
+
+
+def _adapted(of: Expression, adapter: Expression, line: int | None) -> Adapted:
+    if not isinstance(adapter, Leaf):
+        raise Misshapen("a model stands where an adapter is needed")
+    return Adapted(of, adapter, line)
 
 
 def _linear(terms: Sequence[tuple[Setting, Expression]]) -> Linear:

@@ -59,6 +59,7 @@ _INPUT = record(
         "licence_name": text,
         "licence_link": text,
         "ancestry": map_of(anything),
+        "adapter": anything,
     },
 )
 _TENSOR = record({"file": file_name, "dtype": text, "shape": list_of(natural), "hash": _XXH3}, {})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 
 from stockpot.errors import ExpressionError
-from stockpot.expression import Cast, Expression, Layers, Leaf, Stack
+from stockpot.expression import Adapted, Cast, Expression, Layers, Leaf, Stack
 from stockpot.methods.declare import Method
 from stockpot.recipe.combine import Group, Input, Mode, combine, sections, stand_in
 from stockpot.recipe.findings import Findings
@@ -57,7 +57,7 @@ class Lowering:
         for _ in range(MAX_CHAIN):
             if not isinstance(merge, Merge):
                 break
-            merge = self._target(merge.models[0]) if merge.models else None
+            merge = self._target(_bare(merge.models[0])) if merge.models else None
         return self._leaf(merge) if isinstance(merge, Reference) else None
 
     def _target(self, model: Model) -> Model:
@@ -173,6 +173,8 @@ class Lowering:
         return self._target(model).key
 
     def _model(self, model: Model, mode: Mode) -> Expression:
+        if isinstance(model, Reference) and model.lora is not None:
+            return self._stored(self._adapted(model, model.lora, mode), mode.dtype)
         target = self._target(model)
         if isinstance(model, Reference) and isinstance(target, Merge):
             self._used.add(id(target))
@@ -184,25 +186,33 @@ class Lowering:
             return self._rounded(target, mode)
         return self._stored(self._leaf(target), mode.dtype)
 
-    def _stored(self, leaf: Leaf, dtype: str | None) -> Expression:
+    def _adapted(self, model: Reference, adapter: str, mode: Mode) -> Expression:
+        """A model, or the document of that name, with an adapter on it."""
+        of = self._model(_bare(model), replace(mode, dtype=None))
+        key = (of, adapter)
+        if key not in self._done:
+            self._done[key] = Adapted(of, Leaf(adapter, None, self._folder, model.line, adapter=True), model.line)
+        return self._done[key]
+
+    def _stored(self, model: Expression, dtype: str | None) -> Expression:
         """A checkpoint as it is, or rounded to ``dtype`` when it is read."""
         if dtype is None:
-            return leaf
-        if (leaf, dtype) not in self._done:
-            self._done[leaf, dtype] = Cast(leaf, dtype)
-        return self._done[leaf, dtype]
+            return model
+        if (model, dtype) not in self._done:
+            self._done[model, dtype] = Cast(model, dtype)
+        return self._done[model, dtype]
 
     def _leaf(self, reference: Reference) -> Leaf:
-        if reference.lora is not None:
-            self._findings.not_yet(
-                f"LoRA adapters are not yet supported: {reference}",
-                reference.line,
-                "merge the adapter into its model first; a path that has a + is written {path: …}",
-            )
+        """The checkpoint itself, without an adapter."""
         if reference.key not in self._leaves:
             text = reference.path if reference.revision is None else f"{reference.path}@{reference.revision}"
             self._leaves[reference.key] = Leaf(text, None, self._folder, reference.line)
         return self._leaves[reference.key]
+
+
+def _bare(model: Model) -> Model:
+    """``model`` without an adapter."""
+    return replace(model, lora=None) if isinstance(model, Reference) else model
 
 
 def _report_lengths(piece: Slice, findings: Findings) -> None:

@@ -98,7 +98,7 @@ def parse_recipe(
 
 
 def _parse(text: str, folder: str | None, findings: Findings, seed: int | None, files: MethodFiles) -> Recipe:
-    library = _library(text, findings, files)
+    library = _library(text, folder, findings, files)
     if library is None:
         findings.raise_if_any()
         raise RecipeError(Problem("the recipe is empty", file=findings.file, fix=_EXAMPLE))
@@ -119,7 +119,7 @@ def _parse(text: str, folder: str | None, findings: Findings, seed: int | None, 
     )
 
 
-def _library(text: str, findings: Findings, files: MethodFiles) -> Library | None:
+def _library(text: str, folder: str | None, findings: Findings, files: MethodFiles) -> Library | None:
     """All documents, checked and read; None when none of them is a merge."""
     try:
         documents, problems = compose(text)
@@ -128,11 +128,11 @@ def _library(text: str, findings: Findings, files: MethodFiles) -> Library | Non
         return None
     for problem in problems:
         findings.problem(problem.message, problem.line, problem.fix)
-    merges = [merge for node in documents if (merge := _document(node, findings, files)) is not None]
+    merges = [merge for node in documents if (merge := _document(node, folder, findings, files)) is not None]
     return Library.of(merges, findings) if merges else None
 
 
-def _document(node: Node, findings: Findings, files: MethodFiles) -> Merge | None:
+def _document(node: Node, folder: str | None, findings: Findings, files: MethodFiles) -> Merge | None:
     if isinstance(node, Scalar) and node.tag == "null":
         return None
     if not isinstance(node, Mapping):
@@ -140,11 +140,11 @@ def _document(node: Node, findings: Findings, files: MethodFiles) -> Merge | Non
         return None
     keys = {entry.key for entry in node.entries}
     if "merge_method" not in keys and keys & set(_EXPERT_KEYS):
-        check_section(node, PLACES["experts"], Scope(findings))
+        check_section(node, PLACES["experts"], Scope(findings, folder=folder))
         findings.not_yet("mixtures of experts (experts:) are not yet supported", node.line)
         return None
     known, file = files.of(node)
-    scope = Scope(findings, known)
+    scope = Scope(findings, known, folder=folder)
     check_section(node, PLACES["recipe"], scope)
     merge = read_merge(node, scope, file)
     report_tokenizer(node, merge.models[0] if merge.models else None, findings)

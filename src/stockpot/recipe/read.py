@@ -9,6 +9,7 @@ from stockpot.recipe.known import STEPS
 from stockpot.recipe.method_files import MethodFile
 from stockpot.recipe.parameters import settings_of
 from stockpot.recipe.records import Merge, Model, Parameters, Reference, Slice, Source
+from stockpot.recipe.references import parted
 from stockpot.recipe.scalars import integer_of, plain
 from stockpot.recipe.scope import Scope
 from stockpot.recipe.shapes import check_value, is_merge
@@ -140,20 +141,25 @@ def _model(entry: Entry | None, scope: Scope, beside: Mapping | None = None) -> 
         return None
     node = entry.value
     if isinstance(node, Mapping) and is_merge(node):
+        if beside is not None and beside.get("lora") is not None:
+            fix = "write the merge as a document with a name, and NAME+ADAPTER here"
+            scope.findings.problem("an adapter beside a merge that stands in place", entry.line, fix)
         return read_merge(node, scope)
-    reference = _reference(node, entry.line)
+    reference = _reference(node, entry.line, scope)
     if reference is None or beside is None:
         return reference
-    revision, lora = _text(beside, "revision"), _adapter(beside)
+    revision, lora = _text(beside, "revision"), _adapter(beside, scope)
+    if lora is not None and reference.lora is not None:
+        scope.findings.problem(f"two adapters: {reference} and lora: {lora}", entry.line, "name one of them")
     return Reference(reference.path, revision or reference.revision, lora or reference.lora, entry.line)
 
 
-def _reference(node: Node, line: int) -> Reference | None:
+def _reference(node: Node, line: int, scope: Scope) -> Reference | None:
     if isinstance(node, Scalar):
-        if not node.text.strip():
+        parts = parted(node.text.strip(), scope.folder)
+        if not node.text.strip() or parts is None:
             return None
-        base, _, lora = node.text.strip().partition("+")
-        return _at(base, line, lora or None)
+        return _at(parts[0], line, parts[1])
     if not isinstance(node, Mapping):
         return None
     path = _text(node, "path")
@@ -163,9 +169,9 @@ def _reference(node: Node, line: int) -> Reference | None:
     if inner is None:
         return None
     if isinstance(inner.value, Scalar):
-        return _at(inner.value.text.strip(), line, _adapter(node)) if inner.value.text.strip() else None
-    found = _reference(inner.value, line)
-    return None if found is None else Reference(found.path, found.revision, _adapter(node), line)
+        return _at(inner.value.text.strip(), line, _adapter(node, scope)) if inner.value.text.strip() else None
+    found = _reference(inner.value, line, scope)
+    return None if found is None else Reference(found.path, found.revision, _adapter(node, scope), line)
 
 
 def _at(text: str, line: int, lora: str | None) -> Reference:
@@ -174,12 +180,16 @@ def _at(text: str, line: int, lora: str | None) -> Reference:
     return Reference(path, revision, lora, line) if path and revision else Reference(text, None, lora, line)
 
 
-def _adapter(node: Mapping) -> str | None:
+def _adapter(node: Mapping, scope: Scope) -> str | None:
+    """The adapter under ``lora``, as one word."""
     entry = node.get("lora")
     if entry is None:
         return None
-    found = _reference(entry.value, entry.line)
-    return None if found is None else str(found)
+    found = _reference(entry.value, entry.line, scope)
+    if found is None or found.lora is not None:
+        scope.findings.problem("lora is not the name of one adapter", entry.line, "a path or a hub id")
+        return None
+    return str(found)
 
 
 def _parameters(node: Mapping, scope: Scope) -> Parameters:

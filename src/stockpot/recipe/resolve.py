@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from stockpot.methods.declare import REQUIRED, Method
@@ -98,9 +99,16 @@ def _source(source: Source, merge: Merge) -> dict[str, Any]:
 def _model(model: Model) -> Any:
     if isinstance(model, Merge):
         return _merge(model)
+    if model.lora is not None:
+        plain = _model(replace(model, lora=None))
+        return {"model": plain if isinstance(plain, dict) else {"path": plain}, "lora": _word(model.lora)}
     if not set("+@") & set(model.path):
         return str(model)
     return {"path": model.path} | ({} if model.revision is None else {"revision": model.revision})
+
+
+def _word(adapter: str) -> Any:
+    return {"path": adapter} if "+" in adapter else adapter
 
 
 def _parameters(section: Parameters, merge: Merge) -> dict[str, Any]:

@@ -19,11 +19,13 @@ class Scope:
         findings: Where problems go.
         known: The names of the document.
         method: Of the merge that the part belongs to; None when it is unknown.
+        folder: Folder that relative paths are relative to.
     """
 
     findings: Findings
     known: Known = field(default_factory=Known)
     method: Method | None = None
+    folder: str | None = None
 
     def within(self, method: Method | None) -> Scope:
         """The scope inside a merge by ``method``."""

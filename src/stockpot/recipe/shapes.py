@@ -23,6 +23,7 @@ from stockpot.recipe.keys import (
 )
 from stockpot.recipe.known import nearest
 from stockpot.recipe.parameters import setting_of
+from stockpot.recipe.references import parted
 from stockpot.recipe.scalars import describe, flag_of, integer_of, number_of
 from stockpot.recipe.scope import Scope
 from stockpot.recipe.steps import chosen
@@ -151,7 +152,7 @@ def _check_model(entry: Entry, scope: Scope) -> None:
 def _check_reference(node: Scalar, entry: Entry, scope: Scope) -> None:
     if not node.text.strip():
         scope.findings.problem(f"{entry.key} is empty", entry.line, "a path, a hub id, or the name of a document")
-    elif node.text.count("+") > 1:
+    elif parted(node.text.strip(), scope.folder) is None:
         fix = f"if it is a path with + in it, write {{path: {node.text}}}"
         scope.findings.problem(f"{node.text!r} has more than one +, which adds an adapter to a model", entry.line, fix)
 

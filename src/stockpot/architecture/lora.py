@@ -1,0 +1,197 @@
+"""LoRA adapters as PEFT writes them: what the settings and the tensors' names mean, nothing left out.
+
+An adapter adds ``scale · B·A`` to the weights of modules; it may also hold whole tensors that replace those of its
+base. Anything in the file that is not understood is an error by name, and so is any setting that means other
+arithmetic: an adapter is read exactly or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from stockpot.architecture.lora_settings import LONGEST_NAME, LoraSettings, settings_of
+from stockpot.architecture.tied import embedding_of, is_head
+from stockpot.checkpoint.model import Checkpoint, TensorRef
+from stockpot.errors import CheckpointError, Problem
+
+__all__ = ["Lora", "Module", "lora_of"]
+
+_ROOT = "base_model.model."
+_FACTOR = re.compile(
+    r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
+    r"(?:\.(?P<adapter>[^.]+?))??(?P<ending>\.weight|\.bias)?"
+)
+_SAVED = re.compile(r"\.modules_to_save\.[^.]+\.")
+_MAGNITUDES = ("lora_magnitude_vector", "lora_magnitude_vector.weight")
+_PAIRS = (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B"))
+
+
+@dataclass(frozen=True)
+class Module:
+    """What an adapter adds to one module.
+
+    Args:
+        name: Of the module, as the adapter calls it, without PEFT's prefix.
+        a, b: The factors, of shapes (rank, columns…) and (rows, rank, 1…).
+        embedding: Whether the weight has a row for each token: then scale · (B·A)ᵀ is added.
+        alpha: Numerator of the scale.
+        scale: alpha / rank, or alpha / √rank.
+        bias: What, times the scale, is added to the module's bias.
+        magnitude: Of DoRA: the length that the weights of each output get.
+    """
+
+    name: str
+    a: TensorRef
+    b: TensorRef
+    embedding: bool
+    alpha: float
+    scale: float
+    bias: TensorRef | None = None
+    magnitude: TensorRef | None = None
+
+    @property
+    def rank(self) -> int:
+        """Inner dimension of B·A."""
+        return self.a.shape[0]
+
+
+@dataclass(frozen=True)
+class Lora:
+    """An adapter, understood.
+
+    Args:
+        modules: By name of the module.
+        replaced: Name of a tensor of the base → the whole tensor that takes its place.
+        transposed: Whether modules whose shape does not tell store their weight as (in, out).
+    """
+
+    modules: Mapping[str, Module]
+    replaced: Mapping[str, TensorRef] = field(default_factory=dict)
+    transposed: bool = False
+
+
+def lora_of(adapter: Checkpoint) -> Lora:
+    """What the opened ``adapter`` does to its base, from its settings and headers.
+
+    Raises:
+        UnsupportedError: for settings that mean other arithmetic.
+        CheckpointError: for settings that are no adapter's, factors that do not fit each other or their settings,
+            tensors that are not understood.
+    """
+    settings = settings_of(adapter)
+    factors: dict[str, dict[str, TensorRef]] = {}
+    others: dict[str, TensorRef] = {}
+    problems: list[Problem] = []
+    named: set[str] = set()
+    for ref in adapter.tensors.values():
+        found = _FACTOR.fullmatch(ref.name.removeprefix(_ROOT))
+        target = others if found is None else factors.setdefault(found["module"], {})
+        key = _plain(ref.name) if found is None else found["part"] + (found["ending"] or "")
+        if key in target:
+            message = f"it means the same as {target[key].name}"
+            problems.append(_problem(ref, message, "save each adapter by itself, with peft's save_pretrained"))
+        target[key] = ref
+        named |= {found["adapter"] or ""} if found is not None else set()
+    problems += [_problem(ref, _UNKNOWN, _MERGE) for name, ref in others.items() if not _whole(name, settings)]
+    if len(named) > 1:
+        message = f"it holds {len(named)} adapters: {', '.join(sorted(n or '(unnamed)' for n in named))}"
+        problems.append(Problem(message, file=_file(adapter), fix="save each adapter by itself"))
+    modules = _modules(factors, settings, problems)
+    if not modules and not others:
+        problems.append(Problem("an adapter without tensors", file=_file(adapter), fix="get the file again"))
+    if problems:
+        raise CheckpointError(*problems)
+    return Lora(modules, others, settings.transposed)
+
+
+_UNKNOWN = "a tensor of the adapter that is not understood, and must not be left out"
+_MERGE = "merge the adapter with peft (merge_and_unload), save the model and name its folder"
+
+
+def _modules(
+    factors: Mapping[str, Mapping[str, TensorRef]], settings: LoraSettings, problems: list[Problem]
+) -> dict[str, Module]:
+    found = {}
+    for name, parts in factors.items():
+        try:
+            found[name] = _module(name, parts, settings)
+        except CheckpointError as error:
+            problems += error.problems
+    return found
+
+
+def _module(name: str, parts: Mapping[str, TensorRef], settings: LoraSettings) -> Module:
+    """The module that ``parts`` are all of.
+
+    Raises:
+        CheckpointError: when one is missing or one too many, or they do not fit.
+    """
+    first = next(iter(parts.values()))
+    if len(name) > LONGEST_NAME and (settings.ranks or settings.alphas):
+        raise CheckpointError(
+            _problem(first, "a name too long to be matched with patterns", "do not trust this adapter")
+        )
+    pair = next((p for p in _PAIRS if p[0] in parts and p[1] in parts), None)
+    if pair is None:
+        raise CheckpointError(_problem(first, f"half of a pair: A or B of {name} is missing", "get the file again"))
+    more = _MAGNITUDES if settings.dora else ("lora_B.bias",) if pair == _PAIRS[0] else ()
+    surplus = [parts[key] for key in parts if key not in (*pair, *more)]
+    if surplus:
+        raise CheckpointError(*(_problem(ref, _UNKNOWN, _MERGE) for ref in surplus))
+    magnitude = next((parts[key] for key in _MAGNITUDES if key in parts), None)
+    if settings.dora and magnitude is None:
+        raise CheckpointError(_problem(first, f"the magnitudes of {name}, of DoRA, are missing", "get the file again"))
+    a, b, bias = parts[pair[0]], parts[pair[1]], parts.get("lora_B.bias")
+    module = Module(name, a, b, pair == _PAIRS[1], *settings.scaling(name), bias, magnitude)
+    problems = list(_misfits(module, settings.rank_of(name)))
+    if problems:
+        raise CheckpointError(*problems)
+    return module
+
+
+def _misfits(module: Module, rank: int) -> Iterator[Problem]:
+    """What does not fit among the factors of a module and the rank that is set."""
+    a, b, bias, magnitude = module.a, module.b, module.bias, module.magnitude
+    fix = "adapter_config.json and weights are of different adapters: get both again"
+    for ref in (a, b, bias, magnitude):
+        if ref is not None and not ref.dtype.is_float:
+            yield _problem(ref, f"dtype {ref.dtype.code} of an adapter is not supported", "save it in float32")
+    if len(a.shape) < 2 or len(a.shape) != len(b.shape) or any(n != 1 for n in b.shape[2:]):
+        yield _problem(a, f"A has shape {a.shape}, B has {b.shape}: they are no pair of factors", _MERGE)
+    elif a.shape[0] != b.shape[1] or (module.embedding and len(a.shape) != 2):
+        yield _problem(a, f"A has shape {a.shape}, B has {b.shape}: their ranks differ", fix)
+    elif a.shape[0] != rank:
+        message = f"its rank is {a.shape[0]}, the settings say {rank}: A has shape {a.shape}, B has {b.shape}"
+        yield _problem(a, message, fix)
+    else:
+        for ref in (bias, magnitude):
+            if ref is not None and ref.elements != b.shape[0]:
+                yield _problem(ref, f"it has shape {ref.shape}, B has {b.shape}", fix)
+
+
+def _plain(name: str) -> str:
+    """The base's name for a tensor that is stored whole.
+
+    >>> _plain("base_model.model.score.modules_to_save.default.weight"), _plain("base_model.model.q.base_layer.bias")
+    ('score.weight', 'q.bias')
+    """
+    return _SAVED.sub(".", name.removeprefix(_ROOT)).replace(".base_layer.", ".")
+
+
+def _whole(name: str, settings: LoraSettings) -> bool:
+    """Whether a whole tensor is expected under that name: of a module to save, a bias, or a resized vocabulary."""
+    if any(f"{module}." in name for module in settings.saved):  # PEFT takes every module whose name ends so
+        return True
+    if settings.bias != "none" and name.rpartition(".")[2] == "bias":
+        return True
+    return is_head(name) or embedding_of([name]) is not None
+
+
+def _problem(ref: TensorRef, message: str, fix: str) -> Problem:
+    return Problem(message, tensor=ref.name, file=ref.file, fix=fix)
+
+
+def _file(adapter: Checkpoint) -> str | None:
+    return str(adapter.files[0]) if adapter.files else None

@@ -1,0 +1,176 @@
+"""What an adapter does, measured on its factors: the product of the two is never formed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from stockpot.architecture.lora import Module, lora_of
+from stockpot.checkpoint.adapters import open_adapter
+from stockpot.checkpoint.model import Checkpoint, TensorRef
+from stockpot.checkpoint.open import open_checkpoint
+from stockpot.checkpoint.reader import PayloadReader
+from stockpot.errors import ExecutionError, PlanError, Problem
+from stockpot.execute.matrices import one_thread
+from stockpot.kernels import convert
+from stockpot.kernels.sizes import ROW
+from stockpot.methods.declare import Floats
+from stockpot.planning.adapters import AdaptedView
+from stockpot.planning.blocks import BLOCK
+from stockpot.planning.structure import LeafView
+from stockpot.planning.views import Context
+
+__all__ = ["Portrait", "Seen", "portrait", "singular_values"]
+
+Progress = Callable[[int, int], None]
+
+_MOST = 0.9
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One module of an adapter.
+
+    Args:
+        name: As the adapter calls it.
+        rank, alpha, scale: Of it.
+        norm: Frobenius norm of the change, scale · B·A.
+        relative: That over the norm of the weight; None where the base is not given, or the weight is zero.
+        effective_rank: exp(−Σ p log p), p the singular values over their sum; 0 where nothing changes.
+        most: How many singular values hold 90 % of the squared norm.
+        singular_values: Of the change, the largest first.
+        dora: Whether the weights of each output then get a length of their own, which is not in the numbers above.
+    """
+
+    name: str
+    rank: int
+    alpha: float
+    scale: float
+    norm: float
+    relative: float | None
+    effective_rank: float
+    most: int
+    singular_values: tuple[float, ...]
+    dora: bool = False
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """An adapter.
+
+    Args:
+        adapter: As it was written.
+        made_for: The base that its settings name.
+        modules: What it changes, in the order of its file.
+        whole: Names of the tensors that take the place of the base's.
+    """
+
+    adapter: str
+    made_for: str | None
+    modules: tuple[Seen, ...]
+    whole: tuple[str, ...]
+
+
+def portrait(adapter: str, base: str | None = None, *, progress: Progress | None = None) -> Portrait:
+    """Measure an adapter.
+
+    Args:
+        adapter, base: Folders or hub ids.
+        progress: Called with (bytes of the base read, bytes in all).
+
+    Raises:
+        StockpotError: when one cannot be opened, or the adapter is not understood or not for this base.
+    """
+    opened = open_adapter(adapter)
+    lora = lora_of(opened)
+    with PayloadReader(stamps=opened.stamps) as reader:
+        norms = {} if base is None else _norms(open_checkpoint(base), opened, progress)
+        modules = tuple(_seen(m, norms.get(name), reader) for name, m in lora.modules.items())
+    made_for = opened.config.get("base_model_name_or_path")
+    return Portrait(adapter, made_for if isinstance(made_for, str) else None, modules, tuple(lora.replaced))
+
+
+def _norms(base: Checkpoint, adapter: Checkpoint, progress: Progress | None) -> Mapping[str, float]:
+    """Name of a module → norm of the weight that it changes."""
+    context = Context({})
+    view = AdaptedView(LeafView(base), adapter, context, None)
+    if context.problems:
+        raise PlanError(*context.problems)
+    changed = {module.name: base.tensors[source] for source, module in view.changed()}
+    total, done = sum(ref.nbytes for ref in changed.values()), 0
+    found = {}
+    with PayloadReader(stamps=base.stamps) as reader:
+        for name, ref in changed.items():
+            found[name] = _norm(ref, reader)
+            done += ref.nbytes
+            if progress is not None:
+                progress(done, total)
+    return found
+
+
+def _norm(ref: TensorRef, reader: PayloadReader) -> float:
+    """Frobenius norm, block by block."""
+    total = 0.0
+    for start in range(0, ref.elements, BLOCK):
+        values = _values(ref, start, min(BLOCK, ref.elements - start), reader)
+        total += float(np.dot(values, values))
+    return math.sqrt(total)
+
+
+def _values(ref: TensorRef, start: int, n: int, reader: PayloadReader) -> Floats:
+    raw = np.empty(n * ref.dtype.itemsize, np.uint8)
+    reader.read(ref, start * ref.dtype.itemsize, raw.data)
+    values = np.empty(n)
+    convert.widen_block(raw, ref.dtype.kernel, n, values, np.zeros(ROW))
+    if not np.isfinite(values).all():
+        raise ExecutionError(Problem("a weight that is not finite", tensor=ref.name, file=ref.file))
+    return values
+
+
+def _seen(module: Module, weight: float | None, reader: PayloadReader) -> Seen:
+    a = _values(module.a, 0, module.a.elements, reader).reshape(module.rank, -1)
+    b = _values(module.b, 0, module.b.elements, reader).reshape(-1, module.rank)
+    values = abs(module.scale) * singular_values(b, a)
+    norm = float(np.sqrt(np.sum(values**2)))
+    relative = None if not weight else norm / weight
+    return Seen(
+        module.name,
+        module.rank,
+        module.alpha,
+        module.scale,
+        norm,
+        relative,
+        _effective_rank(values),
+        _most(values),
+        tuple(float(v) for v in values),
+        module.magnitude is not None,
+    )
+
+
+def singular_values(b: Floats, a: Floats) -> Floats:
+    """Singular values of b·a, the largest first: those of the small core that QR leaves of the factors.
+
+    >>> singular_values(np.array([[3.0], [4.0]]), np.array([[2.0, 0.0]])).round(12).tolist()
+    [10.0]
+    """
+    with one_thread():
+        left, right = np.linalg.qr(b)[1], np.linalg.qr(a.T)[1]
+        found: Floats = np.linalg.svd(left @ right.T, compute_uv=False)
+    return found
+
+
+def _effective_rank(values: Floats) -> float:
+    total = values.sum()
+    if total == 0:
+        return 0.0
+    shares = values[values > 0] / total
+    return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def _most(values: Floats) -> int:
+    """How many values, the largest first, hold 90 % of the sum of squares."""
+    energy = np.cumsum(values**2)
+    return int(np.searchsorted(energy, _MOST * energy[-1])) + 1 if energy.size and energy[-1] > 0 else 0
