@@ -46,11 +46,11 @@ def sampled(*arguments, **more):
     found, then, before, total = [], time.perf_counter(), {}, 0.0
     while process.poll() is None:
         time.sleep(WINDOW)
-        now, after = time.perf_counter(), cpu_times(process.pid)
+        after = cpu_times(process.pid)
         if process.pid not in after:
             break
-        used = _seconds(Path(f"/proc/{process.pid}/stat"))
-        busy = [t for t in after if t != process.pid and after[t] - before.get(t, 0.0) > WINDOW / 4]
+        used, now = _seconds(Path(f"/proc/{process.pid}/stat")), time.perf_counter()
+        busy = [t for t in after if t != process.pid and after[t] - before.get(t, 0.0) > (now - then) / 4]
         found.append(((used - total) / (now - then), len(busy)))
         then, before, total = now, after, used
     assert process.wait() == 0
@@ -85,7 +85,7 @@ def test_no_more_threads_work_than_were_given(recipes, tmp_path, kind, threads):
     windows = sampled("merge", recipes[kind], tmp_path / "out", *limits, OPENBLAS_NUM_THREADS="4")[_STARTING:]
     working = [(rate, busy) for rate, busy in windows if busy]
     assert working
-    assert max(rate for rate, _ in working) <= threads + 0.25
+    assert max(rate for rate, _ in working) <= threads + 0.5
     assert max(busy for _, busy in working) <= threads
 
 
