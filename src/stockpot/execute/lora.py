@@ -10,6 +10,7 @@ import numpy as np
 
 from stockpot.architecture.lora import Module, lora_of
 from stockpot.checkpoint.adapters import open_adapter
+from stockpot.checkpoint.folder import natural
 from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.reader import PayloadReader
@@ -64,7 +65,7 @@ class Portrait:
     Args:
         adapter: As it was written.
         made_for: The base that its settings name.
-        modules: What it changes, in the order of its file.
+        modules: What it changes, layer 2 before layer 10.
         whole: Names of the tensors that take the place of the base's.
     """
 
@@ -88,7 +89,8 @@ def portrait(adapter: str, base: str | None = None, *, progress: Progress | None
     lora = lora_of(opened)
     with PayloadReader(stamps=opened.stamps) as reader:
         norms = {} if base is None else _norms(open_checkpoint(base), opened, progress)
-        modules = tuple(_seen(m, norms.get(name), reader) for name, m in lora.modules.items())
+        ordered = sorted(lora.modules.items(), key=lambda pair: natural(pair[0]))
+        modules = tuple(_seen(module, norms.get(name), reader) for name, module in ordered)
     made_for = opened.config.get("base_model_name_or_path")
     return Portrait(adapter, made_for if isinstance(made_for, str) else None, modules, tuple(lora.replaced))
 
