@@ -192,3 +192,16 @@ def test_looking_at_a_large_model(twenty):
         done = stockpot(*arguments)
         assert done.code in (0, 1), done.errors
         assert 0 < done.peak <= BUDGET
+
+
+def test_small_files_that_are_not_small(tmp_path):
+    """A tokenizer of 90 MB is copied within the least budget that the plan accepts."""
+    make_models(tmp_path, {"w": (1024, 1024)}, 2, data=1 << 16)
+    with (tmp_path / "m1" / "tokenizer.model").open("wb") as file:
+        file.truncate(90_000_000)
+    recipe = write_recipe(tmp_path, "linear", 1, base=False)
+    budget = least(recipe, "--threads", "1")
+    done = stockpot("merge", recipe, tmp_path / "out", "--memory", budget, "--threads", "1", "--quiet")
+    assert done.code == 0, done.errors
+    assert (tmp_path / "out" / "tokenizer.model").stat().st_size == 90_000_000
+    assert 0 < done.peak <= budget

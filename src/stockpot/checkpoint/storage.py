@@ -5,14 +5,27 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from stockpot.errors import Problem, StorageError
 
-__all__ = ["cannot_write", "held_bytes", "reserve", "start_storing", "sync_folder", "write_all", "write_file"]
+__all__ = [
+    "cannot_write",
+    "held_bytes",
+    "pieces_of",
+    "reserve",
+    "start_storing",
+    "sync_folder",
+    "write_all",
+    "write_file",
+]
+
+_PIECE = 1 << 20
 
 _NOT_THERE = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What a system answers that cannot reserve space, or has no need to sync a folder."""
@@ -32,23 +45,43 @@ def write_all(descriptor: int, data: bytes | memoryview, place: int) -> None:
         view, place = view[done:], place + done
 
 
-def write_file(path: Path, data: bytes, *, durable: bool = False) -> None:
-    """Create or replace the small file ``path``; ``durable`` waits until the disk has it.
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """The content of a file, a piece at a time.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield piece
+
+
+def write_file(path: Path, pieces: Iterable[bytes], *, durable: bool = False) -> str:
+    """Create or replace the small file ``path``, and tell the hexadecimal xxh3-128 of what it holds now.
+
+    Args:
+        pieces: Its content.
+        durable: Whether to wait until the disk has it.
 
     Raises:
         StorageError: when it cannot be written; it names the file.
     """
+    digest, place = xxhash.xxh3_128(), 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
-            write_all(descriptor, data, 0)
+            for piece in pieces:
+                write_all(descriptor, piece, place)
+                digest.update(piece)
+                place += len(piece)
             if durable:
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise cannot_write(path, error) from error
+    return digest.hexdigest()
 
 
 def reserve(descriptor: int, nbytes: int) -> None:

@@ -28,24 +28,13 @@ def command() -> None:
 @click.option("--dtype", default=None, help="Dtype of the result [default: each tensor's own].")
 @limit_options
 @output_options
-def fold(
-    base: str,
-    adapter: str,
-    out: Path,
-    overwrite: bool,
-    restart: bool,
-    no_sync: bool,
-    dry_run: bool,
-    as_json: bool,
-    quiet: bool,
-    **limits: Any,
-) -> None:
+def fold(base: str, adapter: str, out: Path, **options: Any) -> None:
     """Write BASE with ADAPTER on it (folders or hub ids) to the folder OUT: a merge of one model."""
     from stockpot.api import open as opened
     from stockpot.api import plan
 
-    asked = Asked(out, overwrite, restart, no_sync, dry_run, as_json, quiet)
-    carry_out(lambda: plan(opened(base, adapter=adapter), out, overwrite=overwrite, **limits), asked)
+    asked, limits = Asked.taken(out, options)
+    carry_out(lambda: plan(opened(base, adapter=adapter), out, overwrite=asked.overwrite, **limits), asked)
 
 
 @command.command("inspect")

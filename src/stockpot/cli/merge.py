@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
@@ -40,17 +40,7 @@ def output_options(function: F) -> F:
 @click.argument("out", type=click.Path(path_type=Path))
 @limit_options
 @output_options
-def command(
-    recipe: Path,
-    out: Path,
-    overwrite: bool,
-    restart: bool,
-    no_sync: bool,
-    dry_run: bool,
-    as_json: bool,
-    quiet: bool,
-    **limits: Any,
-) -> None:
+def command(recipe: Path, out: Path, **options: Any) -> None:
     """Carry out RECIPE and write the merged model to the folder OUT.
 
     OUT appears only when it is complete; until then the work lies in OUT.partial. After a failure, an
@@ -58,8 +48,8 @@ def command(
     """
     from stockpot.api import plan
 
-    asked = Asked(out, overwrite, restart, no_sync, dry_run, as_json, quiet)
-    carry_out(lambda: plan(recipe, out, overwrite=overwrite, **limits), asked)
+    asked, limits = Asked.taken(out, options)
+    carry_out(lambda: plan(recipe, out, overwrite=asked.overwrite, **limits), asked)
 
 
 @dataclass(frozen=True)
@@ -73,6 +63,13 @@ class Asked:
     dry_run: bool
     as_json: bool
     quiet: bool
+
+    @classmethod
+    def taken(cls, out: Path, options: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
+        """What is asked of the output, and the options that are left: the limits."""
+        names = {field.name for field in fields(cls)} - {"out"}
+        limits = {name: value for name, value in options.items() if name not in names}
+        return cls(out, **{name: options[name] for name in names}), limits
 
 
 def carry_out(make_plan: Callable[[], Plan], asked: Asked) -> None:

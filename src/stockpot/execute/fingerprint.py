@@ -12,6 +12,7 @@ import xxhash
 from stockpot.checkpoint.model import Checkpoint, Stamp
 from stockpot.custom import identity_of
 from stockpot.errors import Problem, StorageError
+from stockpot.execute.receipt import plain
 from stockpot.execute.versions import versions
 from stockpot.methods.declare import Blockwise, Method
 from stockpot.planning.model import Operand, Plan, Read
@@ -29,7 +30,7 @@ def fingerprint(plan: Plan) -> dict[str, Any]:
     known: dict[int, str] = {}
     return {
         "versions": versions(),
-        "recipe": _plain(plan.resolved),
+        "recipe": plain(plan.resolved),
         "inputs": {label: _input(source, known) for label, source in sorted(plan.sources.items())},
         "small files": small_files(plan),
         "files": {s.file: [s.size, xxhash.xxh3_64_hexdigest(s.header)] for s in plan.shards},
@@ -76,11 +77,6 @@ def _differences(place: str, before: Any, now: Any) -> Iterator[str]:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, sort_keys=True)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _plain(value: Any) -> Any:
-    """``value`` as JSON gives it back."""
-    return json.loads(json.dumps(value, default=str))
 
 
 def _input(source: Checkpoint, known: dict[int, str]) -> dict[str, Any]:

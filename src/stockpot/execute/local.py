@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from stockpot.checkpoint.model import Stamp, TensorRef
 from stockpot.checkpoint.reader import PayloadReader
-from stockpot.checkpoint.storage import cannot_write, write_file
+from stockpot.checkpoint.storage import cannot_write, pieces_of, write_file
 from stockpot.checkpoint.writer import index_file
 from stockpot.errors import ExecutionError, Problem, StockpotError, StorageError
 from stockpot.execute.card import model_card
@@ -154,7 +153,7 @@ def _made(
     read: Read = {key: digest for step in plan.steps for key, digest in done[step.name].read.items()}
     small = _write_small(folder, plan, durable)
     receipt = make_receipt(plan, hashes, read | here, small)
-    write_file(folder / RECEIPT_NAME, receipt_bytes(receipt), durable=durable)
+    write_file(folder / RECEIPT_NAME, (receipt_bytes(receipt),), durable=durable)
     counter.end()
     return receipt, resumed
 
@@ -268,17 +267,16 @@ def _write_small(folder: Path, plan: Plan, durable: bool) -> dict[str, str]:
     index = index_file(plan.shards)
     if index is not None:
         files[index[0]] = index[1]
-    hashes = {}
-    for name, content in files.items():
-        data = content if isinstance(content, bytes) else _bytes(content)
-        write_file(folder / name, data, durable=durable)
-        hashes[name] = xxhash.xxh3_128_hexdigest(data)
-    return hashes
+    return {
+        name: write_file(folder / name, (c,) if isinstance(c, bytes) else _copied(c), durable=durable)
+        for name, c in files.items()
+    }
 
 
-def _bytes(path: Path) -> bytes:
+def _copied(path: Path) -> Iterator[bytes]:
+    """The content of a small file, which may be as large as a budget allows no second time."""
     try:
-        return path.read_bytes()
+        yield from pieces_of(path)
     except OSError as error:
         message = f"cannot be read: {error.strerror or error}"
         raise StorageError(

@@ -17,7 +17,7 @@ from stockpot.provenance.expressions import as_records
 from stockpot.provenance.identity import described
 from stockpot.provenance.receipts import FORMAT, RECEIPT_NAME, file_hash, read_receipt, receipt_bytes, sealed
 
-__all__ = ["RECEIPT_NAME", "labels_of", "make_receipt", "read_receipt", "receipt_bytes"]
+__all__ = ["RECEIPT_NAME", "labels_of", "make_receipt", "plain", "read_receipt", "receipt_bytes"]
 
 
 def make_receipt(
@@ -38,7 +38,7 @@ def make_receipt(
         "versions": versions(),
         "seed": int(plan.seed),
         "recipe": redacted(plan.recipe_text),
-        "resolved": _plain(dict(plan.resolved)),
+        "resolved": plain(dict(plan.resolved)),
         **_asked(plan),
         "inputs": {label: described(source, read) for label, source in sorted(plan.sources.items())},
         "hash": f"xxh3_128; of a tensor, of the digests of its pieces of {PIECE} bytes; of a file of tensors, "
@@ -91,12 +91,12 @@ def _files(plan: Plan, hashes: Mapping[str, str], small: Mapping[str, str]) -> d
     return files | {name: {"xxh3": digest} for name, digest in sorted(small.items()) if name != RECEIPT_NAME}
 
 
-def _plain(data: Any) -> Any:
+def plain(data: Any) -> Any:
     """JSON data: secrets hidden; numbers that are not finite, which JSON lacks, are words."""
     if isinstance(data, Mapping):
-        return {key: _plain(value) for key, value in data.items()}
+        return {key: plain(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_plain(value) for value in data]
+        return [plain(value) for value in data]
     if isinstance(data, float) and not math.isfinite(data):
         return str(data)
     return redacted(data) if isinstance(data, str) else data

@@ -14,6 +14,7 @@ from stockpot.checkpoint.header import Header, read_header
 from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.checkpoint.places import cannot_read, member, must_be_file
 from stockpot.checkpoint.reader import PayloadReader
+from stockpot.checkpoint.storage import pieces_of
 from stockpot.errors import CheckpointError
 from stockpot.execute.evaluate import Phase
 from stockpot.execute.hashing import hash_phases
@@ -22,8 +23,6 @@ from stockpot.execute.schedule import run_all
 from stockpot.provenance.receipts import DIGEST, digest_of
 
 __all__ = ["hash_tensors", "model_hash", "small_differences", "verify"]
-
-_PIECE = 1 << 22
 
 Progress = Callable[[int, int], None]
 
@@ -107,9 +106,8 @@ def _hash_of(path: Path) -> str | None:
     digest = xxhash.xxh3_128()
     try:
         must_be_file(path)
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                digest.update(piece)
+        for piece in pieces_of(path):
+            digest.update(piece)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -109,7 +109,7 @@ class Workplace:
         past = None if restart else self._past(fingerprint)
         if past is None:
             self.discard()
-        write_file(self.folder / "README.txt", _README.encode())
+        write_file(self.folder / "README.txt", (_README.encode(),))
         try:
             self.model.mkdir(exist_ok=True)
         except OSError as error:
