@@ -196,10 +196,10 @@ def test_looking_at_a_large_model(twenty):
 
 def test_small_files_that_are_not_small(tmp_path):
     """A tokenizer of 90 MB is copied within the least budget that the plan accepts."""
-    make_models(tmp_path, {"w": (1024, 1024)}, 2, data=1 << 16)
+    make_models(tmp_path, {"w": (1024, 1024)}, 3, data=1 << 16)
     with (tmp_path / "m1" / "tokenizer.model").open("wb") as file:
         file.truncate(90_000_000)
-    recipe = write_recipe(tmp_path, "linear", 1, base=False)
+    recipe = write_recipe(tmp_path, "linear", base=False)
     budget = least(recipe, "--threads", "1")
     done = stockpot("merge", recipe, tmp_path / "out", "--memory", budget, "--threads", "1", "--quiet")
     assert done.code == 0, done.errors
