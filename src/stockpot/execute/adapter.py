@@ -16,6 +16,7 @@ from stockpot.kernels import convert, gram, low_rank
 from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Floats
 from stockpot.planning.blocks import Grid
+from stockpot.planning.forms import LowRank
 from stockpot.planning.model import Compute, Read
 
 __all__ = ["Adapter"]
@@ -37,8 +38,8 @@ class Adapter(Evaluator):
         self, node: Compute, grid: Grid, reader: PayloadReader, children: tuple[Evaluator | Read, ...]
     ) -> None:
         super().__init__(node, grid, reader, children)
-        assert node.low_rank is not None
-        self._part = node.low_rank
+        assert isinstance(node.form, LowRank)
+        self._part = node.form
         left, right = node.companions[:2]
         assert isinstance(left, Read)
         assert isinstance(right, Read)

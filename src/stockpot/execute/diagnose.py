@@ -66,6 +66,8 @@ def _models(operand: Operand) -> Iterator[Read]:
 def alike(operand: Operand, reader: PayloadReader) -> bool:
     """Whether all stored tensors below ``operand`` hold the same values, NaN nowhere: a mask, not weights."""
     stored = [r for r in _models(operand) if r.ref.shape == _shape(operand)]
+    if not stored:
+        return False
     first, *others = stored
     for start in range(0, first.ref.elements, BLOCK):
         n = min(BLOCK, first.ref.elements - start)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.execute.adapter import Adapter
 from stockpot.execute.combination import Combination
@@ -10,9 +12,13 @@ from stockpot.execute.matrices import Blocks, Whole
 from stockpot.execute.rows import Rows
 from stockpot.methods.declare import Blockwise, Elementwise, solves
 from stockpot.planning.blocks import Grid
+from stockpot.planning.forms import Form, LowRank
 from stockpot.planning.model import Compute, Read
 
 __all__ = ["evaluator_of"]
+
+
+_FORMS: Mapping[type[Form], type[Evaluator]] = {LowRank: Adapter}
 
 
 def evaluator_of(node: Compute, grid: Grid, reader: PayloadReader, settled: Settled) -> Evaluator:
@@ -28,8 +34,8 @@ def evaluator_of(node: Compute, grid: Grid, reader: PayloadReader, settled: Sett
 
 
 def _kind(node: Compute) -> type[Evaluator]:
-    if node.low_rank is not None:
-        return Adapter
+    if node.form is not None:
+        return _FORMS[type(node.form)]
     family = node.method.family if node.method is not None else None
     if isinstance(family, Elementwise):
         return Rows

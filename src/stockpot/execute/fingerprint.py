@@ -130,7 +130,7 @@ def _words(source: Operand, known: dict[int, str]) -> Iterator[str]:
     dtype = source.dtype.code if source.dtype is not None else ""
     yield f"{_method(source.method, known)} {source.shape} {source.minus} {source.base is not None} {dtype}"
     yield f"{source.anchored} {source.scale!r} {source.factors!r} {source.resolved!r} {source.labels} {source.key}"
-    yield f"{len(source.inputs)} {len(source.companions)} {source.group} {source.low_rank}"
+    yield f"{len(source.inputs)} {len(source.companions)} {source.group} {source.form}"
     for child in source.operands:
         yield from _words(child, known)
 

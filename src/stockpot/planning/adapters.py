@@ -10,7 +10,8 @@ from stockpot.architecture.layers import recomputed_buffer
 from stockpot.architecture.lora import Lora, Module, lora_of
 from stockpot.architecture.tied import embedding_of, is_head, ties_embeddings
 from stockpot.checkpoint.model import Checkpoint, TensorRef
-from stockpot.planning.model import Compute, LowRank, Operand, Read
+from stockpot.planning.forms import LowRank
+from stockpot.planning.model import Compute, Operand, Read
 from stockpot.planning.views import Context, Meta, Sliced, View
 
 __all__ = ["AdaptedView", "fitted", "renamed", "transposition"]
@@ -176,7 +177,7 @@ class AdaptedView:
             companions=tuple(Read(ref, self._adapter.label) for ref in factors),
             key=(name, 0),
             line=self._line,
-            low_rank=part,
+            form=part,
         )
 
     def origin(self, name: str) -> tuple[Mapping[str, Any], str]:

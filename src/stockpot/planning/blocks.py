@@ -51,8 +51,8 @@ def _units(source: Operand) -> list[int]:
     if not isinstance(source, Compute):
         return []
     found = [unit for child in source.operands for unit in _units(child)]
-    if source.low_rank is not None and source.low_rank.weighed:
-        found.append(max(1, source.low_rank.columns))
+    if source.form is not None:
+        found.append(max(1, source.form.unit(source.shape)))
     axis = axis_of(source.method, source.resolved)
     if axis != "tensor":
         found.append(row_length(source.shape, axis))

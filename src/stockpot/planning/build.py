@@ -175,7 +175,7 @@ def _simplified(source: Operand) -> Operand:
     """A single tensor with coefficient 1 is that tensor: it can be copied."""
     if isinstance(source, Read) or source.base is not None or len(source.inputs) != 1 or source.dtype is not None:
         return source
-    if source.scale != 1.0 or source.low_rank is not None:
+    if source.scale != 1.0 or source.form is not None:
         return source
     method = source.method
     if method is None:

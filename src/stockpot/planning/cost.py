@@ -26,9 +26,6 @@ RATE = 4e9
 FLOPS = 3e10
 """Operations per second of one thread in LAPACK that the time estimate assumes."""
 
-PRODUCTS = 6e9
-"""Products of an adapter's factors that one thread adds up in a second (measured)."""
-
 _PER_UNIT = 6.0
 """Operations of a unit of work for rows × columns × the smaller of the two."""
 
@@ -65,7 +62,7 @@ def estimate(
         threads=threads,
         disk_free=free_bytes(out) if out is not None else None,
         seconds=(read + written) / RATE
-        + sum(_solving_seconds(s.source) + s.passes * _adapting_seconds(s.source) for s in steps) / threads,
+        + sum(_solving_seconds(s.source) + s.passes * _forming_seconds(s.source) for s in steps) / threads,
         assumed_rate=RATE,
     )
 
@@ -85,12 +82,12 @@ def _solving_seconds(source: Operand) -> float:
     return inner + units * _PER_UNIT * rows * columns * min(rows, columns) / FLOPS
 
 
-def _adapting_seconds(source: Operand) -> float:
-    """Rough time that the products of adapters take in one pass, on one thread."""
+def _forming_seconds(source: Operand) -> float:
+    """Rough time that forms take in one pass, on one thread."""
     if isinstance(source, Read):
         return 0.0
-    inner = sum(map(_adapting_seconds, source.operands))
-    return inner if source.low_rank is None else inner + source.low_rank.rank * prod(source.shape) / PRODUCTS
+    inner = sum(map(_forming_seconds, source.operands))
+    return inner if source.form is None else inner + source.form.seconds(source.shape)
 
 
 def free_bytes(folder: Path) -> int:
@@ -140,23 +137,12 @@ def _block_elements(step: Step) -> int:
 def _block_bytes(source: Operand, elements: int) -> int:
     if isinstance(source, Read):
         return 0
-    if source.low_rank is not None:
-        (weight,) = source.inputs
-        return _adapter_bytes(source, elements) + _block_bytes(weight, elements)
     widths = [c.dtype.itemsize if isinstance(c, Read) else 8 for c in source.operands]
-    own = max(widths, default=8) * len(widths) * elements
-    own += _family_bytes(source, elements)
+    if source.form is not None:
+        own = source.form.block_bytes(source.shape, widths, elements)
+    else:
+        own = max(widths, default=8) * len(widths) * elements + _family_bytes(source, elements)
     return own + sum(_block_bytes(c, elements) for c in source.operands if isinstance(c, Compute))
-
-
-def _adapter_bytes(source: Compute, elements: int) -> int:
-    """A block of a weight, as it is stored and in float64, the rows of an adapter's left factor, all of the right."""
-    part = source.low_rank
-    assert part is not None
-    rows = min(part.rows, elements // max(1, part.columns) + 2)
-    stored = max(c.dtype.itemsize for c in source.companions if isinstance(c, Read))
-    left, right = part.rank * rows, part.rank * part.columns + (2 * part.columns if part.weighed else 0)
-    return 16 * elements + 8 * (left + rows + right * (2 if part.crossed else 1)) + stored * max(left, right)
 
 
 def _family_bytes(source: Compute, elements: int) -> int:
@@ -177,17 +163,15 @@ def _family_bytes(source: Compute, elements: int) -> int:
 
 def _shared_bytes(step: Step) -> int:
     """What is kept per tensor while it is worked on: collected keys; inner products of rows or columns."""
-    return _selected_bytes(step) + _products_bytes(step.source, step) + _lengths_bytes(step.source)
+    return _selected_bytes(step) + _products_bytes(step.source, step) + _formed_bytes(step.source)
 
 
-def _lengths_bytes(source: Operand) -> int:
-    """The lengths of an adapter's rows or columns, and what waits to be added to them."""
+def _formed_bytes(source: Operand) -> int:
+    """What forms keep of the tensor."""
     if isinstance(source, Read):
         return 0
-    part, inner = source.low_rank, sum(map(_lengths_bytes, source.operands))
-    if part is None or not part.weighed:
-        return inner
-    return inner + 8 * (16 * part.columns if part.crossed else 4 * part.rows)
+    inner = sum(map(_formed_bytes, source.operands))
+    return inner if source.form is None else inner + source.form.shared_bytes(source.shape)
 
 
 def _selected_bytes(step: Step) -> int:

@@ -13,9 +13,10 @@ from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.checkpoint.writer import ShardLayout
 from stockpot.errors import Problem
 from stockpot.methods.declare import Method, Resolved
+from stockpot.planning.forms import Form
 from stockpot.recipe.model import Recipe
 
-__all__ = ["GIB", "MIB", "Compute", "Cost", "Limits", "LowRank", "Operand", "Plan", "Read", "Step", "Survey", "reads"]
+__all__ = ["GIB", "MIB", "Compute", "Cost", "Limits", "Operand", "Plan", "Read", "Step", "Survey", "reads"]
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -32,25 +33,6 @@ class Read:
     def dtype(self) -> DType:
         """Dtype of its values."""
         return self.ref.dtype
-
-
-@dataclass(frozen=True, slots=True)
-class LowRank:
-    """An adapter's part in a tensor of ``rows`` rows: left × right, of inner dimension ``rank``, times ``scale``.
-
-    Args:
-        rank, rows, columns: Dimensions; a kernel's dimensions count as columns.
-        scale: Factor of the product.
-        crossed: Whether both factors are stored transposed: left as (rank, rows), right as (columns, rank).
-        weighed: Whether the sum's rows, or columns where crossed, get the lengths that a third companion has (DoRA).
-    """
-
-    rank: int
-    rows: int
-    columns: int
-    scale: float
-    crossed: bool = False
-    weighed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +54,7 @@ class Compute:
         dtype: Rounded to this dtype before it is used further; None keeps float64.
         line: Recipe line of the method.
         group: Number of the survey whose statistics of the whole model it uses; 0 for none.
-        low_rank: How the companions (an adapter's factors left and right, lengths) change the one input.
+        form: The way of its own in which the operands make it, where no method does; inputs may have other shapes.
     """
 
     method: Method | None
@@ -90,7 +72,7 @@ class Compute:
     dtype: DType | None = None
     line: int | None = None
     group: int = 0
-    low_rank: LowRank | None = None
+    form: Form | None = None
 
     @property
     def operands(self) -> tuple[Operand, ...]:
@@ -100,7 +82,7 @@ class Compute:
     @property
     def name(self) -> str:
         """Name of the method, for people."""
-        plain = "sum" if self.low_rank is None else "adapter"
+        plain = "sum" if self.form is None else self.form.name
         return plain if self.method is None else self.method.name
 
 

@@ -16,8 +16,8 @@ __all__ = ["check_numbers", "own_passes", "passes_of", "survey_note", "surveys_o
 
 def own_passes(node: Compute) -> int:
     """Passes for the statistics of a method itself, its inputs' not counted."""
-    if node.low_rank is not None:
-        return int(node.low_rank.weighed)
+    if node.form is not None:
+        return node.form.passes
     if node.method is None or node.resolved is None:
         return 0
     family = node.method.family
