@@ -15,7 +15,7 @@ from stockpot.execute.evaluators import evaluator_of
 from stockpot.execute.survey import counted
 from stockpot.execute.workspace import Workspace
 from stockpot.planning.blocks import BLOCK, Grid, grid_of
-from stockpot.planning.model import Compute, Read, Step, reads
+from stockpot.planning.model import Compute, Read, Step, ranges
 
 __all__ = ["Sink", "step_phases"]
 
@@ -39,8 +39,8 @@ def step_phases(
         finished: Called with the hash of the result once it is complete.
         moved: Called with numbers of bytes as they are read or written, for progress.
     """
-    for read in reads(step.source):
-        reader.prefetch(read.ref)
+    for read, first, nbytes in ranges(step.source):
+        reader.prefetch(read.ref, first, nbytes)
     source = step.source
     if isinstance(source, Compute):
         yield from _computed(step, source, reader, sink, finished, moved, settled)

@@ -9,8 +9,8 @@ from stockpot.execute.diagnose import alike, damage, explain
 from stockpot.execute.evaluate import Evaluator, NotFiniteError, Phase, Tick
 from stockpot.execute.evaluators import evaluator_of
 from stockpot.execute.workspace import Workspace
-from stockpot.planning.blocks import Grid, grid_of
-from stockpot.planning.model import Compute, Operand, Plan, Survey, reads
+from stockpot.planning.blocks import Grid, grid_of, inner_grid
+from stockpot.planning.model import Compute, Operand, Plan, Survey, bytes_of
 
 __all__ = ["counted", "grids_of", "survey_phases"]
 
@@ -62,7 +62,7 @@ def _spread(source: Operand, grid: Grid, found: dict[tuple[int, str], Grid]) -> 
         if source.group:
             found.setdefault((source.group, source.key[0]), grid)
         for child in source.operands:
-            _spread(child, grid, found)
+            _spread(child, inner_grid(source, child, grid), found)
 
 
 def counted(
@@ -74,7 +74,7 @@ def counted(
     nbytes: int | None = None,
 ) -> Phase:
     """``phase`` with progress, and with non-finite inputs explained."""
-    total = sum(r.ref.nbytes for r in reads(node)) if nbytes is None else nbytes
+    total = bytes_of(node) if nbytes is None else nbytes
     share = total // max(1, phase.count)
 
     def run(block: int, space: Workspace, _: Tick) -> None:

@@ -8,7 +8,7 @@ from math import lcm, prod
 from stockpot.methods.declare import axis_of
 from stockpot.planning.model import Compute, Operand
 
-__all__ = ["BLOCK", "Grid", "grid_of", "row_length"]
+__all__ = ["BLOCK", "Grid", "grid_of", "inner_grid", "row_length"]
 
 BLOCK = 1 << 18
 """Elements of a block. It is the unit of every sum over a tensor, so results do not depend on memory
@@ -40,6 +40,13 @@ def grid_of(source: Operand, shape: tuple[int, ...]) -> Grid:
     return Grid(elements, max(1, BLOCK // unit) * unit)
 
 
+def inner_grid(node: Compute, child: Operand, grid: Grid) -> Grid:
+    """The blocks in which ``child`` is computed for a ``node`` that is computed in those of ``grid``."""
+    if node.form is None or not node.form.moves or not isinstance(child, Compute):
+        return grid
+    return grid_of(child, child.shape)
+
+
 def row_length(shape: tuple[int, ...], axis: str) -> int:
     """Elements between the starts of two rows: along the last dimension, or all but the first."""
     if not shape:
@@ -50,7 +57,8 @@ def row_length(shape: tuple[int, ...], axis: str) -> int:
 def _units(source: Operand) -> list[int]:
     if not isinstance(source, Compute):
         return []
-    found = [unit for child in source.operands for unit in _units(child)]
+    apart = source.form is not None and source.form.moves
+    found = [] if apart else [unit for child in source.operands for unit in _units(child)]
     if source.form is not None:
         found.append(max(1, source.form.unit(source.shape)))
     axis = axis_of(source.method, source.resolved)

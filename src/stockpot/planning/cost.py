@@ -12,7 +12,7 @@ from stockpot.checkpoint.writer import ShardLayout
 from stockpot.methods.declare import Blockwise, Elementwise, Matrix, Span, axis_of, solves
 from stockpot.methods.elementwise.operation import Ranks
 from stockpot.methods.elementwise.program import assemble
-from stockpot.planning.blocks import BLOCK, grid_of, row_length
+from stockpot.planning.blocks import BLOCK, Grid, grid_of, inner_grid, row_length
 from stockpot.planning.model import Compute, Cost, Limits, Operand, Read, Step, Survey
 
 __all__ = ["estimate", "free_bytes", "nearest"]
@@ -142,7 +142,9 @@ def _block_bytes(source: Operand, elements: int) -> int:
         own = source.form.block_bytes(source.shape, widths, elements)
     else:
         own = max(widths, default=8) * len(widths) * elements + _family_bytes(source, elements)
-    return own + sum(_block_bytes(c, elements) for c in source.operands if isinstance(c, Compute))
+    grid = Grid(elements, elements)
+    inner = [(c, max(elements, inner_grid(source, c, grid).size)) for c in source.operands if isinstance(c, Compute)]
+    return own + sum(_block_bytes(c, most) + 8 * (most - elements) for c, most in inner)
 
 
 def _family_bytes(source: Compute, elements: int) -> int:

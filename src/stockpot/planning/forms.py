@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-__all__ = ["Form", "LowRank"]
+__all__ = ["Form", "LowRank", "Pieces"]
 
 _PRODUCTS = 6e9
 """Products of an adapter's factors that one thread adds up in a second (measured)."""
@@ -24,6 +24,9 @@ class Form(ABC):
 
     name: ClassVar[str]
     """What people read in a plan."""
+
+    moves: ClassVar[bool] = False
+    """Whether elements stand elsewhere than in the operands, which are then cut into blocks of their own."""
 
     @property
     def passes(self) -> int:
@@ -53,6 +56,11 @@ class Form(ABC):
         """Rough time of arithmetic in one pass, on one thread, where it is not as fast as reading."""
         del shape
         return 0.0
+
+    def taken(self, operand: int, elements: int) -> tuple[int, int]:
+        """(first element, number of elements) that are read of an operand that has ``elements``."""
+        del operand
+        return 0, elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +113,27 @@ class LowRank(Form):
     def seconds(self, shape: tuple[int, ...]) -> float:
         """Rank products for each element."""
         return self.rank * prod(shape) / _PRODUCTS
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces(Form):
+    """Ranges of elements of the operands, one after another, in row-major order.
+
+    Args:
+        ranges: (first element, number of elements) of each operand.
+    """
+
+    name: ClassVar[str] = "pieces"
+    moves: ClassVar[bool] = True
+
+    ranges: tuple[tuple[int, int], ...]
+
+    def block_bytes(self, shape: tuple[int, ...], widths: Sequence[int], elements: int) -> int:
+        """Bytes as they are stored and in float64, where dtypes differ; a block of an operand that is computed."""
+        del shape
+        return (max(widths) + 8 + 8) * elements
+
+    def taken(self, operand: int, elements: int) -> tuple[int, int]:
+        """The range."""
+        del elements
+        return self.ranges[operand]

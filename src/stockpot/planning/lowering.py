@@ -8,6 +8,7 @@ from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack
 from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, axis_of, scope_of
 from stockpot.planning.adapters import AdaptedView
+from stockpot.planning.matching import matched
 from stockpot.planning.merged import Merged
 from stockpot.planning.model import Compute, Operand
 from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
@@ -90,13 +91,18 @@ class ApplyView(Merged):
         common = first is not None and all(p is not None and _same(p[1], first[1]) for p in pairs)
         self.base_expression = first[1] if common and first is not None else None
         children = [p[0] if common and p is not None else c for p, c in zip(pairs, node.inputs, strict=True)]
-        self.inputs = [build_view(c, context) for c in children]
+        inputs = [build_view(c, context) for c in children]
         self.base = build_view(self.base_expression, context) if self.base_expression is not None else None
-        reference = self.base if self.base is not None else self.inputs[0]
+        reference = self.base if self.base is not None else inputs[0]
+        self.inputs = [matched(view, reference, context, node.line) for view in inputs]
         views = self.inputs if self.base is None else [*self.inputs, self.base]
         super().__init__(views, reference, context, node.line)
         given = {c.name: c for c in node.method.companions}
-        self._beside = [(given[n], build_view(e, context)) for n, group in node.companions.items() for e in group]
+        self._beside = [
+            (given[n], matched(build_view(e, context), reference, context, node.line))
+            for n, group in node.companions.items()
+            for e in group
+        ]
         self._group = context.group(self)
 
     def lower(self, name: str) -> Operand:
@@ -217,8 +223,10 @@ class LinearView(Merged):
         self.node = node
         self.terms = [build_view(t.of, context) for t in node.terms]
         anchor = self._anchor()
+        reference = self._first_model()
+        self.terms = [matched(view, reference, context) for view in self.terms]
         views: list[View] = [anchor] if anchor is not None else list(self.terms)
-        super().__init__(views, self._first_model(), context, None)
+        super().__init__(views, reference, context, None)
         self._fused = anchor
         self._compat = any(isinstance(t.of, Apply) and t.of.compat for t in node.terms)
 

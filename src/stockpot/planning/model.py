@@ -16,7 +16,21 @@ from stockpot.methods.declare import Method, Resolved
 from stockpot.planning.forms import Form
 from stockpot.recipe.model import Recipe
 
-__all__ = ["GIB", "MIB", "Compute", "Cost", "Limits", "Operand", "Plan", "Read", "Step", "Survey", "reads"]
+__all__ = [
+    "GIB",
+    "MIB",
+    "Compute",
+    "Cost",
+    "Limits",
+    "Operand",
+    "Plan",
+    "Read",
+    "Step",
+    "Survey",
+    "bytes_of",
+    "ranges",
+    "reads",
+]
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -98,6 +112,24 @@ def reads(operand: Operand) -> Iterator[Read]:
         yield from reads(child)
 
 
+def ranges(operand: Operand) -> Iterator[tuple[Read, int, int]]:
+    """Every stored tensor below ``operand`` with the first byte and the number of bytes that one pass reads of it."""
+    if isinstance(operand, Read):
+        yield operand, 0, operand.ref.nbytes
+        return
+    for number, child in enumerate(operand.operands):
+        if isinstance(child, Read) and operand.form is not None:
+            first, count = operand.form.taken(number, child.ref.elements)
+            yield child, child.dtype.nbytes(first), child.dtype.nbytes(count)
+        else:
+            yield from ranges(child)
+
+
+def bytes_of(operand: Operand) -> int:
+    """Bytes that one pass over ``operand`` reads."""
+    return sum(nbytes for _, _, nbytes in ranges(operand))
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One output tensor: small, serialisable and independent of all others.
@@ -131,7 +163,7 @@ class Step:
     @property
     def input_bytes(self) -> int:
         """Bytes read, all passes counted."""
-        return self.passes * sum(r.ref.nbytes for r in reads(self.source))
+        return self.passes * bytes_of(self.source)
 
 
 @dataclass(frozen=True)
@@ -155,7 +187,7 @@ class Survey:
     @property
     def input_bytes(self) -> int:
         """Bytes read, all passes counted."""
-        return self.passes * sum(r.ref.nbytes for m in self.members.values() for r in reads(m))
+        return self.passes * sum(map(bytes_of, self.members.values()))
 
 
 @dataclass(frozen=True)

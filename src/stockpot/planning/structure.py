@@ -13,6 +13,7 @@ from stockpot.architecture.stacks import Ends, first_only, main_stack
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.expression import Layers
+from stockpot.planning.matching import matched
 from stockpot.planning.model import Compute, Operand, Read
 from stockpot.planning.views import Context, Meta, Sliced, View
 
@@ -120,14 +121,15 @@ class StackView:
     """Models on top of each other."""
 
     def __init__(self, parts: Sequence[View], context: Context, line: int | None = None) -> None:
-        self.parts, self.label = parts, " / ".join(p.label for p in parts)
+        self.parts = [matched(part, parts[0], context, line) for part in parts]
+        self.label = " / ".join(p.label for p in parts)
         self.sliced = self._chosen(context, line)
         before: dict[str, tuple[View, str]] = {}
         layers: dict[str, tuple[View, str]] = {}
         after: dict[str, tuple[View, str]] = {}
         offset = 0
         firsts = self.sliced.firsts if self.sliced is not None else frozenset[str]()
-        for part in parts:
+        for part in self.parts:
             ends = Ends(self._stack, layer_counts(part.names))
             for name in part.names:
                 layer = layer_of(name, self._stack)
