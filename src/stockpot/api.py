@@ -48,14 +48,18 @@ def open(model: Model, *, name: str = "memory", adapter: PathLike | None = None)
     return leaf if adapter is None else Adapted(leaf, Leaf(os.fspath(adapter), adapter=True))
 
 
-def layers(model: Expression, start: int, stop: int, *, stack: str | None = None) -> Layers:
+def layers(
+    model: Expression, start: int, stop: int, *, stack: str | None = None, identity: bool = False
+) -> Layers:
     """Layers start ≤ i < stop of ``model``, renumbered from 0; see :func:`stack`.
 
     Args:
         stack: Which layers, for a model that has several kinds: what stands before their numbers, such as
             ``"decoder.block"``. To stack encoder and decoder, stack the one, then the layers of the result.
+        identity: Scale what the layers add to their input by zero: a layer that is used again then changes nothing
+            until it is trained.
     """
-    return Layers(model, start, stop, stack=stack)
+    return Layers(model, start, stop, stack=stack, identity=identity)
 
 
 def stack(*parts: Expression) -> Stack:

@@ -248,6 +248,7 @@ class Layers(Expression):
 
     Args:
         stack: What stands before the layers' numbers, such as ``decoder.block``; None where it is clear.
+        identity: Whether what the layers add to their input is scaled by zero, so that they change nothing yet.
     """
 
     of: Expression
@@ -255,6 +256,7 @@ class Layers(Expression):
     stop: int
     line: int | None = None
     stack: str | None = None
+    identity: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop:

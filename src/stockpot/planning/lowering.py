@@ -65,7 +65,8 @@ def _same(a: Expression, b: Expression) -> bool:
     if isinstance(a, Leaf) and isinstance(b, Leaf):
         return a.key == b.key
     if isinstance(a, Layers) and isinstance(b, Layers):
-        return (a.start, a.stop, a.stack) == (b.start, b.stop, b.stack) and _same(a.of, b.of)
+        taken = [(node.start, node.stop, node.stack, node.identity) for node in (a, b)]
+        return taken[0] == taken[1] and _same(a.of, b.of)
     if isinstance(a, Cast) and isinstance(b, Cast):
         return a.dtype == b.dtype and _same(a.of, b.of)
     if isinstance(a, Adapted) and isinstance(b, Adapted):

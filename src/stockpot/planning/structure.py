@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+from stockpot.architecture.branches import outputs_of
 from stockpot.architecture.layers import layer_counts, layer_of
 from stockpot.architecture.stacks import Ends, first_only, main_stack
 from stockpot.checkpoint.dtypes import DType
@@ -78,6 +79,7 @@ class LayersView:
         before = of.sliced.firsts if of.sliced is not None and of.sliced.stack == stack else frozenset[str]()
         self.sliced = Sliced(stack, before | first_only(of.names, stack))
         self._mapped = {new: name for name in of.names if (new := self._renamed(name, node)) is not None}
+        self._silent = self._silenced(node, context) if node.identity else frozenset[str]()
 
     def _chosen(self, node: Layers, context: Context) -> tuple[str, int]:
         if node.stack is None:
@@ -102,6 +104,26 @@ class LayersView:
             return name
         return layer.at(layer.index - node.start) if node.start <= layer.index < node.stop else None
 
+    def _silenced(self, node: Layers, context: Context) -> frozenset[str]:
+        """The tensors that must be zero for the layers to change nothing; layers that are not understood are told."""
+        layers: dict[int, dict[str, str]] = {}
+        for name in self._mapped:
+            layer = layer_of(name, self.sliced.stack)
+            if layer is not None and layer.rest not in self.sliced.firsts:
+                layers.setdefault(layer.index, {})[layer.rest] = name
+        found: set[str] = set()
+        for index, own in layers.items():
+            outputs = outputs_of({rest: self.names[name].shape for rest, name in own.items()}, self.config)
+            if not isinstance(outputs, str):
+                found.update(own[rest] for rest in outputs)
+                continue
+            context.problem(
+                f"layer {index + node.start} of {self.of.label} cannot be made the identity: {outputs}",
+                line=node.line,
+                fix="leave identity out, or scale by zero what the layer adds: scale: [{filter: …, value: 0}, 1]",
+            )
+        return frozenset(found)
+
     @cached_property
     def names(self) -> Mapping[str, Meta]:
         return {new: self.of.names[old] for new, old in self._mapped.items()}
@@ -111,7 +133,10 @@ class LayersView:
         return self.of.config
 
     def lower(self, name: str) -> Operand:
-        return self.of.lower(self._mapped[name])
+        operand = self.of.lower(self._mapped[name])
+        if name not in self._silent or not operand_is_float(operand):
+            return operand
+        return Compute(None, (operand,), self.names[name].shape, factors=(0.0,), dtype=operand.dtype)
 
     def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
         return self.of.origin(self._mapped[name])

@@ -64,8 +64,9 @@ def _written(node: Expression, place: Callable[[Expression], int], label: Callab
     if isinstance(node, Adapted):
         return {"adapted": place(node.of), "adapter": place(node.adapter), **_line(node.line)}
     if isinstance(node, Layers):
-        stack = {"stack": node.stack} if node.stack is not None else {}
-        return {"layers": place(node.of), "start": int(node.start), "stop": int(node.stop), **stack, **_line(node.line)}
+        how: Record = {"stack": node.stack} if node.stack is not None else {}
+        how |= {"identity": True} if node.identity else {}
+        return {"layers": place(node.of), "start": int(node.start), "stop": int(node.stop), **how, **_line(node.line)}
     if isinstance(node, Stack):
         return {"stack": [place(part) for part in node.parts], **_line(node.line)}
     if isinstance(node, Cast):
@@ -136,7 +137,7 @@ _SETTINGS = map_of(list_of(anything))
 _KINDS: Mapping[str, Check] = {
     "leaf": record({"leaf": text}, {}),
     "adapted": record({"adapted": natural, "adapter": natural}, {"line": natural}),
-    "layers": record({"layers": natural, "start": natural, "stop": natural}, {"line": natural, "stack": text}),
+    "layers": record({"layers": natural, "start": natural, "stop": natural}, {"line": natural, "stack": text, "identity": anything}),
     "stack": record({"stack": _NODES}, {"line": natural}),
     "cast": record({"cast": natural, "dtype": text}, {}),
     "sum": record({"sum": list_of(record({"times": anything, "of": natural}, {}))}, {}),
@@ -229,7 +230,8 @@ def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[
     if kind == "adapted":
         return _adapted(nodes[data["adapted"]], nodes[data["adapter"]], line)
     if kind == "layers":
-        return Layers(nodes[data["layers"]], data["start"], data["stop"], line, data.get("stack"))
+        identity = data.get("identity") is True
+        return Layers(nodes[data["layers"]], data["start"], data["stop"], line, data.get("stack"), identity)
     if kind == "stack":
         return Stack(tuple(nodes[i] for i in data["stack"]), line)
     if kind == "cast":

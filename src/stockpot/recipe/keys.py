@@ -234,6 +234,11 @@ PLACES: Mapping[str, Place] = MappingProxyType(
                     Text(),
                     "which layers, for a model of several stacks: what stands before their numbers",
                 ),
+                Key(
+                    "identity",
+                    Flag(),
+                    "whether what the layers add to their input is scaled by zero, so that they change nothing yet",
+                ),
             ),
         ),
         "entry": Place("an entry of models", _MODEL),

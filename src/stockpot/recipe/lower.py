@@ -153,20 +153,20 @@ class Lowering:
     ) -> Mapping[str, Expression]:
         """Those that the method reads, as they are stored, with the layers that are taken of ``like``."""
         own = {c.name for c in merge.method.companions} if merge.method is not None else set()
-        stored = replace(mode, dtype=None)
+        stored, like = replace(mode, dtype=None), replace(like, identity=False)
         return {name: self._layers(self._model(m, stored), like) for name, m in given.items() if name in own}
 
     def _layers(self, model: Expression, source: Source) -> Expression:
         """``model``, or the layers of it that ``source`` takes."""
         span = source.layer_range
         if span is None:
-            if source.stack is not None:
-                fix = "add layer_range: [first, last + 1]"
-                self._findings.problem("stack says which layers, but none are asked for", source.line, fix)
+            if source.stack is not None or source.identity:
+                fix, name = "add layer_range: [first, last + 1]", "identity" if source.stack is None else "stack"
+                self._findings.problem(f"{name} says something of layers, but none are asked for", source.line, fix)
             return model
-        key = (model, span, source.stack)
+        key = (model, span, source.stack, source.identity)
         if key not in self._done:
-            self._done[key] = Layers(model, span[0], span[1], source.line, source.stack)
+            self._done[key] = Layers(model, span[0], span[1], source.line, source.stack, source.identity)
         return self._done[key]
 
     def _key(self, model: Model) -> Hashable:
@@ -228,7 +228,7 @@ def _report_twice(inputs: tuple[Input, ...], findings: Findings) -> None:
     """No model stands twice in one merge, unless with other layers."""
     first: dict[Hashable, Input] = {}
     for item in inputs:
-        seen = first.setdefault((item.key, item.source.layer_range, item.source.stack), item)
+        seen = first.setdefault((item.key, item.source.layer_range, item.source.stack, item.source.identity), item)
         if seen is not item:
             name = item.source.model if isinstance(item.source.model, Reference) else "the same merge"
             findings.problem(

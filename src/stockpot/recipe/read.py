@@ -10,7 +10,7 @@ from stockpot.recipe.method_files import MethodFile
 from stockpot.recipe.parameters import settings_of
 from stockpot.recipe.records import Merge, Model, Parameters, Reference, Slice, Source
 from stockpot.recipe.references import parted
-from stockpot.recipe.scalars import integer_of, plain
+from stockpot.recipe.scalars import flag_of, integer_of, plain
 from stockpot.recipe.scope import Scope
 from stockpot.recipe.shapes import check_value, is_merge
 from stockpot.recipe.steps import check_steps, chosen
@@ -123,8 +123,8 @@ def _sources(holder: Mapping, key: str, scope: Scope) -> tuple[Source, ...]:
     for item in _items(holder, key):
         model = _model(item.get("model"), scope, item)
         if model is not None:
-            span, stack = _layer_range(item), _text(item, "stack")
-            found.append(Source(model, span, _parameters(item, scope), item.line, stack))
+            span, stack, identity = _layer_range(item), _text(item, "stack"), _flag(item, "identity")
+            found.append(Source(model, span, _parameters(item, scope), item.line, stack, identity))
     return tuple(found)
 
 
@@ -212,6 +212,11 @@ def _layer_range(node: Mapping) -> tuple[int, int] | None:
 def _text(node: Mapping, key: str) -> str | None:
     entry = node.get(key)
     return entry.value.text if entry is not None and isinstance(entry.value, Scalar) else None
+
+
+def _flag(node: Mapping, key: str) -> bool:
+    entry = node.get(key)
+    return entry is not None and flag_of(entry.value) is True
 
 
 def _dtype(node: Mapping, key: str) -> str | None:

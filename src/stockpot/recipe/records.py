@@ -69,6 +69,7 @@ class Source:
     parameters: Parameters
     line: int
     stack: str | None = None
+    identity: bool = False
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,8 @@ def _source(source: Source, merge: Merge) -> dict[str, Any]:
         data["layer_range"] = list(source.layer_range)
     if source.stack is not None:
         data["stack"] = source.stack
+    if source.identity:
+        data["identity"] = True
     return data | _parameters(source.parameters, merge)
 
 
