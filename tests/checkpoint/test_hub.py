@@ -255,6 +255,28 @@ def test_pickles_only_without_safetensors(hub: Hub, ask: Callable[..., Any], mod
     assert "not a checkpoint" in found["message"]
 
 
+def test_a_pipeline(hub: Hub, ask: Callable[..., Any], tmp_path: Path, save: Callable[..., Path]) -> None:
+    """Of a model in several folders: its index, each component's weights and settings, and folders without weights."""
+    weights = save(tmp_path / "made.safetensors", {"w": np.ones(2, np.float32)}).read_bytes()
+    index = {"unet": ["diffusers", "UNet"], "text_encoder": ["transformers", "T5"], "scheduler": ["diffusers", "Euler"]}
+    shards = {"weight_map": {"w": "model-1.safetensors"}}
+    wanted = {
+        "model_index.json": json.dumps(index).encode(),
+        "unet/config.json": b"{}",
+        "unet/diffusion_pytorch_model.safetensors": weights,
+        "text_encoder/config.json": b"{}",
+        "text_encoder/model.safetensors.index.json": json.dumps(shards).encode(),
+        "text_encoder/model-1.safetensors": weights,
+        "scheduler/scheduler_config.json": b"{}",
+    }
+    unneeded = ("v1.ckpt", "unet/diffusion_pytorch_model.bin", "text_encoder/model.fp16.safetensors", "pictures/a.png")
+    hub.repositories["org/pipe"] = {**wanted, **dict.fromkeys(unneeded, b"unneeded")}
+    found = ask("org/pipe", hub.url)
+    assert found["tensors"] == ["unet/w", "text_encoder/w"]
+    assert sorted(hub.downloads) == sorted(wanted)
+    assert ask("org/pipe", "http://127.0.0.1:9", HF_HUB_OFFLINE="1") == found
+
+
 def test_index_that_leaves_the_repository(hub: Hub, ask: Callable[..., Any]) -> None:
     """A hostile index is refused before anything it names is asked for."""
     index = json.dumps({"weight_map": {"a": "../../../secret.safetensors"}}).encode()

@@ -179,18 +179,9 @@ def test_which_files_are_copied(donor: Donor, tmp_path: Path) -> None:
 
 
 def test_sentence_transformers(donor: Donor, tmp_path: Path) -> None:
-    """Modules that modules.json names are copied whole: the model would not load without."""
-    files = [
-        "1_Pooling/config.json",
-        "2_Dense/config.json",
-        "2_Dense/model.safetensors",
-        "3_Other/model.bin",
-    ]
-    modules = [
-        {"idx": 0, "path": ""},
-        {"idx": 1, "path": "1_Pooling"},
-        {"idx": 2, "path": "2_Dense"},
-    ]
+    """Modules that modules.json names are copied whole, pictures and all: the model would not load without."""
+    files = ["1_Pooling/config.json", "2_Words/vocab.json", "2_Words/words.png", "3_Other/model.bin"]
+    modules = [{"idx": 0, "path": ""}, {"idx": 1, "path": "1_Pooling"}, {"idx": 2, "path": "2_Words"}]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     planned = dict(plan_sidecars(donor({"model_type": "bert"}, *files)))
     assert sorted(planned) == sorted(["config.json", "modules.json", *files[:3]])

@@ -21,7 +21,7 @@ from stockpot.checkpoint import (
     PayloadReader,
     ShardLayout,
     create_files,
-    index_file,
+    index_files,
     layout,
     open_checkpoint,
     storage,
@@ -71,7 +71,7 @@ def test_several_shards_get_an_index(tmp_path: Path) -> None:
         ("model-00003-of-00003.safetensors", ["b", "c"]),
     ]
     create_files(tmp_path, shards)
-    name, content = index_file(shards)
+    ((name, content),) = index_files(shards).items()
     assert name == "model.safetensors.index.json"
     assert content.decode() == (
         "{\n"
@@ -114,7 +114,7 @@ def test_nothing_to_write(tmp_path: Path) -> None:
     shards = layout([], 10)
     create_files(tmp_path, shards)
     assert load_file(tmp_path / "model.safetensors") == {}
-    assert index_file(shards) is None
+    assert index_files(shards) == {}
 
 
 def test_other_stem(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_other_stem(tmp_path: Path) -> None:
         "diffusion_pytorch_model-00001-of-00002.safetensors",
         "diffusion_pytorch_model-00002-of-00002.safetensors",
     ]
-    assert index_file(shards)[0] == "diffusion_pytorch_model.safetensors.index.json"
+    assert list(index_files(shards)) == ["diffusion_pytorch_model.safetensors.index.json"]
 
 
 def test_create_again_keeps_the_payload(tmp_path: Path) -> None:
@@ -226,6 +226,6 @@ def test_the_safetensors_library_reads_it(tmp_path: Path) -> None:
 def test_index_names_every_tensor_once() -> None:
     """The index maps each tensor to the file that holds it."""
     shards = layout([(f"t{i}", F32, (4,)) for i in range(10)], 40)
-    index = json.loads(index_file(shards)[1])
+    index = json.loads(next(iter(index_files(shards).values())))
     assert index["metadata"]["total_size"] == 160
     assert index["weight_map"] == {n: s.file for s in shards for n in s.offsets}

@@ -16,7 +16,7 @@ from stockpot.checkpoint.model import Checkpoint, TensorRef, from_arrays
 from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.checkpoint.sidecars import Sidecar, plan_sidecars
-from stockpot.checkpoint.writer import ShardLayout, create_files, index_file, layout
+from stockpot.checkpoint.writer import ShardLayout, create_files, index_files, layout
 
 __all__ = [
     "DTYPES",
@@ -32,7 +32,7 @@ __all__ = [
     "dtype_named",
     "encode_header",
     "from_arrays",
-    "index_file",
+    "index_files",
     "layout",
     "open_checkpoint",
     "plan_sidecars",

@@ -16,6 +16,7 @@ from typing import Any
 
 from stockpot.checkpoint.folder import adapter_files, choose_weights
 from stockpot.checkpoint.jsons import read_index
+from stockpot.checkpoint.parts import COMPONENTS, MODULES, listed_in, parts_in
 from stockpot.checkpoint.places import HubId, member
 from stockpot.errors import CheckpointError, Problem, StockpotError
 
@@ -92,15 +93,45 @@ def _online(hub: Any, wanted: HubId, adapter: bool) -> Path:
     names = [file.rfilename for file in info.siblings or ()]
     if adapter:
         return _download(hub, wanted, adapter_files(names, f"hub repository {_shown(wanted)}"))
-    weights = choose_weights(names, f"hub repository {_shown(wanted)}")
-    first = [*small_files(names), *weights.files]
-    if weights.index is None:
-        return _download(hub, wanted, first)
-    folder = _download(hub, wanted, [*first, weights.index])
-    shards = sorted(set(read_index(folder / weights.index).values()))
+    lists = [name for name in (COMPONENTS, MODULES) if name in names]
+    home = _download(hub, wanted, lists) if lists else Path()
+    listed = listed_in(home, names) if lists else ()
+    parts = parts_in(home, names) if lists else ()
+    chosen = {part: _chosen(part, names, wanted) for part in parts or ("",)}
+    settings = _settings(listed, parts, names) if parts else []
+    first = [*small_files(names), *settings, *(name for weights in chosen.values() for name in weights)]
+    folder = _download(hub, wanted, first)
+    shards = []
+    for part, weights in chosen.items():
+        for index in (name for name in weights if name.endswith(".json")):
+            below = f"{part}/" if part else ""
+            shards += [below + shard for shard in sorted(set(read_index(folder / index).values()))]
     for shard in shards:
         member(folder, shard)
-    return _download(hub, wanted, shards)
+    return _download(hub, wanted, shards) if shards else folder
+
+
+def _chosen(part: str, names: Sequence[str], wanted: HubId) -> list[str]:
+    """The files of weights of a part, or the index that lists them."""
+    below = f"{part}/" if part else ""
+    weights = choose_weights(_of_part(part, names), f"hub repository {_shown(wanted)}")
+    return [below + name for name in (weights.files if weights.index is None else (weights.index,))]
+
+
+def _of_part(part: str, names: Sequence[str]) -> list[str]:
+    """The files in a folder below, its own folders left out, by their names there; of ``""`` all files."""
+    return [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")] if part else list(names)
+
+
+def _settings(listed: Sequence[str], parts: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The small files of parts, and those of folders without weights, such as scheduler and tokenizer."""
+    return [
+        f"{part}/{name}"
+        for part in listed
+        if part
+        for own in (_of_part(part, names),)
+        for name in (small_files(own) if part in parts else own)
+    ]
 
 
 def _download(hub: Any, wanted: HubId, names: Sequence[str]) -> Path:

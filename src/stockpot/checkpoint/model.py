@@ -89,6 +89,8 @@ class Checkpoint:
         files: The safetensors (or legacy) files that hold the tensors.
         identity: Small facts that tell this input apart in a receipt (path, revision, sizes).
         stamps: Path → stamp of each of ``files`` when its header was read.
+        parts: Folder below → the checkpoint in it, of a model in several folders; tensors here are called
+            ``folder/name``. ``""`` is the folder itself.
     """
 
     label: str
@@ -98,6 +100,12 @@ class Checkpoint:
     files: tuple[Path, ...] = ()
     identity: Mapping[str, Any] = field(default_factory=dict)
     stamps: Mapping[str, Stamp] = field(default_factory=dict, compare=False)
+    parts: Mapping[str, Checkpoint] = field(default_factory=dict, compare=False)
+
+    def config_of(self, name: str) -> Mapping[str, Any]:
+        """The config that goes with tensor ``name``: that of its part."""
+        first, stroke, _ = name.partition("/")
+        return self.parts[first].config if stroke and first in self.parts else self.config
 
     @property
     def is_adapter(self) -> bool:

@@ -18,6 +18,7 @@ from stockpot.checkpoint.folder import Weights, adapter_error, choose_weights, i
 from stockpot.checkpoint.header import looks_like_header, read_header
 from stockpot.checkpoint.jsons import read_index, read_json
 from stockpot.checkpoint.model import Checkpoint, Stamp, TensorRef
+from stockpot.checkpoint.parts import parts_in
 from stockpot.checkpoint.places import (
     cannot_read,
     commit_of,
@@ -113,6 +114,40 @@ def _open_file(label: str, path: Path) -> Checkpoint:
 
 def _open_folder(label: str, folder: Path) -> Checkpoint:
     names = list(_names(folder))
+    parts = parts_in(folder, names)
+    return _joined(label, folder, parts) if parts else _open_plain(label, folder, names)
+
+
+def _joined(label: str, folder: Path, parts: tuple[str, ...]) -> Checkpoint:
+    """The parts of a model in several folders, as one."""
+
+    def opened(part: str) -> Checkpoint:
+        place = member(folder, part) if part else folder
+        return _open_plain(label, place, list(_names(place)))
+
+    found = dict(zip(parts, _each([partial(opened, part) for part in parts]), strict=True))
+    tensors: dict[str, TensorRef] = {}
+    facts = []
+    for part, own in found.items():
+        below = f"{part}/" if part else ""
+        tensors.update((below + ref.name, replace(ref, name=below + ref.name)) for ref in own.tensors.values())
+        facts += [{**fact, "name": below + fact["name"]} for fact in own.identity["files"]]
+    skipped = [name for own in found.values() for name in own.identity.get("skipped", ())]
+    identity = {"reference": label, "path": str(folder), "revision": commit_of(folder), "files": facts}
+    identity |= {"skipped": skipped} if skipped else {}
+    return Checkpoint(
+        label,
+        tensors,
+        folder,
+        found[""].config if "" in found else {},
+        tuple(file for own in found.values() for file in own.files),
+        identity,
+        {path: stamp for own in found.values() for path, stamp in own.stamps.items()},
+        found,
+    )
+
+
+def _open_plain(label: str, folder: Path, names: list[str]) -> Checkpoint:
     weights = choose_weights(names, str(folder))
     config = read_json(member(folder, "config.json")) if "config.json" in names else {}
     if weights.index is not None:

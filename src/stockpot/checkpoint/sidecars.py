@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from typing import Any
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.folder import WEIGHT_SUFFIXES
 from stockpot.checkpoint.header import is_unicode
-from stockpot.checkpoint.jsons import CONFIG, BadJsonError, parse_json
 from stockpot.checkpoint.model import Checkpoint
+from stockpot.checkpoint.parts import module_folders
 from stockpot.checkpoint.places import cannot_read, member
 from stockpot.errors import CheckpointError, Problem
 
-__all__ = ["MAX_SIDECAR_BYTES", "Sidecar", "plan_sidecars"]
+__all__ = ["MAX_SIDECAR_BYTES", "Sidecar", "part_config", "plan_sidecars"]
 
 Sidecar = tuple[str, bytes | Path]
 """Name in the output folder (with ``/`` for subfolders), and its content or the file to copy."""
@@ -55,7 +55,8 @@ def plan_sidecars(
 
     All small files of the donor's folder are copied: tokenizer, chat template, generation and
     processor configs, the model's own Python code (never run), licence. Its README, its training's
-    leftovers, weights, indexes, and folders with weights or a hundred files are not; the modules
+    leftovers, weights, indexes, and folders with weights or a hundred files are not. Of the parts of a model in
+    several folders all small files are copied but the config, for which there is :func:`part_config`; other modules
     of a sentence-transformers model are copied whole.
 
     Args:
@@ -68,18 +69,29 @@ def plan_sidecars(
     Raises:
         CheckpointError: for a file that cannot be read, or a link that leads out of the folder.
     """
-    planned: list[Sidecar] = []
-    config = _corrected(donor.config, dtype, tied, layers or {})
-    if config != donor.config or (donor.config and donor.folder is None):
-        planned.append(("config.json", _written(config)))
-    elif donor.config and donor.folder is not None:
-        planned.append(("config.json", member(donor.folder, "config.json")))
+    planned = _config(donor, dtype, tied, layers or {})
     if donor.folder is not None:
         try:
-            planned.extend(_copies(donor.folder, {str(file) for file in donor.files}))
+            planned.extend(_copies(donor.folder, {str(file) for file in donor.files}, donor.parts))
         except OSError as error:
             raise cannot_read(donor.folder, error) from error
     return tuple(planned)
+
+
+def part_config(donor: Checkpoint, part: str, dtype: DType | None, layers: Mapping[str, Any]) -> tuple[Sidecar, ...]:
+    """The config of a part in a folder below, true of what is written; none where it has none."""
+    return tuple((f"{part}/{name}", content) for name, content in _config(donor.parts[part], dtype, None, layers))
+
+
+def _config(
+    donor: Checkpoint, dtype: DType | None, tied: bool | None, layers: Mapping[str, Any]
+) -> list[Sidecar]:
+    config = _corrected(donor.config, dtype, tied, layers)
+    if config != donor.config or (donor.config and donor.folder is None):
+        return [("config.json", _written(config))]
+    if donor.config and donor.folder is not None:
+        return [("config.json", member(donor.folder, "config.json"))]
+    return []
 
 
 def _written(config: Mapping[str, Any]) -> bytes:
@@ -90,9 +102,10 @@ def _written(config: Mapping[str, Any]) -> bytes:
         return (json.dumps(config, indent=2) + "\n").encode()
 
 
-def _copies(folder: Path, weights: set[str]) -> Iterator[Sidecar]:
-    """The donor's small files but for its config."""
-    for count, name in enumerate(_small_files(folder)):
+def _copies(folder: Path, weights: set[str], parts: Collection[str]) -> Iterator[Sidecar]:
+    """The donor's small files but for its config, and those of its parts."""
+    configs = {f"{part}/config.json" if part else "config.json" for part in ("", *parts)}
+    for count, name in enumerate(_small_files(folder, parts)):
         path = member(folder, name)
         if count >= _MAX_FILES:
             message = f"more than {_MAX_FILES} small files beside the weights"
@@ -100,7 +113,7 @@ def _copies(folder: Path, weights: set[str]) -> Iterator[Sidecar]:
         if not is_unicode(name):
             fix = "give it a name that is text"
             raise CheckpointError(Problem("a file whose name is not valid Unicode", file=str(path), fix=fix))
-        if name != "config.json" and str(path) not in weights:
+        if name not in configs and str(path) not in weights:
             yield name, path
 
 
@@ -151,24 +164,26 @@ def _set(config: dict[str, Any], parts: list[dict[str, Any]], key: str, value: A
     (config if key in config or len(holders) != 1 else holders[0])[key] = value
 
 
-def _small_files(folder: Path) -> Iterator[str]:
+def _small_files(folder: Path, parts: Collection[str]) -> Iterator[str]:
     """Names of the files to copy, with ``/``, in order."""
-    modules = _modules(folder)
+    modules = module_folders(folder)
     for entry in sorted(folder.iterdir()):
         if not entry.is_dir():
             if _wanted(entry):
                 yield entry.name
+        elif entry.name in parts:
+            yield from _subfolder(entry, entry.name, part=True)
         elif entry.name in modules:
             yield from (f"{entry.name}/{below.name}" for below in sorted(entry.iterdir()) if _light(below))
         elif not _matches(entry.name, _LEFT_OUT_FOLDERS) and not entry.is_symlink():
             yield from _subfolder(entry, entry.name)
 
 
-def _subfolder(folder: Path, name: str) -> Iterator[str]:
-    """The small files of a folder and those below, unless it is no folder of settings."""
+def _subfolder(folder: Path, name: str, *, part: bool = False) -> Iterator[str]:
+    """The small files of a folder and those below, unless it is no folder of settings; a ``part`` has weights."""
     entries = sorted(folder.iterdir())
     deep = name.count("/") >= _MAX_DEPTH
-    if deep or len(entries) >= 100 or any(e.name.endswith(WEIGHT_SUFFIXES) for e in entries):
+    if deep or len(entries) >= 100 or (not part and any(e.name.endswith(WEIGHT_SUFFIXES) for e in entries)):
         return
     for entry in entries:
         if not entry.is_dir():
@@ -176,23 +191,6 @@ def _subfolder(folder: Path, name: str) -> Iterator[str]:
                 yield f"{name}/{entry.name}"
         elif not _matches(entry.name, _LEFT_OUT_FOLDERS) and not entry.is_symlink():
             yield from _subfolder(entry, f"{name}/{entry.name}")
-
-
-def _modules(folder: Path) -> frozenset[str]:
-    """Folders of a sentence-transformers model's modules; the transformer itself has none."""
-    if not _light(folder / "modules.json"):
-        return frozenset()
-    path = member(folder, "modules.json")
-    if path.stat().st_size > CONFIG.most_bytes:
-        return frozenset()
-    try:
-        modules = parse_json(path.read_bytes(), CONFIG)
-    except BadJsonError:
-        return frozenset()
-    if not isinstance(modules, list):
-        return frozenset()
-    paths = (module.get("path") for module in modules if isinstance(module, dict))
-    return frozenset(path for path in paths if isinstance(path, str) and path)
 
 
 def _wanted(path: Path) -> bool:

@@ -18,7 +18,7 @@ from stockpot.checkpoint.header import MAX_HEADER_BYTES, HeaderEntry, encode_hea
 from stockpot.checkpoint.storage import cannot_write, reserve, write_all
 from stockpot.errors import CheckpointError, Problem
 
-__all__ = ["ShardLayout", "create_files", "index_file", "layout"]
+__all__ = ["ShardLayout", "create_files", "index_files", "layout"]
 
 _METADATA = {"format": "pt"}
 """What transformers expects of a file: which framework's layout its tensors have."""
@@ -34,7 +34,8 @@ class ShardLayout:
         file: Its name.
         header: Its first bytes, up to the payload.
         size: Its size in bytes, header included.
-        offsets: Tensor name → its first byte, counted from the file's start, in order.
+        offsets: Tensor name → its first byte, counted from the file's start, in order. In a file of a folder, its name
+            there follows the folder's: ``unet/conv_in.weight``.
     """
 
     file: str
@@ -48,7 +49,9 @@ class ShardLayout:
         return self.size - len(self.header)
 
 
-def layout(tensors: Sequence[Named], shard_size: int, stem: str = "model") -> tuple[ShardLayout, ...]:
+def layout(
+    tensors: Sequence[Named], shard_size: int, stem: str = "model", folder: str = ""
+) -> tuple[ShardLayout, ...]:
     """Share ``tensors`` out to files of at most ``shard_size`` payload bytes, in the order given.
 
     A larger tensor gets a file of its own. Within a file, tensors of wider dtypes come first (the
@@ -59,6 +62,7 @@ def layout(tensors: Sequence[Named], shard_size: int, stem: str = "model") -> tu
         tensors: Name, dtype and shape of each.
         shard_size: Bytes, at least 1.
         stem: First part of the file names.
+        folder: Folder that the files go to, with which all names begin, a stroke between; empty for the output itself.
 
     >>> from stockpot.checkpoint.dtypes import DTYPES
     >>> [s.file for s in layout([("a", DTYPES["F32"], (4,)), ("b", DTYPES["F32"], (4,))], 16)]
@@ -72,20 +76,29 @@ def layout(tensors: Sequence[Named], shard_size: int, stem: str = "model") -> tu
     _check_names(tensors)
     shards = list(_share(tensors, shard_size)) or [[]]
     count = len(shards)
+    below = f"{folder}/" if folder else ""
     files = (
-        f"{stem}-{number:05d}-of-{count:05d}.safetensors" if count > 1 else f"{stem}.safetensors"
+        f"{below}{stem}-{number:05d}-of-{count:05d}.safetensors" if count > 1 else f"{below}{stem}.safetensors"
         for number in range(1, count + 1)
     )
-    return tuple(_shard(file, shard) for file, shard in zip(files, shards, strict=True))
+    return tuple(_shard(file, shard, below) for file, shard in zip(files, shards, strict=True))
 
 
-def index_file(layouts: Sequence[ShardLayout]) -> tuple[str, bytes] | None:
-    """Name and content of the index that says which file holds which tensor; None for a single file."""
-    if len(layouts) < 2:
-        return None
+def index_files(layouts: Sequence[ShardLayout]) -> dict[str, bytes]:
+    """Name → content of each folder's index that says which file holds which tensor; none for a single file."""
+    folders: dict[str, list[ShardLayout]] = {}
+    for shard in layouts:
+        folders.setdefault(shard.file.rpartition("/")[0], []).append(shard)
+    return dict(_index(folder, shards) for folder, shards in folders.items() if len(shards) > 1)
+
+
+def _index(folder: str, layouts: Sequence[ShardLayout]) -> tuple[str, bytes]:
+    below = f"{folder}/" if folder else ""
     stem = layouts[0].file.rsplit("-", 3)[0]
     total = sum(shard.payload_bytes for shard in layouts)
-    weights = {name: shard.file for shard in layouts for name in shard.offsets}
+    weights = {
+        name.removeprefix(below): shard.file.removeprefix(below) for shard in layouts for name in shard.offsets
+    }
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))}
     return f"{stem}.safetensors.index.json", (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
 
@@ -103,6 +116,8 @@ def create_files(folder: Path, layouts: Sequence[ShardLayout]) -> None:
     for shard in layouts:
         path = folder / shard.file
         try:
+            if "/" in shard.file:
+                path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
             try:
                 write_all(descriptor, shard.header, 0)
@@ -147,16 +162,16 @@ def _nbytes(tensor: Named) -> int:
     return tensor[1].nbytes(prod(tensor[2]))
 
 
-def _shard(file: str, tensors: Sequence[Named]) -> ShardLayout:
+def _shard(file: str, tensors: Sequence[Named], below: str) -> ShardLayout:
     entries = []
     position = 0
     for name, dtype, shape in sorted(tensors, key=lambda t: -t[1].bits):
         end = position + dtype.nbytes(prod(shape))
-        entries.append(HeaderEntry(name, dtype, tuple(shape), position, end))
+        entries.append(HeaderEntry(name.removeprefix(below), dtype, tuple(shape), position, end))
         position = end
     header = encode_header(entries, _METADATA)
     if len(header) - 8 > MAX_HEADER_BYTES:
         message = f"a header of {len(header)} bytes exceeds the format's {MAX_HEADER_BYTES}"
         raise CheckpointError(Problem(message, file=file, fix="write smaller shards"))
-    offsets = {entry.name: len(header) + entry.begin for entry in entries}
+    offsets = {below + entry.name: len(header) + entry.begin for entry in entries}
     return ShardLayout(file, header, len(header) + position, offsets)

@@ -59,5 +59,5 @@ def _summary(checkpoint: Any) -> dict[str, Any]:
         "size": human(checkpoint.nbytes),
         "dtypes": ", ".join(f"{code} ({count})" for code, count in dtypes.most_common()),
         "layers": ", ".join(f"{stack} ({count})" for stack, count in stacks.items()) or "none",
-        "files": ", ".join(f.name for f in checkpoint.files),
+        "files": ", ".join(fact["name"] for fact in checkpoint.identity["files"]),
     }

@@ -82,8 +82,9 @@ def _short(value: Any) -> str:
 def _input(source: Checkpoint, known: dict[int, str]) -> dict[str, Any]:
     if not source.stamps:
         return {r.name: _array(r.array, known) for r in source.tensors.values()}
-    headers = {facts.get("name"): facts.get("header_xxh3") for facts in source.identity.get("files", ())}
-    return {path: [*_stamped(s), headers.get(Path(path).name)] for path, s in sorted(source.stamps.items())}
+    known_of = zip(source.files, source.identity.get("files", ()), strict=False)
+    headers = {str(path): facts.get("header_xxh3") for path, facts in known_of}
+    return {path: [*_stamped(s), headers.get(path)] for path, s in sorted(source.stamps.items())}
 
 
 def _array(data: Any, known: dict[int, str]) -> str:

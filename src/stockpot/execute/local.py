@@ -15,7 +15,7 @@ import numpy.typing as npt
 from stockpot.checkpoint.model import Stamp, TensorRef
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.checkpoint.storage import cannot_write, pieces_of, write_file
-from stockpot.checkpoint.writer import index_file
+from stockpot.checkpoint.writer import index_files
 from stockpot.errors import ExecutionError, Problem, StockpotError, StorageError
 from stockpot.execute.card import model_card
 from stockpot.execute.evaluate import Evaluator, Phase
@@ -264,9 +264,7 @@ def _small_unchanged(plan: Plan, before: Mapping[str, Any]) -> None:
 def _write_small(folder: Path, plan: Plan, durable: bool) -> dict[str, str]:
     """Write the files beside the tensors: name → hexadecimal xxh3-128."""
     files: dict[str, bytes | Path] = {**dict(plan.sidecars), "README.md": model_card(plan).encode()}
-    index = index_file(plan.shards)
-    if index is not None:
-        files[index[0]] = index[1]
+    files |= index_files(plan.shards)
     return {
         name: write_file(folder / name, (c,) if isinstance(c, bytes) else _copied(c), durable=durable)
         for name, c in files.items()

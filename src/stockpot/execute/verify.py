@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from stockpot.checkpoint.folder import WEIGHT_SUFFIXES
-from stockpot.checkpoint.header import Header, read_header
+from stockpot.checkpoint.header import Header, HeaderEntry, read_header
 from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.checkpoint.places import cannot_read, member, must_be_file
 from stockpot.checkpoint.reader import PayloadReader
@@ -67,14 +67,15 @@ def verify(folder: Path, *, threads: int | None = None, progress: Progress | Non
     files = receipt.get("files", {})
     rows: Mapping[str, Any] = receipt["tensors"]
     listed = dict.fromkeys([*(row["file"] for row in rows.values()), *(n for n in files if _holds_tensors(files[n]))])
-    strange = [n for n in _weights_in(folder) if n not in listed and n not in files]
+    strange = [n for n in _weights_in(folder, listed) if n not in listed and n not in files]
     headers, found = _headers(folder, [*listed, *strange])
     refs, twice = _tensors(folder, headers)
     stored = Checkpoint(str(folder), refs)
     hashes = hash_tensors(stored, threads=threads, progress=progress)
     found += twice
     changed = _tensor_differences(rows, refs, hashes)
-    blamed = {Path(refs[n].file or "").name if n in refs else rows[n]["file"] for n in changed}
+    where = {n: file for file, header in headers.items() for n in _named(file, header)}
+    blamed = {where[n] if n in refs else rows[n]["file"] for n in changed}
     found += changed.values()
     whole = [n for n in headers if n not in blamed and _holds_tensors(files.get(n, {}))]
     found += [told for n in whole if (told := _header_difference(n, headers[n], files[n])) is not None]
@@ -119,9 +120,22 @@ def _holds_tensors(row: Mapping[str, Any]) -> bool:
     return "header_xxh3" in row
 
 
-def _weights_in(folder: Path) -> list[str]:
-    """Files of the folder itself that hold weights by their names."""
-    return sorted(p.name for p in folder.iterdir() if p.name.endswith(WEIGHT_SUFFIXES) and not p.is_dir())
+def _weights_in(folder: Path, listed: Iterable[str]) -> list[str]:
+    """Files that hold weights by their names, in the folder itself and in those of ``listed`` files."""
+    places = ["", *sorted({name.rpartition("/")[0] for name in listed} - {""})]
+    there = (place for place in places if (folder / place).is_dir())
+    return [
+        f"{place}/{path.name}" if place else path.name
+        for place in there
+        for path in sorted((folder / place).iterdir())
+        if path.name.endswith(WEIGHT_SUFFIXES) and not path.is_dir()
+    ]
+
+
+def _named(file: str, header: Header) -> dict[str, HeaderEntry]:
+    """The tensors of a file by the names that they have in the model: those of a folder begin with its name."""
+    place = file.rpartition("/")[0]
+    return {f"{place}/{e.name}" if place else e.name: e for e in header.entries}
 
 
 def _headers(folder: Path, names: list[str]) -> tuple[dict[str, Header], list[str]]:
@@ -146,11 +160,11 @@ def _tensors(folder: Path, headers: Mapping[str, Header]) -> tuple[dict[str, Ten
     refs: dict[str, TensorRef] = {}
     twice = []
     for file, header in headers.items():
-        for e in header.entries:
-            if e.name in refs:
-                twice.append(f"{e.name}: in two files, {Path(refs[e.name].file or '').name} and {file}")
+        for name, e in _named(file, header).items():
+            if name in refs:
+                twice.append(f"{name}: in two files, {Path(refs[name].file or '').name} and {file}")
             else:
-                refs[e.name] = TensorRef(e.name, e.dtype, e.shape, str(folder / file), e.begin)
+                refs[name] = TensorRef(name, e.dtype, e.shape, str(folder / file), e.begin)
     return refs, twice
 
 

@@ -15,7 +15,8 @@ from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.dtypes import DType, dtype_named
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.open import open_checkpoint, with_line
-from stockpot.checkpoint.sidecars import plan_sidecars
+from stockpot.checkpoint.parts import part_of
+from stockpot.checkpoint.sidecars import part_config, plan_sidecars
 from stockpot.checkpoint.storage import held_bytes
 from stockpot.checkpoint.writer import ShardLayout, layout
 from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError, UnsupportedError
@@ -52,7 +53,8 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     view = build_view(recipe.expression, context)
     steps = _steps(view, context, recipe)
     surveys = surveys_of(context)
-    shards = layout([(s.name, s.dtype, s.shape) for s in steps], limits.shard_size)
+    donor = checkpoints.get(recipe.donor.key) if recipe.donor is not None else None
+    shards = _layout(donor, steps, limits.shard_size)
     steps = _placed(steps, shards)
     cost = estimate(steps, surveys, shards, limits, out)
     if out is not None:
@@ -65,13 +67,13 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
             f"needs {-(-cost.memory // MIB)} MiB of memory, the budget is {limits.memory // MIB} MiB",
             fix=f"give --memory {-(-cost.memory // MIB)}MiB or more",
         )
-    layers = _layers(recipe, view, context)
+    layers = _layers(donor, view, context)
     if context.problems:
         raise PlanError(*_grouped(context.problems))
     return Plan(
         steps=tuple(steps),
         shards=shards,
-        sidecars=_sidecars(recipe, steps, checkpoints, layers),
+        sidecars=_sidecars(donor, steps, checkpoints, layers),
         sources=dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True)),
         cost=cost,
         notes=(
@@ -133,7 +135,7 @@ def _opened(leaf: Leaf) -> Checkpoint:
     if leaf.checkpoint is not None:
         return leaf.checkpoint
     opened = open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
-    if opened.config.get("quantization_config"):
+    if any(own.config.get("quantization_config") for own in (opened, *opened.parts.values())):
         raise CheckpointError(
             Problem(
                 f"{leaf.reference} is quantised and cannot be merged",
@@ -246,29 +248,53 @@ def beside(out: Path) -> Path:
     return whole.parent / (whole.name + ".partial")
 
 
-def _layers(recipe: Recipe, view: View, context: Context) -> Mapping[str, Any]:
-    """What stacking changes in the config of the model that gives it."""
-    donor = context.checkpoints.get(recipe.donor.key) if recipe.donor is not None else None
+def _layout(donor: Checkpoint | None, steps: Sequence[Step], shard_size: int) -> tuple[ShardLayout, ...]:
+    """The output's files: in the folders of the donor's parts, where it has such, called as they are there."""
+    parts = list(donor.parts) if donor is not None else []
+    tensors: dict[str, list[tuple[str, DType, tuple[int, ...]]]] = {"": []} if not parts else {}
+    for step in steps:
+        tensors.setdefault(part_of(step.name, parts), []).append((step.name, step.dtype, step.shape))
+    shards: list[ShardLayout] = []
+    for part, own in tensors.items():
+        diffusers = donor is not None and part in donor.parts and donor.parts[part].files[0].name.startswith("diffusion")
+        shards += layout(own, shard_size, "diffusion_pytorch_model" if diffusers else "model", part)
+    return tuple(shards)
+
+
+def _layers(donor: Checkpoint | None, view: View, context: Context) -> Mapping[str, Mapping[str, Any]]:
+    """Part of the donor → what stacking changes in its config."""
     if donor is None or donor.folder is None:
         return {}
-    return layer_entries(donor.config, layer_counts(donor.tensors), view, context)
+    if not donor.parts:
+        return {"": layer_entries(donor.config, layer_counts(donor.tensors), view, context)}
+    counts = layer_counts(donor.tensors)
+    found = {}
+    for part, own in donor.parts.items():
+        stacks = {stack: n for stack, n in counts.items() if part_of(stack, list(donor.parts)) == part}
+        found[part] = layer_entries(own.config, stacks, view, context) if stacks else {}
+    return found
 
 
 def _sidecars(
-    recipe: Recipe,
+    donor: Checkpoint | None,
     steps: Sequence[Step],
     checkpoints: Mapping[Any, Checkpoint],
-    layers: Mapping[str, Any],
+    layers: Mapping[str, Mapping[str, Any]],
 ) -> tuple[tuple[str, bytes | Path], ...]:
-    if recipe.donor is None or recipe.donor.key not in checkpoints:
+    if donor is None or donor.folder is None:
         return ()
-    donor = checkpoints[recipe.donor.key]
-    if donor.folder is None:
-        return ()
-    floats = [s.dtype for s in steps if s.dtype.is_float]
-    dtype = max(set(floats), key=floats.count) if floats else None
     tied = _tied(donor, steps, checkpoints)
-    return tuple(plan_sidecars(donor, dtype=dtype, tied=tied, layers=layers or None))
+    found = list(plan_sidecars(donor, dtype=_main_dtype(donor, "", steps), tied=tied, layers=layers.get("")))
+    for part in donor.parts:
+        if part:
+            found += part_config(donor, part, _main_dtype(donor, part, steps), layers.get(part, {}))
+    return tuple(found)
+
+
+def _main_dtype(donor: Checkpoint, part: str, steps: Sequence[Step]) -> DType | None:
+    """The dtype of most tensors of a part; None where it has none."""
+    floats = [s.dtype for s in steps if s.dtype.is_float and part_of(s.name, list(donor.parts)) == part]
+    return max(dict.fromkeys(floats), key=floats.count) if floats else None
 
 
 def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:

@@ -47,7 +47,7 @@ class LeafView:
         return Read(self.checkpoint.tensors[name], self.label)
 
     def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
-        return self.config, name
+        return self.checkpoint.config_of(name), name
 
 
 def _unclear(view: View, context: Context, line: int | None) -> None:
