@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy.typing as npt
 
 from stockpot.checkpoint.model import from_arrays
-from stockpot.errors import UnsupportedError
+from stockpot.errors import PlanError, Problem, UnsupportedError
 from stockpot.execute.local import Progress, Result, execute
 from stockpot.execute.local import compute as _compute
 from stockpot.execute.workplace import published
@@ -79,6 +79,7 @@ def plan(
     overwrite: bool = False,
     lenient: bool = False,
     allow_code: bool = False,
+    mismatched: str = "error",
 ) -> Plan:
     """Decide how ``what`` (an expression, a recipe or a recipe's path) is computed, from headers alone.
 
@@ -92,11 +93,16 @@ def plan(
         overwrite: Whether ``out`` may exist.
         lenient: Whether unknown keys of a recipe are notes instead of errors.
         allow_code: Whether the method file of a recipe may run.
+        mismatched: Of an expression, ``"base"``: tensors that a model lacks or has in another shape are the base's,
+            those that only it has are left out, and notes say so. Recipes say theirs.
 
     Raises:
         StockpotError: with everything that is wrong.
     """
+    if mismatched not in ("error", "base"):
+        raise PlanError(Problem(f"mismatched is {mismatched!r}", fix='"error" or "base"'))
     recipe = _recipe(what, dtype, seed, lenient=lenient, allow_code=allow_code)
+    recipe = replace(recipe, mismatched=recipe.mismatched or mismatched == "base")
     limits = Limits(memory, threads or os.cpu_count() or 1, shard_size)
     where = Path(out) if out is not None else None
     replaced = overwrite or (where is not None and published(where))

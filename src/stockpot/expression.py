@@ -171,9 +171,14 @@ class Linear(Expression):
 
     @property
     def largest(self) -> Term:
-        """The model (a difference, where there are only those) of largest constant coefficient, the first of equals."""
+        """The model (a difference, where there are only those) of largest constant coefficient, the first of equals.
+
+        In ``base + 1.5 * (a - b)`` it is the base: what the coefficient of another cancels is part of a difference.
+        """
         models = [t for t in self.terms if t.of.space is Space.WEIGHTS] or self.terms
-        return max(models, key=lambda t: t.constant or 0.0)
+        cancelled = {-t.constant for t in models if t.constant is not None and t.constant < 0}
+        alone = [t for t in models if t.constant is not None and t.constant > 0 and t.constant not in cancelled]
+        return max(alone or models, key=lambda t: t.constant or 0.0)
 
     @cached_property
     def _mixes_deltas_only(self) -> bool:

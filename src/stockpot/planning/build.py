@@ -25,8 +25,10 @@ from stockpot.methods.declare import Space, Span
 from stockpot.planning.configs import layer_entries
 from stockpot.planning.cost import estimate, nearest
 from stockpot.planning.lowering import apart, build_view
+from stockpot.planning.matching import whole
 from stockpot.planning.model import GIB, MIB, Compute, Limits, Operand, Plan, Read, Step, reads
 from stockpot.planning.passes import check_numbers, passes_of, survey_note, surveys_of
+from stockpot.planning.structure import LeafView
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
 
@@ -44,7 +46,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         StockpotError: with everything that is wrong: inputs, shapes, parameters, output.
     """
     checkpoints = _open_all(recipe.expression)
-    context = Context(checkpoints, recipe.seed)
+    context = Context(checkpoints, recipe.seed, recipe.mismatched)
     if recipe.expression.space is not Space.WEIGHTS:
         context.problem(
             "the expression is a difference of models, not a model",
@@ -53,7 +55,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     view = build_view(recipe.expression, context)
     steps = _steps(view, context, recipe)
     surveys = surveys_of(context)
-    donor = checkpoints.get(recipe.donor.key) if recipe.donor is not None else None
+    donor = _donor(recipe, checkpoints)
     shards = _layout(donor, steps, limits.shard_size)
     steps = _placed(steps, shards)
     cost = estimate(steps, surveys, shards, limits, out)
@@ -246,6 +248,16 @@ def beside(out: Path) -> Path:
     """OUT.partial, where the work lies until it is done."""
     whole = Path(os.path.abspath(out))  # noqa: PTH100 - "." has no name to add to; links stay
     return whole.parent / (whole.name + ".partial")
+
+
+def _donor(recipe: Recipe, checkpoints: Mapping[Any, Checkpoint]) -> Checkpoint | None:
+    """The checkpoint whose config and small files the result gets: the larger model, where the recipe's is a part."""
+    if recipe.donor is None or recipe.donor.key not in checkpoints:
+        return None
+    donor = LeafView(checkpoints[recipe.donor.key])
+    found = whole([LeafView(c) for c in _models(recipe, checkpoints).values()], donor)
+    assert isinstance(found, LeafView)
+    return found.checkpoint
 
 
 def _layout(donor: Checkpoint | None, steps: Sequence[Step], shard_size: int) -> tuple[ShardLayout, ...]:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack
-from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, axis_of, scope_of
+from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, Space, axis_of, scope_of
 from stockpot.planning.adapters import AdaptedView
-from stockpot.planning.matching import matched
+from stockpot.planning.matching import matched, relaid_as, whole
 from stockpot.planning.merged import Merged
 from stockpot.planning.model import Compute, Operand
 from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
@@ -93,14 +93,16 @@ class ApplyView(Merged):
         self.base_expression = first[1] if common and first is not None else None
         children = [p[0] if common and p is not None else c for p, c in zip(pairs, node.inputs, strict=True)]
         inputs = [build_view(c, context) for c in children]
-        self.base = build_view(self.base_expression, context) if self.base_expression is not None else None
-        reference = self.base if self.base is not None else inputs[0]
-        self.inputs = [matched(view, reference, context, node.line) for view in inputs]
+        base = build_view(self.base_expression, context) if self.base_expression is not None else None
+        reference = whole(inputs, base if base is not None else inputs[0])
+        delta = base is None and bool(node.inputs) and node.inputs[0].space is Space.DELTA
+        self.inputs = [matched(view, reference, context, node.line, delta=delta) for view in inputs]
+        self.base = None if base is None else matched(base, reference, context, node.line)
         views = self.inputs if self.base is None else [*self.inputs, self.base]
         super().__init__(views, reference, context, node.line)
         given = {c.name: c for c in node.method.companions}
         self._beside = [
-            (given[n], matched(build_view(e, context), reference, context, node.line))
+            (given[n], relaid_as(build_view(e, context), reference, context, node.line))
             for n, group in node.companions.items()
             for e in group
         ]
@@ -114,6 +116,11 @@ class ApplyView(Merged):
         copied = self.copied(name)
         if copied is not None:
             return copied
+        if self.kept(name) and self.node.method.on == "weights":
+            return self._reference.lower(name)
+        if self.kept(name) and self.base is not None:
+            kept = self._reference.lower(name)
+            return kept if anchored else Compute(None, (kept,), self.names[name].shape, factors=(0.0,))
         source = self.tied_name(name)
         operands = [self.fetch(v, source if source in v.names else name) for v in self.inputs]
         base = self.fetch(self.base, source if source in self.base.names else name) if self.base is not None else None
@@ -224,10 +231,16 @@ class LinearView(Merged):
         self.node = node
         self.terms = [build_view(t.of, context) for t in node.terms]
         anchor = self._anchor()
-        reference = self._first_model()
-        self.terms = [matched(view, reference, context) for view in self.terms]
-        views: list[View] = [anchor] if anchor is not None else list(self.terms)
-        super().__init__(views, reference, context, None)
+        if anchor is None:
+            reference = whole(self.terms, self._first_model())
+            deltas = [term.of.space is Space.DELTA for term in node.terms]
+            self.terms = [
+                matched(view, reference, context, delta=delta and node.space is not Space.DELTA)
+                for view, delta in zip(self.terms, deltas, strict=True)
+            ]
+            super().__init__(list(self.terms), reference, context, None)
+        else:
+            super().__init__([anchor], anchor.reference, context, None)
         self._fused = anchor
         self._compat = any(isinstance(t.of, Apply) and t.of.compat for t in node.terms)
 
@@ -259,6 +272,8 @@ class LinearView(Merged):
         copied = self.copied(name)
         if copied is not None:
             return copied
+        if self.kept(name) and self.node.space is not Space.DELTA:
+            return self._reference.lower(name)
         operands = [self.fetch(v, source if source in v.names else name) for v in self.terms]
         if any(o is None for o in operands):
             return self._reference.lower(name)

@@ -8,6 +8,7 @@ from typing import Any
 
 from stockpot.architecture.layers import layer_counts, parse_layer, position, recomputed_buffer
 from stockpot.architecture.tied import embedding_of, is_head, stand_in, ties_embeddings
+from stockpot.planning.matching import lends
 from stockpot.planning.model import Operand
 from stockpot.planning.views import Context, Meta, Sliced, View
 
@@ -74,6 +75,16 @@ class Merged:
 
     def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
         return self._reference.origin(name) if name in self._reference.names else (self.config, name)
+
+    @property
+    def reference(self) -> View:
+        """The model whose names and shapes the result has."""
+        return self._reference
+
+    def kept(self, name: str) -> bool:
+        """Whether the reference alone has tensor ``name``, and lends it to the others."""
+        others = [view for view in self._views if view is not self._reference]
+        return bool(others) and all(lends(view, name) for view in others)
 
     def fetch(self, view: View, name: str) -> Operand | None:
         """Tensor ``name`` of ``view``, or of its tied embedding; None (reported) when it does not fit."""

@@ -14,7 +14,7 @@ from stockpot.architecture.stacks import Ends, first_only, main_stack
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.expression import Layers
-from stockpot.planning.matching import matched
+from stockpot.planning.matching import relaid_as
 from stockpot.planning.model import Compute, Operand, Read
 from stockpot.planning.views import Context, Meta, Sliced, View
 
@@ -146,7 +146,7 @@ class StackView:
     """Models on top of each other."""
 
     def __init__(self, parts: Sequence[View], context: Context, line: int | None = None) -> None:
-        self.parts = [matched(part, parts[0], context, line) for part in parts]
+        self.parts = [relaid_as(part, parts[0], context, line) for part in parts]
         self.label = " / ".join(p.label for p in parts)
         self.sliced = self._chosen(context, line)
         before: dict[str, tuple[View, str]] = {}

@@ -37,10 +37,14 @@ class Sliced:
 
 @dataclass
 class Context:
-    """What building views shares: opened checkpoints, the seed, and the problems found so far."""
+    """What building views shares: opened checkpoints, the seed, and the problems found so far.
+
+    ``mismatched`` says that tensors which do not fit the base's are to be the base's.
+    """
 
     checkpoints: Mapping[tuple[str, str | None, int], Checkpoint]
     seed: int = 0
+    mismatched: bool = False
     problems: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
     cache: dict[int, View] = field(default_factory=dict)

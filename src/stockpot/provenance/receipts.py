@@ -73,6 +73,7 @@ _RECEIPT = record(
         "dtype": optional(text),
         "donor": optional(text),
         "shard_size": natural,
+        "mismatched": text,
         "inputs": map_of(_INPUT),
         "files": map_of(record({"xxh3": _XXH3}, {"bytes": natural, "header_xxh3": _XXH3}), file_name),
         DIGEST: _XXH3,

@@ -192,6 +192,11 @@ _TOP = (
     ),
     Key("tokenizer", Section("tokenizer"), "how the tokenizer of the result is made"),
     Key("chat_template", Named("chat_template"), "chat template of the result"),
+    Key(
+        "mismatched",
+        Choice(("error", "base")),
+        "base: tensors that a model lacks or has in another shape are the base's, those that only it has are left out",
+    ),
 )
 _ADAPTER = Key("lora", Named("model"), "a LoRA adapter on the model")
 _MODEL = (

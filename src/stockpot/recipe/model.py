@@ -23,6 +23,7 @@ class Recipe:
             the first model. None for expressions without leaves in folders.
         seed: Key of all random numbers.
         compat: Whether mergekit's numerics were asked for.
+        mismatched: Whether tensors that do not fit the base's are the base's, instead of an error.
         text: The recipe as written, for receipt and model card; empty when built in Python.
         notes: Things worth telling that change nothing (parameters another method would use, …).
         unsupported: Parts that this version lacks (tokenizer, chat template): checking shows them,
@@ -36,6 +37,7 @@ class Recipe:
     donor: Leaf | None = None
     seed: int = 0
     compat: bool = False
+    mismatched: bool = False
     text: str = ""
     notes: tuple[Problem, ...] = ()
     unsupported: tuple[Problem, ...] = ()
