@@ -48,9 +48,7 @@ def open(model: Model, *, name: str = "memory", adapter: PathLike | None = None)
     return leaf if adapter is None else Adapted(leaf, Leaf(os.fspath(adapter), adapter=True))
 
 
-def layers(
-    model: Expression, start: int, stop: int, *, stack: str | None = None, identity: bool = False
-) -> Layers:
+def layers(model: Expression, start: int, stop: int, *, stack: str | None = None, identity: bool = False) -> Layers:
     """Layers start ≤ i < stop of ``model``, renumbered from 0; see :func:`stack`.
 
     Args:

@@ -32,6 +32,7 @@ from stockpot.settings import Setting, as_setting
 __all__ = [
     "Adapted",
     "Apply",
+    "Assembled",
     "Cast",
     "Expression",
     "Layers",
@@ -254,6 +255,7 @@ class Layers(Expression):
     Args:
         stack: What stands before the layers' numbers, such as ``decoder.block``; None where it is clear.
         identity: Whether what the layers add to their input is scaled by zero, so that they change nothing yet.
+        module: The part of the model that the layers are of, where ``stack`` does not say.
     """
 
     of: Expression
@@ -262,6 +264,7 @@ class Layers(Expression):
     line: int | None = None
     stack: str | None = None
     identity: bool = False
+    module: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop:
@@ -301,6 +304,34 @@ class Stack(Expression):
     @property
     def children(self) -> tuple[Expression, ...]:
         return self.parts
+
+
+@dataclass(frozen=True, eq=False)
+class Assembled(Expression):
+    """A model of which each module is computed in a way of its own.
+
+    Args:
+        parts: Name of a module → an expression of a whole model, of which the module is taken.
+        rest: The model that everything else is taken from.
+    """
+
+    parts: tuple[tuple[str, Expression], ...]
+    rest: Expression
+    line: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.parts or any(node.space is not Space.WEIGHTS for node in self.children):
+            raise ExpressionError(Problem("modules are Weights", line=self.line))
+        if len(dict(self.parts)) != len(self.parts):
+            raise ExpressionError(Problem("a module is given twice", line=self.line))
+
+    @property
+    def space(self) -> Space:
+        return Space.WEIGHTS
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (*(of for _, of in self.parts), self.rest)
 
 
 @dataclass(frozen=True, eq=False)

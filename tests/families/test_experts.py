@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from zoo import FAMILIES
+from zoo import DECODER, DEEPSEEK, FAMILIES, causal
 
 import stockpot as sp
 from files import read_model, write_model
@@ -129,6 +129,59 @@ def test_a_note_tells_of_it(layouts):
     places = layouts("mixtral")
     a, b = sp.open(places["apart"][0]), sp.open(places["fused"][1])
     assert any("stores its experts otherwise" in note.message for note in sp.plan(a + 0.5 * (b - a)).notes)
+
+
+ROUTED = {**DECODER, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+MORE = {
+    "qwen2-moe": causal("Qwen2Moe", {**ROUTED, "shared_expert_intermediate_size": 24}),
+    "olmoe": causal("Olmoe", ROUTED),
+    "deepseek-v2": causal("DeepseekV2", {**DECODER, **DEEPSEEK, "topk_method": "greedy"}),
+    "phimoe": causal("Phimoe", {**DECODER, "num_local_experts": 4}),
+    "granite-moe": causal("GraniteMoe", {**DECODER, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "nemotron-h": causal("NemotronH", {**ROUTED, "n_routed_experts": 4}),
+}
+
+
+@pytest.mark.parametrize("family", MORE)
+def test_more_families(family, tmp_path):
+    """Both ways round: the names of the base, and the same logits."""
+    made = MORE[family]
+    for seed in range(2):
+        model = made.new(seed)
+        model.save_pretrained(tmp_path / f"apart-{seed}")
+        config = json.loads((tmp_path / f"apart-{seed}" / "config.json").read_text())
+        write_model(tmp_path / f"fused-{seed}", {n: t.numpy() for n, t in model.state_dict().items()}, config=config)
+    found = []
+    for base, other in (("apart", "fused"), ("fused", "apart")):
+        sp.save(sp.linear(sp.open(tmp_path / f"{base}-0"), sp.open(tmp_path / f"{other}-1")), tmp_path / base)
+        assert read_model(tmp_path / base).keys() == read_model(tmp_path / f"{base}-0").keys()
+        loaded_as, info = type(model).from_pretrained(tmp_path / base, output_loading_info=True)
+        assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        with torch.no_grad():
+            found.append(loaded_as.eval()(**made.inputs(torch)).logits)
+    assert read_model(tmp_path / "apart").keys() != read_model(tmp_path / "fused").keys()
+    assert torch.allclose(*found, rtol=1e-5, atol=1e-5)
+
+
+def test_pieces_of_large_tensors_that_are_computed(tmp_path):
+    """Tensors of many blocks, whose pieces begin within a block, made by a method of its own: as from stored ones."""
+    a, b = experts(3, 300, 512), experts(3, 300, 512, seed=1)
+    base = sp.open(a, name="base")
+    for own, like in ((one_by_one(b), a), (b, one_by_one(a))):
+        inner = sp.open(own, name="own")
+        trimmed = inner + sp.ties(
+            0.5 * inner - 0.5 * sp.open({n: -v for n, v in own.items()}, name="minus"), density=0.3
+        )
+        stored = sp.compute(trimmed)
+        first = sp.open(like, name="base")
+        expected = sp.compute(sp.linear(first, sp.open(stored, name="stored")))
+        made = sp.compute(sp.linear(first, trimmed), threads=3)
+        assert all(np.allclose(made[n], expected[n], atol=1e-6) for n in expected)
+        again = sp.compute(sp.linear(first, trimmed), threads=1)
+        assert all(made[n].tobytes() == again[n].tobytes() for n in made)
+    assert sp.plan(sp.linear(base, sp.open(one_by_one(b), name="own"))).cost.read == 2 * sum(
+        v.nbytes for v in a.values()
+    )
 
 
 def experts(count=2, inner=6, hidden=4, *, block="mlp", transposed=False, seed=0):

@@ -58,7 +58,7 @@ def test_layers_that_normalise_last_are_refused(family, zoo):
     """No layer of BERT is the identity: the error says so, and names model and layer."""
     stack = next(iter(FAMILIES[family].stacks))
     folder = zoo.saved(family)
-    with pytest.raises(sp.PlanError, match="layer 0 of .* cannot be made the identity: it normalises"):
+    with pytest.raises(sp.PlanError, match=r"layer 0 of .* cannot be made the identity: it normalises"):
         sp.plan(deeper(folder, identity=True, stack=stack))
 
 

@@ -1,4 +1,4 @@
-"""Models in several folders: diffusers pipelines and sentence-transformers with modules, merged whole or by component."""
+"""Models in several folders: pipelines and sentence-transformers with modules, merged whole or by component."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def test_a_pipeline_is_merged_component_by_component(pipelines, tmp_path):
             expected = 0.25 * one[name].astype(np.float64) + 0.75 * two[name].astype(np.float64)
             assert value.tobytes() == expected.astype(one[name].dtype).tobytes()
         assert json.loads((out / part / "config.json").read_text()) == {
-            k: v for k, v in json.loads((pipelines[0] / part / "config.json").read_text()).items() if k != "_name_or_path"
+            k: v
+            for k, v in json.loads((pipelines[0] / part / "config.json").read_text()).items()
+            if k != "_name_or_path"
         }
     for name in ("model_index.json", "tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json"):
         assert (out / name).read_bytes() == (pipelines[0] / name).read_bytes()
@@ -125,7 +127,9 @@ def test_one_component_by_filter(pipelines, tmp_path):
     recipe = {
         "merge_method": "task_arithmetic",
         "base_model": str(pipelines[0]),
-        "models": [{"model": str(pipelines[1]), "parameters": {"weight": [{"filter": "unet/", "value": 0.5}, {"value": 0.0}]}}],
+        "models": [
+            {"model": str(pipelines[1]), "parameters": {"weight": [{"filter": "unet/", "value": 0.5}, {"value": 0.0}]}}
+        ],
     }
     (tmp_path / "recipe.yml").write_text(json.dumps(recipe))
     sp.merge(tmp_path / "recipe.yml", tmp_path / "out")
@@ -166,7 +170,9 @@ def test_verify_sees_every_component(pipelines, tmp_path):
         lambda f: (f / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     )
     assert broken(lambda f: (f / "unet" / "extra.safetensors").write_bytes(b"x")) != ""
-    assert "scheduler/scheduler_config.json" in broken(lambda f: (f / "scheduler" / "scheduler_config.json").write_text("x"))
+    assert "scheduler/scheduler_config.json" in broken(
+        lambda f: (f / "scheduler" / "scheduler_config.json").write_text("x")
+    )
 
 
 def test_a_pipeline_that_was_broken_off_continues(pipelines, tmp_path, monkeypatch):
@@ -195,8 +201,11 @@ def test_a_pipeline_that_was_broken_off_continues(pipelines, tmp_path, monkeypat
 
 def test_layers_of_a_component_are_stacked_and_counted_in_its_config(pipelines, tmp_path):
     """A text encoder of three layers in the pipeline: its own config says so, and it loads."""
-    stack = next(s for s in ("text_encoder/text_model.encoder.layers", "text_encoder/encoder.layers")
-                 if any(n.startswith(s) for n in open_checkpoint(str(pipelines[0])).tensors))
+    stack = next(
+        s
+        for s in ("text_encoder/text_model.encoder.layers", "text_encoder/encoder.layers")
+        if any(n.startswith(s) for n in open_checkpoint(str(pipelines[0])).tensors)
+    )
     a = sp.open(pipelines[0])
     sp.save(sp.stack(sp.layers(a, 0, 2, stack=stack), sp.layers(a, 1, 2, stack=stack)), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "text_encoder" / "config.json").read_text())["num_hidden_layers"] == 3
@@ -209,7 +218,7 @@ def test_a_component_that_one_pipeline_lacks_is_named(pipelines, tmp_path):
     """Nothing is dropped: the error names the tensors."""
     less = shutil.copytree(pipelines[1], tmp_path / "less")
     shutil.rmtree(less / "text_encoder_2")
-    with pytest.raises(sp.PlanError, match="lacks .* text_encoder_2/"):
+    with pytest.raises(sp.PlanError, match=r"lacks .* text_encoder_2/"):
         sp.plan(sp.linear(sp.open(pipelines[0]), sp.open(less)))
 
 
@@ -237,7 +246,12 @@ def sentence_transformer(folder, seed, *, dense=True):
         vocab_size=96, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
     )
     transformers.BertModel(config).save_pretrained(folder)
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), *([("2_Dense", "Dense")] if dense else []), ("3_Normalize", "Normalize")]
+    modules = [
+        ("", "Transformer"),
+        ("1_Pooling", "Pooling"),
+        *([("2_Dense", "Dense")] if dense else []),
+        ("3_Normalize", "Normalize"),
+    ]
     listed = [
         {"idx": i, "name": str(i), "path": p, "type": f"sentence_transformers.models.{t}"}
         for i, (p, t) in enumerate(modules)
@@ -255,7 +269,7 @@ def sentence_transformer(folder, seed, *, dense=True):
 
 
 def test_sentence_transformers_with_a_dense_module(tmp_path):
-    """Transformer and dense layer are merged; every small file is there, no stale weights are; the transformer loads."""
+    """Transformer and dense layer are merged; every small file is there, no stale weights are; it loads."""
     folders = [sentence_transformer(tmp_path / str(seed), seed) for seed in range(2)]
     sp.save(sp.linear(*map(sp.open, folders)), tmp_path / "out")
     out = tmp_path / "out"
@@ -267,7 +281,9 @@ def test_sentence_transformers_with_a_dense_module(tmp_path):
         "config_sentence_transformers.json", "sentence_bert_config.json", "1_Pooling/config.json",
         "2_Dense/config.json", "2_Dense/model.safetensors",
     }  # fmt: skip
-    assert all((out / n).read_bytes() == (folders[0] / n).read_bytes() for n in written if n.startswith(("modules", "1_")))
+    assert all(
+        (out / n).read_bytes() == (folders[0] / n).read_bytes() for n in written if n.startswith(("modules", "1_"))
+    )
     _, info = transformers.AutoModel.from_pretrained(out, output_loading_info=True)
     assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert verify(out) == ()
@@ -307,5 +323,8 @@ def test_a_plain_state_dict_and_a_timm_file(tmp_path):
     found = {step.name: step.source.resolved.one["t"] for step in plan.steps}
     assert [found[f"blocks.{i}.attn.qkv.weight"] for i in range(3)] == [0.0, 0.5, 1.0]
     assert (found["patch_embed.proj.weight"], found["head.weight"]) == (0.0, 1.0)
-    sp.save(sp.stack(sp.layers(sp.open(tmp_path / "a.pth"), 0, 3), sp.layers(sp.open(tmp_path / "b.pt"), 2, 3)), tmp_path / "out")
+    sp.save(
+        sp.stack(sp.layers(sp.open(tmp_path / "a.pth"), 0, 3), sp.layers(sp.open(tmp_path / "b.pt"), 2, 3)),
+        tmp_path / "out",
+    )
     assert sum(name.startswith("blocks.") for name in read_model(tmp_path / "out")) == 4

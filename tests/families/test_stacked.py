@@ -159,3 +159,45 @@ def test_layers_told_apart_by_a_period_keep_their_place_in_it(zoo, tmp_path):
     assert torch.isfinite(outputs("jamba", loaded("jamba", tmp_path / "out"))).all()
     shifted = sp.stack(sp.layers(model, 0, 2), sp.layers(model, 1, 2))
     assert any("attn_layer_period = 2" in note.message for note in sp.plan(shifted).notes)
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "smollm3"])
+def test_a_recipe_of_a_models_own_overlapping_layers(family, method, zoo, tmp_path):
+    """Layers 0 to 2 with layers 1 to 3 of one model: three, each from two, counted and described in the config."""
+    deeper = {"gpt2": {"n_layer": 4}, "qwen3": {"num_hidden_layers": 4, "layer_types": ["full_attention"] * 4}}
+    deeper |= {"smollm3": {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0]}}
+    folder = zoo.saved(family, **deeper.get(family, {"num_hidden_layers": 4}))
+    sources = [{"model": str(folder), "layer_range": r} for r in ([0, 3], [1, 4])]
+    recipe = {"merge_method": method, "slices": [{"sources": sources}], "parameters": {"t": 0.5}}
+    recipe |= {"base_model": str(folder)} if method == "slerp" else {"parameters": {"weight": 0.5}}
+    (tmp_path / "recipe.yml").write_text(json.dumps(recipe))
+    sp.merge(tmp_path / "recipe.yml", tmp_path / "out")
+    (stack,) = FAMILIES[family].stacks
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert at(config, FAMILIES[family].stacks[stack]) == 3
+    if family == "smollm3":
+        assert config["no_rope_layers"] == [1, 1, 1]
+    made, given = read_model(tmp_path / "out"), read_model(folder)
+    name = next(
+        n.removeprefix(f"{stack}.0")
+        for n in given
+        if (n.startswith(f"{stack}.0.") and n.endswith("norm.weight")) or ".ln_1.weight" in n
+    )
+    if method == "linear":
+        for i in range(3):
+            expected = (given[f"{stack}.{i}{name}"] + given[f"{stack}.{i + 1}{name}"]) / 2
+            assert abs(made[f"{stack}.{i}{name}"] - expected).max() < 1e-6
+    continued(family, loaded(family, tmp_path / "out"))
+
+
+def test_depth_up_scaling(zoo, tmp_path):
+    """SOLAR's way: the first m layers on the last m of the same model; each is one of its layers, byte for byte."""
+    folder = zoo.saved("llama", num_hidden_layers=4)
+    slices = [{"sources": [{"model": str(folder), "layer_range": r}]} for r in ([0, 3], [1, 4])]
+    (tmp_path / "recipe.yml").write_text(json.dumps({"merge_method": "passthrough", "slices": slices}))
+    sp.merge(tmp_path / "recipe.yml", tmp_path / "out")
+    made = read_model(tmp_path / "out")
+    check_tensors(made, [read_model(folder)], [(0, i) for i in (0, 1, 2, 1, 2, 3)], "model.layers")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["num_hidden_layers"] == 6
+    continued("llama", loaded("llama", tmp_path / "out"))

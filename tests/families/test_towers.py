@@ -16,7 +16,11 @@ transformers = pytest.importorskip("transformers")
 
 from running import continued, loaded, outputs  # noqa: E402 - needs both
 
-PREFIXES = {"llava": ("", "language_model."), "gemma3-vision": ("", "language_model."), "qwen2-vl": ("model.", "model.")}
+PREFIXES = {
+    "llava": ("", "language_model."),
+    "gemma3-vision": ("", "language_model."),
+    "qwen2-vl": ("model.", "model."),
+}
 """What a language model's names begin with, and what the larger model's do instead."""
 
 
@@ -82,7 +86,8 @@ def test_the_plan_tells_what_was_matched(family, pairs):
     kept = next(note for note in notes if "has nothing of" in note)
     count = sum(not is_text(family, name) for name in read_model(vlm))
     assert f"these {count} tensors" in kept
-    assert ("vis" in kept) and str(vlm) in kept
+    assert "vis" in kept
+    assert str(vlm) in kept
     assert any("is language_model.…" in note for note in notes) is (PREFIXES[family][0] != PREFIXES[family][1])
 
 
@@ -146,10 +151,10 @@ def test_a_model_that_lacks_anything_else_is_an_error(pairs, tmp_path):
     """Without its final norm a language model is not taken: the error names tensors."""
     vlm, lm, _ = pairs("llava")
     less = {n: a for n, a in read_model(lm).items() if n != "model.norm.weight"}
-    with pytest.raises(sp.PlanError, match="lacks .* tensor"):
+    with pytest.raises(sp.PlanError, match=r"lacks .* tensor"):
         sp.plan(sp.linear(sp.open(vlm), sp.open(less, name="less")))
     fewer = {n: a for n, a in read_model(lm).items() if ".layers.1." not in n}
-    with pytest.raises(sp.PlanError, match="lacks .* tensor"):
+    with pytest.raises(sp.PlanError, match=r"lacks .* tensor"):
         sp.plan(sp.linear(sp.open(vlm), sp.open(fewer, name="fewer")))
 
 

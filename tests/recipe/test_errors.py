@@ -161,13 +161,7 @@ def test_methods_of_mergekit_with_its_parameters(line: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [
-        (
-            "merge_method: linear\nmodules:\n  text: {models: [{model: a}]}\n  vision: {models: [{model: a}]}",
-            "several modules are not yet supported: text, vision",
-        ),
-        ("base_model: a\nexperts: [{source_model: b}]", "mixtures of experts"),
-    ],
+    [("base_model: a\nexperts: [{source_model: b}]", "mixtures of experts")],
 )
 def test_missing_features_are_named(text: str, name: str) -> None:
     """Understood, but not available: an error of its own kind."""
@@ -179,8 +173,7 @@ def test_mistakes_are_told_before_missing_features(problems: Problems) -> None:
     """With both, it is a RecipeError that names both."""
     with pytest.raises(RecipeError) as caught:
         parse_recipe(
-            "merge_method: linear\ndtype: bf61\n"
-            "modules:\n  text: {models: [{model: a}]}\n  vision: {models: [{model: a}]}"
+            "merge_method: linear\ndtype: bf61\nmodels: [{model: a}]\n---\nbase_model: a\nexperts: [{source_model: b}]"
         )
     assert len(caught.value.problems) == 2
 

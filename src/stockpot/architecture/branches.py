@@ -20,9 +20,7 @@ _INNER = frozenset(("fc1", "intermediate", "norm", "norm1", "norm2", "norm3"))
 """Matrices that stand beside the output they lead to, not below one name with it."""
 
 _AFTER = re.compile(r"output\.LayerNorm|(sa|output)_layer_norm|attention\.output\.(?!dense)")
-_NORM_LAST = frozenset(
-    ("bart", "blenderbot-small", "marian", "openai-gpt", "xlm", "flaubert", "fsmt", "plbart", "led")
-)
+_NORM_LAST = frozenset(("bart", "blenderbot-small", "marian", "openai-gpt", "xlm", "flaubert", "fsmt", "plbart", "led"))
 
 
 def outputs_of(rests: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> frozenset[str] | str:
@@ -32,7 +30,7 @@ def outputs_of(rests: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) 
         rests: What stands after a layer's number → shape.
         config: The model's.
 
-    >>> names = {".attn.q.weight": (4, 4), ".attn.o_proj.weight": (4, 4), ".mlp.up.weight": (8, 4), ".norm.weight": (4,)}
+    >>> names = {".attn.q.weight": (4, 4), ".attn.o_proj.weight": (4, 4), ".mlp.up.weight": (8, 4), ".norm.w": (4,)}
     >>> outputs_of(names, {})
     'nothing is known of mlp'
     >>> sorted(outputs_of({**names, ".mlp.down_proj.weight": (4, 8)}, {}))

@@ -7,6 +7,7 @@ one by one            ``experts.3.gate_proj.weight``,          ``experts.3.down_
                       ``experts.3.up_proj.weight`` (I, H)      (H, I)
 one by one, Mixtral   ``experts.3.w1.weight``, ``…w3…``        ``experts.3.w2.weight``
 fused                 ``experts.gate_up_proj`` (E, 2I, H)      ``experts.down_proj`` (E, H, I)
+fused, Granite        ``input_linear.weight``                  ``output_linear.weight``
 fused, transposed     ``experts.gate_up_proj`` (E, H, 2I)      ``experts.down_proj`` (E, I, H)
 ====================  =======================================  ==================================
 
@@ -25,15 +26,17 @@ from math import prod
 
 __all__ = ["Made", "Piece", "relaid", "transposed"]
 
+_EXPERTS = ("experts", "input_linear", "output_linear")
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 _ONE = re.compile(r"(?P<block>.+)\.experts\.(?P<expert>\d+)\.(?P<rest>[^.]+\.weight)")
-_ALL = re.compile(r"(?P<block>.+)\.experts\.(?P<rest>[^.\d][^.]*(\.weight)?)")
+_ALL = re.compile(r"(?P<block>.+)\.(?P<rest>experts\.[^.\d][^.]*(\.weight)?|(in|out)put_linear\.weight)")
 _ROLES: Mapping[str, tuple[str, ...]] = {
-    "gate_up_proj": ("gate", "up"),
+    **dict.fromkeys(("gate_up_proj", "input_linear"), ("gate", "up")),
     **dict.fromkeys(("gate_proj", "w1"), ("gate",)),
     **dict.fromkeys(("up_proj", "w3"), ("up",)),
-    **dict.fromkeys(("down_proj", "w2"), ("down",)),
+    **dict.fromkeys(("down_proj", "w2", "output_linear"), ("down",)),
 }
 
 
@@ -62,7 +65,7 @@ class _Block:
         holder: What stands before the block's name: ``model.layers.3``.
         name: Its name: ``mlp``.
         count: How many experts.
-        rests: Rest of the name after ``experts.``, or after the expert's number → what it holds of an expert.
+        rests: Rest of the name after the block's, or after the expert's number → what it holds of an expert.
         fused: Whether a tensor holds all of them.
         places: (role, expert) → where it lies.
         shapes: Role → shape of one expert's.
@@ -151,7 +154,7 @@ def _beside(blocks: Iterable[str], shapes: Shapes) -> dict[str, dict[str, tuple[
         parts = name.split(".")
         for length in range(1, len(parts)):
             own = found.get(".".join(parts[:length]))
-            if own is not None and parts[length] != "experts":
+            if own is not None and parts[length] not in _EXPERTS:
                 own[".".join(parts[length:])] = shape
     return found
 
@@ -175,7 +178,7 @@ def _one_by_one(block: str, experts: dict[int, dict[str, str]], shapes: Shapes, 
 
 
 def _fused(block: str, tensors: dict[str, str], shapes: Shapes, extras: Shapes) -> _Block | None:
-    rests = {rest: _ROLES.get(rest.removesuffix(".weight"), ()) for rest in tensors}
+    rests = {rest: _ROLES.get(rest.removesuffix(".weight").removeprefix("experts."), ()) for rest in tensors}
     sizes = {rest: shapes[name] for rest, name in tensors.items()}
     counts = {shape[0] if len(shape) == 3 else 0 for shape in sizes.values()}
     if len(counts) != 1 or 0 in counts or not all(rests.values()):
@@ -197,7 +200,7 @@ def _fused(block: str, tensors: dict[str, str], shapes: Shapes, extras: Shapes) 
 
 
 def _experts(block: _Block, template: _Block) -> dict[str, Made]:
-    below = f"{block.holder}.{template.name}.experts." if block.holder else f"{template.name}.experts."
+    below = f"{block.holder}.{template.name}." if block.holder else f"{template.name}."
     made = {}
     for rest, roles in template.rests.items():
         rows = sum(block.shapes[role][0] for role in roles)
@@ -207,7 +210,7 @@ def _experts(block: _Block, template: _Block) -> dict[str, Made]:
             made[below + rest] = Made((block.count, *shape), _joined(pieces))
         else:
             for expert in range(block.count):
-                made[f"{below}{expert}.{rest}"] = Made(shape, (block.places[roles[0], expert],))
+                made[f"{below}experts.{expert}.{rest}"] = Made(shape, (block.places[roles[0], expert],))
     return made
 
 

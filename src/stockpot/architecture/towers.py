@@ -1,7 +1,7 @@
 """A language model found within a model of language and images, by the names and shapes of its layers.
 
-``model.layers.3.mlp.up_proj.weight`` may be ``language_model.model.layers.3.…`` there, or ``model.language_model.layers.3.…``.
-Nothing is known of families: a stack of the larger model with the same layers, tensor by tensor, is looked for, and
+``model.layers.3.mlp.up_proj.weight`` may be ``language_model.model.layers.3.…`` there, or
+``model.language_model.layers.3.…``. Nothing is known of families: a stack of the larger model with the same layers, tensor by tensor, is looked for, and
 what its name begins with is taken off here and put on there.
 """
 

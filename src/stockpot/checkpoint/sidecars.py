@@ -83,9 +83,7 @@ def part_config(donor: Checkpoint, part: str, dtype: DType | None, layers: Mappi
     return tuple((f"{part}/{name}", content) for name, content in _config(donor.parts[part], dtype, None, layers))
 
 
-def _config(
-    donor: Checkpoint, dtype: DType | None, tied: bool | None, layers: Mapping[str, Any]
-) -> list[Sidecar]:
+def _config(donor: Checkpoint, dtype: DType | None, tied: bool | None, layers: Mapping[str, Any]) -> list[Sidecar]:
     config = _corrected(donor.config, dtype, tied, layers)
     if config != donor.config or (donor.config and donor.folder is None):
         return [("config.json", _written(config))]

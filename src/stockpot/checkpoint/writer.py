@@ -49,9 +49,7 @@ class ShardLayout:
         return self.size - len(self.header)
 
 
-def layout(
-    tensors: Sequence[Named], shard_size: int, stem: str = "model", folder: str = ""
-) -> tuple[ShardLayout, ...]:
+def layout(tensors: Sequence[Named], shard_size: int, stem: str = "model", folder: str = "") -> tuple[ShardLayout, ...]:
     """Share ``tensors`` out to files of at most ``shard_size`` payload bytes, in the order given.
 
     A larger tensor gets a file of its own. Within a file, tensors of wider dtypes come first (the
@@ -96,9 +94,7 @@ def _index(folder: str, layouts: Sequence[ShardLayout]) -> tuple[str, bytes]:
     below = f"{folder}/" if folder else ""
     stem = layouts[0].file.rsplit("-", 3)[0]
     total = sum(shard.payload_bytes for shard in layouts)
-    weights = {
-        name.removeprefix(below): shard.file.removeprefix(below) for shard in layouts for name in shard.offsets
-    }
+    weights = {name.removeprefix(below): shard.file.removeprefix(below) for shard in layouts for name in shard.offsets}
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))}
     return f"{stem}.safetensors.index.json", (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
 

@@ -268,7 +268,9 @@ def _layout(donor: Checkpoint | None, steps: Sequence[Step], shard_size: int) ->
         tensors.setdefault(part_of(step.name, parts), []).append((step.name, step.dtype, step.shape))
     shards: list[ShardLayout] = []
     for part, own in tensors.items():
-        diffusers = donor is not None and part in donor.parts and donor.parts[part].files[0].name.startswith("diffusion")
+        diffusers = (
+            donor is not None and part in donor.parts and donor.parts[part].files[0].name.startswith("diffusion")
+        )
         shards += layout(own, shard_size, "diffusion_pytorch_model" if diffusers else "model", part)
     return tuple(shards)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stockpot.checkpoint.dtypes import dtype_named
-from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack
+from stockpot.expression import Adapted, Apply, Assembled, Cast, Expression, Layers, Leaf, Linear, Stack
 from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, Space, axis_of, scope_of
 from stockpot.planning.adapters import AdaptedView
+from stockpot.planning.assembled import AssembledView
 from stockpot.planning.matching import matched, relaid_as, whole
 from stockpot.planning.merged import Merged
 from stockpot.planning.model import Compute, Operand
@@ -37,6 +38,9 @@ def _build(expression: Expression, context: Context) -> View:
         return LayersView(expression, build_view(expression.of, context), context)
     if isinstance(expression, Stack):
         return StackView([build_view(p, context) for p in expression.parts], context, expression.line)
+    if isinstance(expression, Assembled):
+        parts = [(module, build_view(of, context)) for module, of in expression.parts]
+        return AssembledView(parts, build_view(expression.rest, context), context, expression.line)
     if isinstance(expression, Cast):
         return CastView(build_view(expression.of, context), dtype_named(expression.dtype))
     if isinstance(expression, Apply):
@@ -65,7 +69,7 @@ def _same(a: Expression, b: Expression) -> bool:
     if isinstance(a, Leaf) and isinstance(b, Leaf):
         return a.key == b.key
     if isinstance(a, Layers) and isinstance(b, Layers):
-        taken = [(node.start, node.stop, node.stack, node.identity) for node in (a, b)]
+        taken = [(node.start, node.stop, node.stack, node.identity, node.module) for node in (a, b)]
         return taken[0] == taken[1] and _same(a.of, b.of)
     if isinstance(a, Cast) and isinstance(b, Cast):
         return a.dtype == b.dtype and _same(a.of, b.of)

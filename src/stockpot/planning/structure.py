@@ -10,6 +10,7 @@ from typing import Any
 
 from stockpot.architecture.branches import outputs_of
 from stockpot.architecture.layers import layer_counts, layer_of
+from stockpot.architecture.modules import stack_within
 from stockpot.architecture.stacks import Ends, first_only, main_stack
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.model import Checkpoint
@@ -82,6 +83,9 @@ class LayersView:
         self._silent = self._silenced(node, context) if node.identity else frozenset[str]()
 
     def _chosen(self, node: Layers, context: Context) -> tuple[str, int]:
+        within = stack_within(node.module, self.of.names, self.of.config) if node.module and not node.stack else None
+        if within is not None:
+            return within, _length(self.of, within)
         if node.stack is None:
             found = main_stack(self.of.names, self.of.config)
             if found is None:

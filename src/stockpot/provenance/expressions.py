@@ -13,7 +13,7 @@ from typing import Any
 
 from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.errors import CheckpointError, Problem, StockpotError, UnsupportedError
-from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack, Term
+from stockpot.expression import Adapted, Apply, Assembled, Cast, Expression, Layers, Leaf, Linear, Stack, Term
 from stockpot.methods.declare import Blockwise, Method
 from stockpot.methods.pieces import Use, chain_of, piece_named, steps_of
 from stockpot.methods.registry import METHODS
@@ -64,16 +64,29 @@ def _written(node: Expression, place: Callable[[Expression], int], label: Callab
     if isinstance(node, Adapted):
         return {"adapted": place(node.of), "adapter": place(node.adapter), **_line(node.line)}
     if isinstance(node, Layers):
-        how: Record = {"stack": node.stack} if node.stack is not None else {}
-        how |= {"identity": True} if node.identity else {}
-        return {"layers": place(node.of), "start": int(node.start), "stop": int(node.stop), **how, **_line(node.line)}
+        return {"layers": place(node.of), **_taken(node), **_line(node.line)}
     if isinstance(node, Stack):
         return {"stack": [place(part) for part in node.parts], **_line(node.line)}
+    if isinstance(node, Assembled):
+        parts = [{"module": name, "of": place(of)} for name, of in node.parts]
+        return {"modules": parts, "rest": place(node.rest), **_line(node.line)}
     if isinstance(node, Cast):
         return {"cast": place(node.of), "dtype": node.dtype}
     if isinstance(node, Linear):
         return {"sum": [{"times": as_plain(t.coefficient), "of": place(t.of)} for t in node.terms]}
     assert isinstance(node, Apply)
+    return _applied_to(node, place)
+
+
+def _taken(node: Layers) -> Record:
+    """Which layers, and how."""
+    how: Record = {"start": int(node.start), "stop": int(node.stop)}
+    how |= {"stack": node.stack} if node.stack is not None else {}
+    how |= {"identity": True} if node.identity else {}
+    return how | ({"module": node.module} if node.module is not None else {})
+
+
+def _applied_to(node: Apply, place: Callable[[Expression], int]) -> Record:
     data: Record = {"apply": node.method.name, **_origin(node.method), "inputs": [place(i) for i in node.inputs]}
     data["one"] = _settings(node.one)
     data["each"] = [_settings(own) for own in node.each]
@@ -137,8 +150,14 @@ _SETTINGS = map_of(list_of(anything))
 _KINDS: Mapping[str, Check] = {
     "leaf": record({"leaf": text}, {}),
     "adapted": record({"adapted": natural, "adapter": natural}, {"line": natural}),
-    "layers": record({"layers": natural, "start": natural, "stop": natural}, {"line": natural, "stack": text, "identity": anything}),
+    "layers": record(
+        {"layers": natural, "start": natural, "stop": natural},
+        {"line": natural, "stack": text, "identity": anything, "module": text},
+    ),
     "stack": record({"stack": _NODES}, {"line": natural}),
+    "modules": record(
+        {"modules": list_of(record({"module": text, "of": natural}, {})), "rest": natural}, {"line": natural}
+    ),
     "cast": record({"cast": natural, "dtype": text}, {}),
     "sum": record({"sum": list_of(record({"times": anything, "of": natural}, {}))}, {}),
     "apply": record(
@@ -211,6 +230,8 @@ def _below(kind: str, data: Record) -> list[int]:
         return []
     if kind == "adapted":
         return [data["adapted"], data["adapter"]]
+    if kind == "modules":
+        return [*(part["of"] for part in data["modules"]), data["rest"]]
     return list(data["stack"]) if kind == "stack" else [data[kind]]
 
 
@@ -231,9 +252,13 @@ def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[
         return _adapted(nodes[data["adapted"]], nodes[data["adapter"]], line)
     if kind == "layers":
         identity = data.get("identity") is True
-        return Layers(nodes[data["layers"]], data["start"], data["stop"], line, data.get("stack"), identity)
+        stack, module = data.get("stack"), data.get("module")
+        return Layers(nodes[data["layers"]], data["start"], data["stop"], line, stack, identity, module)
     if kind == "stack":
         return Stack(tuple(nodes[i] for i in data["stack"]), line)
+    if kind == "modules":
+        parts = tuple((part["module"], nodes[part["of"]]) for part in data["modules"])
+        return Assembled(parts, nodes[data["rest"]], line)
     if kind == "cast":
         dtype_named(data["dtype"])
         return Cast(nodes[data["cast"]], data["dtype"])

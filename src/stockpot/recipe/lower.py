@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 
 from stockpot.errors import ExpressionError
-from stockpot.expression import Adapted, Cast, Expression, Layers, Leaf, Stack
+from stockpot.expression import Adapted, Assembled, Cast, Expression, Layers, Leaf, Stack
 from stockpot.methods.declare import Method
 from stockpot.recipe.combine import Group, Input, Mode, combine, sections, stand_in
 from stockpot.recipe.findings import Findings
@@ -102,6 +102,8 @@ class Lowering:
     def _merge(self, merge: Merge, mode: Mode) -> Expression:
         if merge.seed is not None:
             self.seeds.append((merge.seed, merge.line))
+        if merge.modules:
+            return self._assembled(merge, mode)
         method = merge.method
         groups = [self._group(merge, piece, mode) for piece in merge.slices]
         if method is None or not groups or not all(group.inputs for group in groups):
@@ -109,6 +111,14 @@ class Lowering:
         report_parameters(merge, method, groups, self._findings)
         parts = [self._piece(method, group) for group in groups]
         return self._attempt(lambda: Stack(tuple(parts), merge.line)) if merge.sliced else parts[0]
+
+    def _assembled(self, merge: Merge, mode: Mode) -> Expression:
+        """Each module as it is written; what belongs to none is the base's, else the first model's."""
+        parts = tuple((module.tower or "", self._build(module, mode)) for module in merge.modules)
+        if not merge.models:
+            return stand_in()
+        rest = self._model(merge.models[0], mode)
+        return self._attempt(lambda: Assembled(parts, rest, merge.line))
 
     def _piece(self, method: Method, group: Group) -> Expression:
         return self._attempt(lambda: combine(method, group, self._findings))
@@ -144,7 +154,7 @@ class Lowering:
         return replace(group, companions=self._companions(merge, levels, first.source, mode))
 
     def _input(self, merge: Merge, source: Source, mode: Mode) -> Input:
-        model = self._layers(self._model(source.model, mode), source)
+        model = self._layers(self._model(source.model, mode), source, merge.tower)
         companions = self._companions(merge, source.parameters.companions, source, mode)
         return Input(source, self._key(source.model), model, companions)
 
@@ -154,9 +164,11 @@ class Lowering:
         """Those that the method reads, as they are stored, with the layers that are taken of ``like``."""
         own = {c.name for c in merge.method.companions} if merge.method is not None else set()
         stored, like = replace(mode, dtype=None), replace(like, identity=False)
-        return {name: self._layers(self._model(m, stored), like) for name, m in given.items() if name in own}
+        return {
+            name: self._layers(self._model(m, stored), like, merge.tower) for name, m in given.items() if name in own
+        }
 
-    def _layers(self, model: Expression, source: Source) -> Expression:
+    def _layers(self, model: Expression, source: Source, module: str | None) -> Expression:
         """``model``, or the layers of it that ``source`` takes."""
         span = source.layer_range
         if span is None:
@@ -164,9 +176,9 @@ class Lowering:
                 fix, name = "add layer_range: [first, last + 1]", "identity" if source.stack is None else "stack"
                 self._findings.problem(f"{name} says something of layers, but none are asked for", source.line, fix)
             return model
-        key = (model, span, source.stack, source.identity)
+        key = (model, span, source.stack, source.identity, module)
         if key not in self._done:
-            self._done[key] = Layers(model, span[0], span[1], source.line, source.stack, source.identity)
+            self._done[key] = Layers(model, span[0], span[1], source.line, source.stack, source.identity, module)
         return self._done[key]
 
     def _key(self, model: Model) -> Hashable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.errors import CheckpointError
 from stockpot.recipe.findings import Findings
@@ -26,11 +28,11 @@ def read_merge(node: Mapping, scope: Scope, file: MethodFile | None = None) -> M
     """The merge that ``node`` writes; reports what is missing or given twice among its inputs and steps."""
     choice = chosen(node, scope.known)
     scope = scope.within(choice.method)
-    module, holder = _module(node, scope)
-    sliced = _items(holder, "slices")
-    _one_input(node, holder, scope.findings)
+    modules = _modules(node)
+    holders = [entry.value for entry in modules if isinstance(entry.value, Mapping)] or [node]
+    _one_input(node, holders, scope.findings)
     _steps_or_method(node, scope)
-    return Merge(
+    whole = Merge(
         method=choice.method,
         method_line=(node.get("merge_method") or node).line,
         uses=choice.uses,
@@ -38,9 +40,9 @@ def read_merge(node: Mapping, scope: Scope, file: MethodFile | None = None) -> M
         known=scope.known,
         file=file,
         base=_model(node.get("base_model"), scope),
-        slices=_slices(holder, scope),
-        sliced=bool(sliced),
-        module=module,
+        slices=(),
+        sliced=False,
+        module=None,
         parameters=_parameters(node, scope),
         dtype=_dtype(node, "out_dtype") or _dtype(node, "dtype"),
         dtypes={k: v for k in ("dtype", "out_dtype") if (v := _dtype(node, k)) is not None},
@@ -52,6 +54,25 @@ def read_merge(node: Mapping, scope: Scope, file: MethodFile | None = None) -> M
         extra={k: plain(e.value) for k in _EXTRA if (e := node.get(k)) is not None},
         line=node.line,
     )
+    if not modules:
+        return _filled(whole, node, scope)
+    parts = tuple(
+        replace(_filled(whole, of, scope), module=(entry.key, _parameters(of, scope)))
+        for entry, of in zip(modules, holders, strict=False)
+    )
+    if len(parts) == 1:
+        return parts[0]
+    each = (
+        replace(part, tower=part.module[0], names=(), seed=None, origin=id(of))
+        for part, of in zip(parts, holders, strict=True)
+        if part.module is not None
+    )
+    return replace(whole, modules=tuple(each))
+
+
+def _filled(merge: Merge, holder: Mapping, scope: Scope) -> Merge:
+    """``merge`` with the models or slices that stand in ``holder``."""
+    return replace(merge, slices=_slices(holder, scope), sliced=bool(_items(holder, "slices")))
 
 
 def _steps_or_method(node: Mapping, scope: Scope) -> None:
@@ -71,23 +92,15 @@ def _steps_or_method(node: Mapping, scope: Scope) -> None:
         scope.findings.problem("merge_method: steps needs its steps", method.line, fix)
 
 
-def _module(node: Mapping, scope: Scope) -> tuple[tuple[str, Parameters] | None, Mapping]:
-    """Name and parameters of the one module, and the mapping that holds models or slices."""
+def _modules(node: Mapping) -> list[Entry]:
+    """The modules, each with a mapping that holds models or slices."""
     entry = node.get("modules")
-    if entry is None or not isinstance(entry.value, Mapping) or not entry.value.entries:
-        return None, node
-    modules = entry.value.entries
-    if len(modules) > 1:
-        names = ", ".join(m.key for m in modules)
-        fix = "one module is read as if it stood at the top level"
-        scope.findings.not_yet(f"several modules are not yet supported: {names}", entry.line, fix)
-    first = modules[0]
-    if not isinstance(first.value, Mapping):
-        return None, Mapping((), entry.line)
-    return (first.key, _parameters(first.value, scope)), first.value
+    if entry is None or not isinstance(entry.value, Mapping):
+        return []
+    return [module for module in entry.value.entries if isinstance(module.value, Mapping)]
 
 
-def _one_input(node: Mapping, holder: Mapping, findings: Findings) -> None:
+def _one_input(node: Mapping, holders: list[Mapping], findings: Findings) -> None:
     """Exactly one of models, slices and modules; in a module, one of models and slices."""
     given = [key for key in _INPUTS if node.get(key) is not None]
     line = node.line
@@ -98,8 +111,9 @@ def _one_input(node: Mapping, holder: Mapping, findings: Findings) -> None:
         second = node.get(given[1])
         where = second.line if second is not None else line
         findings.problem(f"{' and '.join(given)} are given, of which one is wanted", where, "keep one")
-    elif holder is not node and bool(holder.get("models")) == bool(holder.get("slices")):
-        findings.problem("a module has either models or slices", holder.line, "keep one")
+    for holder in holders if len(given) == 1 else ():
+        if holder is not node and bool(holder.get("models")) == bool(holder.get("slices")):
+            findings.problem("a module has either models or slices", holder.line, "keep one")
 
 
 def _slices(holder: Mapping, scope: Scope) -> tuple[Slice, ...]:

@@ -105,6 +105,8 @@ class Merge:
         seed: As written.
         names: Names under which other documents may use this one.
         origin: Identity of the mapping it was written as: equal when an alias repeats it.
+        modules: Where several are written, each as a merge of its own.
+        tower: Of such a merge, the name of its module.
         extra: Tokenizer, chat template and ``mismatched``, as plain data.
         line: Where it begins.
     """
@@ -129,6 +131,8 @@ class Merge:
     origin: int
     extra: Mapping[str, Any]
     line: int
+    modules: tuple[Merge, ...] = ()
+    tower: str | None = None
 
     @property
     def key(self) -> tuple[int]:
@@ -140,7 +144,7 @@ class Merge:
         """Every model it uses, the base first, each as often as it is written."""
         written = [source.model for piece in self.slices for source in piece.sources]
         bases = [b for b in (self.base, *(piece.base for piece in self.slices)) if b is not None]
-        return (*bases, *written)
+        return (*bases, *written, *(model for module in self.modules for model in module.models))
 
 
 Model = Reference | Merge

@@ -54,6 +54,9 @@ def _step(use: Use) -> Any:
 
 def _inputs(merge: Merge) -> dict[str, Any]:
     """``models``, ``slices`` or ``modules``."""
+    if merge.modules:
+        parts = [next(iter(_inputs(module)["modules"].items())) for module in merge.modules]
+        return {"modules": dict(parts)}
     body: dict[str, Any]
     if merge.sliced:
         body = {"slices": [_slice(piece, merge) for piece in merge.slices]}
