@@ -26,6 +26,7 @@ from stockpot.planning.cost import estimate, nearest
 from stockpot.planning.lowering import apart, build_view
 from stockpot.planning.model import GIB, MIB, Compute, Limits, Operand, Plan, Read, Step, reads
 from stockpot.planning.passes import check_numbers, passes_of, survey_note, surveys_of
+from stockpot.planning.tokenizers import Tokenizer, differing, tokenizer_beside, vocabulary_bytes
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
 
@@ -54,7 +55,10 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     surveys = surveys_of(context)
     shards = layout([(s.name, s.dtype, s.shape) for s in steps], limits.shard_size)
     steps = _placed(steps, shards)
-    cost = estimate(steps, surveys, shards, limits, out)
+    differing(recipe.expression, context)
+    donor = context.checkpoints.get(recipe.donor.key) if recipe.donor is not None else None
+    tokenizer = Tokenizer() if context.problems else tokenizer_beside(recipe, context, donor)
+    cost = estimate(steps, surveys, shards, limits, out, vocabulary_bytes(context, tokenizer))
     if out is not None:
         try:
             _check_output(context, checkpoints, cost.written, cost.disk_free, out, overwrite)
@@ -65,13 +69,13 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
             f"needs {-(-cost.memory // MIB)} MiB of memory, the budget is {limits.memory // MIB} MiB",
             fix=f"give --memory {-(-cost.memory // MIB)}MiB or more",
         )
-    layers = _layers(recipe, view, context)
+    layers = {**_layers(recipe, view, context), **tokenizer.entries}
     if context.problems:
         raise PlanError(*_grouped(context.problems))
     return Plan(
         steps=tuple(steps),
         shards=shards,
-        sidecars=_sidecars(recipe, steps, checkpoints, layers),
+        sidecars=_with_tokenizer(_sidecars(recipe, steps, checkpoints, layers), tokenizer),
         sources=dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True)),
         cost=cost,
         notes=(
@@ -82,6 +86,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         ),
         surveys=surveys,
         seed=recipe.seed,
+        tokenizer=tokenizer.report,
         recipe_text=recipe.text,
         resolved=recipe.resolved,
         recipe=recipe,
@@ -269,6 +274,14 @@ def _sidecars(
     dtype = max(set(floats), key=floats.count) if floats else None
     tied = _tied(donor, steps, checkpoints)
     return tuple(plan_sidecars(donor, dtype=dtype, tied=tied, layers=layers or None))
+
+
+def _with_tokenizer(
+    sidecars: tuple[tuple[str, bytes | Path], ...], tokenizer: Tokenizer
+) -> tuple[tuple[str, bytes | Path], ...]:
+    """``sidecars`` with the tokenizer of the result in place of the donor's."""
+    kept = [(name, content) for name, content in sidecars if name not in tokenizer.files]
+    return (*kept, *((name, content) for name, content in tokenizer.files.items() if content is not None))
 
 
 def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:
