@@ -20,8 +20,9 @@ from stockpot.planning.build import build_plan
 from stockpot.planning.model import Limits, Plan
 from stockpot.recipe.model import Recipe
 from stockpot.recipe.parse import load_recipe
+from stockpot.tokens import Retokenized, TokenSource
 
-__all__ = ["compute", "layers", "merge", "open", "plan", "save", "stack"]
+__all__ = ["compute", "layers", "merge", "open", "plan", "retokenized", "save", "stack"]
 
 PathLike = str | os.PathLike[str]
 Model = PathLike | Mapping[str, npt.NDArray[Any]]
@@ -63,6 +64,25 @@ def layers(model: Expression, start: int, stop: int, *, stack: str | None = None
 def stack(*parts: Expression) -> Stack:
     """Models on top of each other: ``stack(layers(a, 0, 24), layers(b, 8, 32))``."""
     return Stack(parts)
+
+
+def retokenized(
+    model: Expression,
+    source: Expression | str = "union",
+    *,
+    base: Expression | None = None,
+    tokens: Mapping[str, TokenSource] | None = None,
+    pad_to_multiple_of: int | None = None,
+) -> Retokenized:
+    """``model``, a merge whose models get one vocabulary first: rows of embeddings are matched by tokens.
+
+    Args:
+        source: ``"union"`` of the tokenizers, ``"base"``, or the model whose tokenizer the result gets.
+        base: The model whose tokens come first, and whose rows stand in for those that others lack.
+        tokens: Token → where its embedding comes from, for single tokens.
+        pad_to_multiple_of: Rounds the number of rows up.
+    """
+    return Retokenized(model, source, base, dict(tokens or {}), pad_to_multiple_of)
 
 
 def plan(
@@ -179,5 +199,7 @@ def _donor(expression: Expression) -> Leaf | None:
     """The model with the largest coefficient of a sum, else the first leaf."""
     if isinstance(expression, Linear):
         return _donor(expression.largest.of)
+    if isinstance(expression, Retokenized):
+        return _donor(expression.base or expression.of)
     found = leaves(expression)
     return found[0] if found else None

@@ -11,15 +11,17 @@ from stockpot.execute.evaluate import Evaluator, Settled
 from stockpot.execute.matrices import Blocks, Whole
 from stockpot.execute.pieces import Joined
 from stockpot.execute.rows import Rows
+from stockpot.execute.sparse import Gathered
 from stockpot.methods.declare import Blockwise, Elementwise, solves
 from stockpot.planning.blocks import Grid, inner_grid
 from stockpot.planning.forms import Form, LowRank, Pieces
 from stockpot.planning.model import Compute, Read
+from stockpot.planning.rows import SparseRows
 
 __all__ = ["evaluator_of"]
 
 
-_FORMS: Mapping[type[Form], type[Evaluator]] = {LowRank: Adapter, Pieces: Joined}
+_FORMS: Mapping[type[Form], type[Evaluator]] = {LowRank: Adapter, Pieces: Joined, SparseRows: Gathered}
 
 
 def evaluator_of(node: Compute, grid: Grid, reader: PayloadReader, settled: Settled) -> Evaluator:

@@ -79,6 +79,7 @@ def _asked(plan: Plan) -> dict[str, Any]:
         "donor": None if recipe.donor is None else labels.get(recipe.donor.key),
         "shard_size": int(plan.shard_size),
         **({"mismatched": "base"} if recipe.mismatched else {}),
+        **({} if recipe.chat_template is None else {"chat_template": recipe.chat_template}),
     }
 
 

@@ -103,6 +103,7 @@ def plan_again(
         donor=None if donor is None else leaves[donor],
         seed=receipt.get("seed", 0),
         mismatched=receipt.get("mismatched") == "base",
+        chat_template=receipt.get("chat_template"),
         text=receipt.get("recipe", ""),
         resolved=receipt.get("resolved", {}),
     )

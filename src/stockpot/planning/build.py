@@ -29,6 +29,7 @@ from stockpot.planning.matching import whole
 from stockpot.planning.model import GIB, MIB, Compute, Limits, Operand, Plan, Read, Step, reads
 from stockpot.planning.passes import check_numbers, passes_of, survey_note, surveys_of
 from stockpot.planning.structure import LeafView
+from stockpot.planning.tokenizers import Tokenizer, differing, tokenizer_beside, vocabulary_bytes
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
 
@@ -58,7 +59,9 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     donor = _donor(recipe, checkpoints)
     shards = _layout(donor, steps, limits.shard_size)
     steps = _placed(steps, shards)
-    cost = estimate(steps, surveys, shards, limits, out)
+    differing(recipe.expression, context)
+    tokenizer = Tokenizer() if context.problems else tokenizer_beside(recipe, context, donor)
+    cost = estimate(steps, surveys, shards, limits, out, vocabulary_bytes(context, tokenizer))
     if out is not None:
         try:
             _check_output(context, checkpoints, cost.written, cost.disk_free, out, overwrite)
@@ -69,13 +72,14 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
             f"needs {-(-cost.memory // MIB)} MiB of memory, the budget is {limits.memory // MIB} MiB",
             fix=f"give --memory {-(-cost.memory // MIB)}MiB or more",
         )
-    layers = _layers(donor, view, context)
+    layers = dict(_layers(donor, view, context))
+    layers[""] = {**layers.get("", {}), **tokenizer.entries}
     if context.problems:
         raise PlanError(*_grouped(context.problems))
     return Plan(
         steps=tuple(steps),
         shards=shards,
-        sidecars=_sidecars(donor, steps, checkpoints, layers),
+        sidecars=_with_tokenizer(_sidecars(donor, steps, checkpoints, layers), tokenizer),
         sources=dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True)),
         cost=cost,
         notes=(
@@ -86,6 +90,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         ),
         surveys=surveys,
         seed=recipe.seed,
+        tokenizer=tokenizer.report,
         recipe_text=recipe.text,
         resolved=recipe.resolved,
         recipe=recipe,
@@ -309,6 +314,14 @@ def _main_dtype(donor: Checkpoint, part: str, steps: Sequence[Step]) -> DType | 
     """The dtype of most tensors of a part; None where it has none."""
     floats = [s.dtype for s in steps if s.dtype.is_float and part_of(s.name, list(donor.parts)) == part]
     return max(dict.fromkeys(floats), key=floats.count) if floats else None
+
+
+def _with_tokenizer(
+    sidecars: tuple[tuple[str, bytes | Path], ...], tokenizer: Tokenizer
+) -> tuple[tuple[str, bytes | Path], ...]:
+    """``sidecars`` with the tokenizer of the result in place of the donor's."""
+    kept = [(name, content) for name, content in sidecars if name not in tokenizer.files]
+    return (*kept, *((name, content) for name, content in tokenizer.files.items() if content is not None))
 
 
 def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:

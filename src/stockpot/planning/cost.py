@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from pathlib import Path
 
@@ -48,11 +48,12 @@ def estimate(
     shards: Sequence[ShardLayout],
     limits: Limits,
     out: Path | None,
+    held: int = 0,
 ) -> Cost:
-    """The cost of ``steps``; as many threads as fit the budget, at least one."""
+    """The cost of ``steps``; as many threads as fit the budget, at least one. ``held`` bytes are taken beside."""
     read = sum(s.input_bytes for s in steps) + sum(s.input_bytes for s in surveys)
     written = sum(shard.size for shard in shards)
-    needed = _needed(steps, surveys)
+    needed = _needed(steps, surveys, held)
     threads = next((t for t in range(limits.threads, 1, -1) if needed(t) <= limits.memory), 1)
     return Cost(
         read=read,
@@ -103,9 +104,9 @@ def nearest(folder: Path) -> Path:
     return place
 
 
-def _needed(steps: Sequence[Step], surveys: Sequence[Survey]) -> Callable[[int], int]:
+def _needed(steps: Sequence[Step], surveys: Sequence[Survey], held: int) -> Callable[[int], int]:
     """Number of workers → resident bytes. One worker finishes a tensor before the next; more have two under way."""
-    fixed = BASELINE + _plan_bytes(steps, surveys)
+    fixed = BASELINE + held + _plan_bytes(steps, surveys)
     worker = max(map(_worker_bytes, steps), default=0)
     shared = max(map(_shared_bytes, steps), default=0)
     surveyed = max(map(_surveyed_bytes, surveys), default=0)
@@ -115,7 +116,18 @@ def _needed(steps: Sequence[Step], surveys: Sequence[Survey]) -> Callable[[int],
 def _plan_bytes(steps: Sequence[Step], surveys: Sequence[Survey]) -> int:
     """What the plan itself weighs, with what is noted of every tensor: little, unless there are very many."""
     members = sum(len(survey.members) for survey in surveys)
-    return _STEP * len(steps) + sum(_node_bytes(step.source) for step in steps) + _MEMBER * members
+    held = dict(pair for step in steps for pair in _held(step.source))
+    own = _STEP * len(steps) + sum(_node_bytes(step.source) for step in steps)
+    return own + _MEMBER * members + sum(held.values())
+
+
+def _held(source: Operand) -> Iterator[tuple[object, int]]:
+    """What forms hold below ``source``: key and bytes."""
+    if isinstance(source, Compute):
+        if source.form is not None:
+            yield source.form.held
+        for child in source.operands:
+            yield from _held(child)
 
 
 def _node_bytes(source: Operand) -> int:

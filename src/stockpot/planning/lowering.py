@@ -12,9 +12,11 @@ from stockpot.planning.assembled import AssembledView
 from stockpot.planning.matching import matched, relaid_as, whole
 from stockpot.planning.merged import Merged
 from stockpot.planning.model import Compute, Operand
+from stockpot.planning.retokenize import retokenizing
 from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
 from stockpot.planning.views import Context, View
 from stockpot.settings import Setting, first_value
+from stockpot.tokens import Retokenized
 
 __all__ = ["ApplyView", "apart", "build_view"]
 
@@ -29,6 +31,10 @@ def build_view(expression: Expression, context: Context) -> View:
 
 
 def _build(expression: Expression, context: Context) -> View:
+    if context.scope is not None and isinstance(expression, Leaf | Adapted | Retokenized):
+        return context.scope.seen(expression, build_view(expression, context.plain))
+    if isinstance(expression, Retokenized):
+        return build_view(expression.of, retokenizing(expression, context, build_view))
     if isinstance(expression, Leaf):
         return LeafView(context.checkpoints[expression.key])
     if isinstance(expression, Adapted):

@@ -19,6 +19,7 @@ from stockpot.methods.pieces import Use, chain_of, piece_named, steps_of
 from stockpot.methods.registry import METHODS
 from stockpot.provenance.shape import Check, Misshapen, anything, list_of, map_of, natural, optional, record, text
 from stockpot.settings import Setting, as_plain, as_setting
+from stockpot.tokens import Retokenized, TokenSource
 
 __all__ = ["as_records", "methods_in", "rebuilt"]
 
@@ -72,6 +73,8 @@ def _written(node: Expression, place: Callable[[Expression], int], label: Callab
         return {"modules": parts, "rest": place(node.rest), **_line(node.line)}
     if isinstance(node, Cast):
         return {"cast": place(node.of), "dtype": node.dtype}
+    if isinstance(node, Retokenized):
+        return _retokenized(node, place)
     if isinstance(node, Linear):
         return {"sum": [{"times": as_plain(t.coefficient), "of": place(t.of)} for t in node.terms]}
     assert isinstance(node, Apply)
@@ -96,6 +99,25 @@ def _applied_to(node: Apply, place: Callable[[Expression], int]) -> Record:
         data["compat"] = True
     if node.companions:
         data["companions"] = {name: [place(c) for c in group] for name, group in node.companions.items()}
+    return {**data, **_line(node.line)}
+
+
+def _retokenized(node: Retokenized, place: Callable[[Expression], int]) -> Record:
+    data: Record = {"retokenized": place(node.of)}
+    data |= {"model": place(node.source)} if isinstance(node.source, Expression) else {"source": node.source}
+    if node.base is not None:
+        data["base"] = place(node.base)
+    data["tokens"] = {
+        text: {
+            **({} if token.model is None else {"model": place(token.model)}),
+            **({} if token.token is None else {"id" if isinstance(token.token, int) else "token": token.token}),
+            **({"force": True} if token.force else {}),
+            **_line(token.line),
+        }
+        for text, token in node.tokens.items()
+    }
+    if node.pad_to_multiple_of is not None:
+        data["multiple"] = int(node.pad_to_multiple_of)
     return {**data, **_line(node.line)}
 
 
@@ -157,6 +179,13 @@ _KINDS: Mapping[str, Check] = {
     "stack": record({"stack": _NODES}, {"line": natural}),
     "modules": record(
         {"modules": list_of(record({"module": text, "of": natural}, {})), "rest": natural}, {"line": natural}
+    ),
+    "retokenized": record(
+        {
+            "retokenized": natural,
+            "tokens": map_of(record({}, {"model": natural, "token": text, "id": natural, "line": natural})),
+        },
+        {"source": text, "model": natural, "base": natural, "multiple": natural, "line": natural},
     ),
     "cast": record({"cast": natural, "dtype": text}, {}),
     "sum": record({"sum": list_of(record({"times": anything, "of": natural}, {}))}, {}),
@@ -232,7 +261,15 @@ def _below(kind: str, data: Record) -> list[int]:
         return [data["adapted"], data["adapter"]]
     if kind == "modules":
         return [*(part["of"] for part in data["modules"]), data["rest"]]
+    if kind == "retokenized":
+        return _named_for_tokens(data)
     return list(data["stack"]) if kind == "stack" else [data[kind]]
+
+
+def _named_for_tokens(data: Record) -> list[int]:
+    """What is merged, and the models that tokens are taken of."""
+    named = [data.get("base"), data.get("model"), *(token.get("model") for token in data["tokens"].values())]
+    return [data["retokenized"], *(number for number in named if number is not None)]
 
 
 def _models(kind: str, data: Record) -> list[int]:
@@ -262,9 +299,21 @@ def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[
     if kind == "cast":
         dtype_named(data["dtype"])
         return Cast(nodes[data["cast"]], data["dtype"])
+    if kind == "retokenized":
+        return _with_vocabulary(data, nodes, line)
     if kind == "sum":
         return _linear([(as_setting(term["times"]), nodes[term["of"]]) for term in data["sum"]])
     return _applied(data, nodes, line)
+
+
+def _with_vocabulary(data: Record, nodes: Sequence[Expression], line: int | None) -> Retokenized:
+    tokens: dict[str, TokenSource] = {}
+    for token, own in data["tokens"].items():
+        model = nodes[own["model"]] if "model" in own else None
+        tokens[token] = TokenSource(model, own.get("token", own.get("id")), own.get("force") is True, own.get("line"))
+    source = nodes[data["model"]] if "model" in data else data.get("source", "union")
+    base = nodes[data["base"]] if "base" in data else None
+    return Retokenized(nodes[data["retokenized"]], source, base, tokens, data.get("multiple"), line)
 
 
 def _applied(data: Record, nodes: Sequence[Expression], line: int | None) -> Apply:

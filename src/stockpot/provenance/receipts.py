@@ -72,6 +72,7 @@ _RECEIPT = record(
         "resolved": map_of(anything),
         "dtype": optional(text),
         "donor": optional(text),
+        "chat_template": optional(text),
         "shard_size": natural,
         "mismatched": text,
         "inputs": map_of(_INPUT),
