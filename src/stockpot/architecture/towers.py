@@ -1,8 +1,8 @@
 """A language model found within a model of language and images, by the names and shapes of its layers.
 
 ``model.layers.3.mlp.up_proj.weight`` may be ``language_model.model.layers.3.…`` there, or
-``model.language_model.layers.3.…``. Nothing is known of families: a stack of the larger model with the same layers, tensor by tensor, is looked for, and
-what its name begins with is taken off here and put on there.
+``model.language_model.layers.3.…``. Nothing is known of families: a stack of the larger model with the same layers,
+tensor by tensor, is looked for, and what its name begins with is taken off here and put on there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from stockpot.architecture.layers import layer_counts, layer_of, parse_layer, recomputed_buffer
+from stockpot.architecture.layers import layer_counts, parse_layer, recomputed_buffer
 from stockpot.architecture.sides import side_of
 from stockpot.architecture.tied import embedding_of, is_head
 
@@ -59,9 +59,9 @@ def embedded(own: Shapes, like: Shapes) -> Embedded | None:
     stacks = layer_counts(own)
     if len(stacks) != 1:
         return None
-    stack, count = next(iter(stacks.items()))
-    layers = _layers(own, stack)
-    places = [s for s, n in layer_counts(like).items() if n == count and _layers(like, s) == layers]
+    (stack,) = stacks
+    layers = _layers(own)[stack]
+    places = [other for other, found in _layers(like).items() if found == layers]
     if len(places) != 1:
         return None
     taken, put = _prefixes(stack, places[0])
@@ -78,9 +78,14 @@ def embedded(own: Shapes, like: Shapes) -> Embedded | None:
     return Embedded(names, taken, put, tuple(rest))
 
 
-def _layers(shapes: Shapes, stack: str) -> dict[tuple[int, str], tuple[int, ...]]:
-    found = ((layer_of(name, stack), shape) for name, shape in shapes.items())
-    return {(layer.index, layer.rest): shape for layer, shape in found if layer and not recomputed_buffer(layer.rest)}
+def _layers(shapes: Shapes) -> dict[str, dict[tuple[int, str], tuple[int, ...]]]:
+    """Stack → (layer, rest of the name) → shape."""
+    found: dict[str, dict[tuple[int, str], tuple[int, ...]]] = {}
+    for name, shape in shapes.items():
+        layer = parse_layer(name)
+        if layer is not None and not recomputed_buffer(layer.rest):
+            found.setdefault(layer.stack, {})[layer.index, layer.rest] = shape
+    return found
 
 
 def _prefixes(here: str, there: str) -> tuple[str, str]:
