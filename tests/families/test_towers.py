@@ -136,6 +136,43 @@ def test_task_arithmetic_from_the_language_models_base(pairs, zoo, tmp_path):
     assert reproduce(tmp_path / "out", tmp_path / "again").differences == ()
 
 
+def in_memory(family, folder, place):
+    """The model with the names that it has in memory."""
+    arrays = {name: tensor.numpy() for name, tensor in loaded(family, folder).state_dict().items()}
+    stored = read_model(folder).keys()
+    if not any(name.endswith("lm_head.weight") for name in stored):
+        del arrays["lm_head.weight"]  # tied to the embedding
+    assert arrays.keys() != stored
+    return write_model(place, arrays, config=json.loads((folder / "config.json").read_text()))
+
+
+@pytest.mark.parametrize("family", PREFIXES)
+def test_two_spellings_of_a_model_of_language_and_images(family, zoo, tmp_path):
+    """``language_model.model.layers`` and ``model.language_model.layers``: either merges with the other."""
+    folders = [zoo.saved(family, seed) for seed in range(2)]
+    others = [in_memory(family, folder, tmp_path / str(i)) for i, folder in enumerate(folders)]
+    for ones, twos in ((folders, others), (others, folders)):
+        mixed = sp.compute(sp.linear(sp.open(ones[0]), sp.open(twos[1])))
+        alike = sp.compute(sp.linear(sp.open(ones[0]), sp.open(ones[1])))
+        assert {n: v.tobytes() for n, v in mixed.items()} == {n: v.tobytes() for n, v in alike.items()}
+
+
+def test_a_language_model_in_the_newer_spelling(pairs, tmp_path):
+    """``model.layers`` is ``model.language_model.layers``; head and embedding find their places; it loads and runs."""
+    vlm, lm, whole = pairs("llava")
+    newer, other = (in_memory("llava", f, tmp_path / n) for f, n in ((vlm, "newer"), (whole, "other")))
+    sp.save(0.6 * sp.open(newer) + 0.4 * sp.open(lm), tmp_path / "out")
+    made, expected, before = (
+        read_model(tmp_path / "out"),
+        sp.compute(0.6 * sp.open(newer) + 0.4 * sp.open(other)),
+        read_model(newer),
+    )
+    for name, value in made.items():
+        text = name.startswith(("model.language_model.", "lm_head."))
+        assert value.tobytes() == (expected if text else before)[name].tobytes()
+    assert torch.isfinite(outputs("llava", loaded("llava", tmp_path / "out"))).all()
+
+
 def test_names_of_a_bare_model(zoo, tmp_path):
     """``h.0.…`` and ``transformer.h.0.…`` are the same model; the plan says which is taken for which."""
     folder = zoo.saved("gpt2", 1)

@@ -28,6 +28,9 @@ __all__ = ["Made", "Piece", "relaid", "transposed"]
 
 _EXPERTS = ("experts", "input_linear", "output_linear")
 
+_DEEPEST = 16
+"""Components of a name that a block of experts may have before it."""
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 _ONE = re.compile(r"(?P<block>.+)\.experts\.(?P<expert>\d+)\.(?P<rest>[^.]+\.weight)")
@@ -152,7 +155,7 @@ def _beside(blocks: Iterable[str], shapes: Shapes) -> dict[str, dict[str, tuple[
     found: dict[str, dict[str, tuple[int, ...]]] = {block: {} for block in blocks}
     for name, shape in shapes.items():
         parts = name.split(".")
-        for length in range(1, len(parts)):
+        for length in range(1, min(len(parts), _DEEPEST)):
             own = found.get(".".join(parts[:length]))
             if own is not None and parts[length] not in _EXPERTS:
                 own[".".join(parts[length:])] = shape

@@ -7,7 +7,8 @@ the language model, of images or sound, the encoder or the decoder.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,14 +79,15 @@ def _below(name: str, prefix: str) -> bool:
 
 def _towers(names: Sequence[str]) -> dict[str, str]:
     """Stack → the shortest beginning of its name that no other stack's has."""
-    stacks = list(layer_counts(names))
-    found = {}
-    for stack in stacks:
-        parts = stack.split(".")
-        begins = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
-        others = [other for other in stacks if other != stack]
-        found[stack] = next((b for b in begins if not any(f"{o}.".startswith(f"{b}.") for o in others)), stack)
-    return found
+    begins = {stack: list(_beginnings(stack)) for stack in layer_counts(names)}
+    shared = Counter(begin for own in begins.values() for begin in own)
+    return {stack: next((b for b in own if shared[b] == 1), stack) for stack, own in begins.items()}
+
+
+def _beginnings(name: str) -> Iterator[str]:
+    """Beginnings of a name, component by component, short ones first."""
+    parts = name.split(".")
+    return (".".join(parts[:length]) for length in range(1, len(parts) + 1))
 
 
 def _found(module: str, names: Sequence[str], towers: Mapping[str, str], config: Mapping[str, Any]) -> str:

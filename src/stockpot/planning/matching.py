@@ -58,14 +58,14 @@ def matched(view: View, like: View, context: Context, line: int | None = None, *
     if view is like or view.names.keys() == like.names.keys():
         return _mended(view, like, context, delta) if context.mismatched else view
     found = embedded(_shapes(view), _shapes(like))
-    if found is not None and (found.lent or found.taken != found.put):
+    if found is not None and (found.lent or found.rules):
         view = _within(view, like, found, context, delta)
     return _mended(view, like, context, delta) if context.mismatched else view
 
 
 def _within(view: View, like: View, found: Embedded, context: Context, delta: bool) -> View:
-    if found.taken != found.put:
-        context.note(f"{view.label}: {found.taken or ''}… is {found.put or ''}… of {like.label}")
+    for taken, put in found.rules:
+        context.note(f"{view.label}: {taken}… is {put}… of {like.label}")
     if found.lent:
         towers = ", ".join(found.towers)
         message = f"{view.label} has nothing of {towers}: these {len(found.lent)} tensors are those of {like.label}"
