@@ -55,5 +55,5 @@ def _rows(
         elif base in have:
             out[place] = have[base]
         elif have:
-            out[place] = sum(1.0 / len(have) * row for row in have.values()) if len(have) > 1 else [*have.values()][0]
+            out[place] = sum(1.0 / len(have) * row for row in have.values())
     return out.astype(stored[name][tensor].dtype)

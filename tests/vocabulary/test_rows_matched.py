@@ -12,7 +12,7 @@ from plainly import ROWS, remapped
 from tokenizing import KINDS, byte_level, ids_of, model
 
 import stockpot as sp
-from files import read_model
+from files import read_model, write_model
 
 RECIPES = {
     "linear": "models: [{model: a, parameters: {weight: 0.5}}, {model: b, parameters: {weight: 0.3}}, "
@@ -52,8 +52,6 @@ def remade(folder: Path, target: dict[str, int], rows: int, base: str | None, na
     """The models, remapped by plain code, beside the original ones and without tokenizers."""
     found = remapped({n: folder / n for n in names}, vocabularies(folder, names), target, rows, base)
     for name, arrays in found.items():
-        from files import write_model
-
         write_model(folder / "remapped" / name, arrays, config={"model_type": "llama", "vocab_size": rows})
     return folder / "remapped"
 
@@ -189,8 +187,6 @@ def test_a_tied_model_meets_an_untied_one(tmp_path: Path) -> None:
 )
 def test_biases_of_the_vocabulary_follow_too(tmp_path: Path, bias: str, shape: tuple[int, ...]) -> None:
     """One number a token, stored as a vector or as a row."""
-    from files import write_model
-
     ids = {}
     for seed, (name, words) in enumerate({"a": ["hello"], "b": ["mars"]}.items()):
         model(tmp_path / name, byte_level(words), seed=seed)
@@ -222,8 +218,8 @@ def test_python_and_recipe_are_one(three_bytes: Path) -> None:
         0.5 * a + 0.3 * b + 0.2 * c, tokens={"<|y|>": sp.TokenSource(b, "</s>", force=True)}, pad_to_multiple_of=8
     )
     one = sp.save(told, three_bytes / "one").folder
-    section = 'tokenizer: {pad_to_multiple_of: 8, tokens: {"<|y|>": {force: true, ' \
-        'source: {kind: model_token, model: b, token: "</s>"}}}}'  # fmt: skip
+    source = 'source: {kind: model_token, model: b, token: "</s>"}'
+    section = f'tokenizer: {{pad_to_multiple_of: 8, tokens: {{"<|y|>": {{force: true, {source}}}}}}}'
     two = sp.merge(recipe(three_bytes, "linear", RECIPES["linear"], section), three_bytes / "two").folder
     for name in ("model.safetensors", "tokenizer.json", "config.json", "tokenizer_config.json"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
@@ -237,7 +233,7 @@ def test_a_document_brings_its_own_vocabulary(three_bytes: Path) -> None:
     )
     out = sp.merge(three_bytes / "recipe.yml", three_bytes / "out").folder
     first = recipe(three_bytes, "linear", "models: [{model: a}, {model: b}]")
-    inner = sp.merge(first, three_bytes / "inner").folder
+    sp.merge(first, three_bytes / "inner")
     last = recipe(three_bytes, "linear", "models: [{model: inner}, {model: c}]")
     steps = sp.merge(last, three_bytes / "steps").folder
     for tensor, array in read_model(steps).items():
@@ -250,7 +246,7 @@ def test_spelt_differently_matched_by_text(tmp_path: Path) -> None:
     model(tmp_path / "a", KINDS["bytes"](["hello"]), seed=1)
     model(tmp_path / "b", KINDS["unigram"](["hello"]), seed=2)
     body = "base_model: a\nmodels: [{model: b, parameters: {weight: 1}}]"
-    out = sp.merge(recipe(tmp_path, "task_arithmetic", body, "tokenizer_source: base"), tmp_path / "out").folder
+    sp.merge(recipe(tmp_path, "task_arithmetic", body, "tokenizer_source: base"), tmp_path / "out")
     a, b = ids_of(tmp_path / "a"), ids_of(tmp_path / "b")
     found, own, base = (read_model(tmp_path / n)[ROWS[0]] for n in ("out", "b", "a"))
     assert np.allclose(found[a["Ġhello"]], own[b["▁hello"]], atol=1e-15)

@@ -34,6 +34,9 @@ _PARSED = 12
 _MADE = 4
 """And for each byte of one that is written: its text, and what it was made of."""
 
+_MATCHED = 64
+"""And for each row of each model, while rows are matched."""
+
 _SETTINGS, _GENERATION, _TEMPLATE = "tokenizer_config.json", "generation_config.json", "chat_template.jinja"
 
 
@@ -74,7 +77,8 @@ def tokenizer_beside(recipe: Recipe, context: Context, donor: Checkpoint | None)
 def vocabulary_bytes(context: Context, tokenizer: Tokenizer) -> int:
     """What planning takes for the vocabularies that it read and made, which the system may not get back."""
     made = sum(len(content) for content in tokenizer.files.values() if isinstance(content, bytes))
-    return _PARSED * sum(context.plain.vocabularies_read) + _MADE * made
+    matched: int = sum(scope.matching.own.size for scope in context.plain.scopes.values())
+    return _PARSED * sum(context.plain.vocabularies_read) + _MADE * made + _MATCHED * matched
 
 
 def _deciding(node: Expression) -> Retokenized | None:
@@ -109,7 +113,7 @@ def _beside(
     scope: Retokenizing, recipe: Recipe, donor: Checkpoint | None, context: Context
 ) -> tuple[dict[str, Any], dict[str, bytes | Path | None]]:
     """Config entries and files."""
-    number = scope.numbers.get(recipe.donor.key) if recipe.donor is not None else None
+    number = _number(recipe.donor, scope)
     giver = 0 if scope.giver is None else scope.giver
     files: dict[str, bytes | Path | None] = {}
     if number != giver or scope.giver is None:
@@ -126,6 +130,16 @@ def _beside(
         entries |= _special(donor.config, own, scope.target, other, context)
         files |= _generation(donor, own, scope, giver, context)
     return entries, files
+
+
+def _number(donor: Leaf | None, scope: Retokenizing) -> int | None:
+    """The number of the model that gives the config, an adapter on it left out of account."""
+    if donor is None:
+        return None
+    found = (
+        n for key, n in scope.numbers.items() if key == donor.key or (isinstance(key, tuple) and key[0] == donor.key)
+    )
+    return next(found, None)
 
 
 def _ranges(scope: Retokenizing) -> bytes:
