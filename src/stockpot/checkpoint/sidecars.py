@@ -50,6 +50,7 @@ def plan_sidecars(
     dtype: DType | None = None,
     tied: bool | None = None,
     layers: Mapping[str, Any] | None = None,
+    unquantised: bool = False,
 ) -> tuple[Sidecar, ...]:
     """What to write beside the merged tensors, config.json first.
 
@@ -64,19 +65,25 @@ def plan_sidecars(
         tied: Whether embedding and head share one tensor; None leaves the config's.
         layers: Config keys that stacking layers changed, with their new values, such as
             ``{"num_hidden_layers": 48}``; ``text_config.num_hidden_layers`` names a nested one.
+        unquantised: Whether what is said of quantised weights is left out, since they are plain numbers now.
 
     Raises:
         CheckpointError: for a file that cannot be read, or a link that leads out of the folder.
     """
     planned: list[Sidecar] = []
     config = _corrected(donor.config, dtype, tied, layers or {})
-    if config != donor.config or (donor.config and donor.folder is None):
+    if unquantised:
+        for part in list(_configs(config)):
+            for key in _NOT_CONFIGS:
+                part.pop(key, None)
+    if config and (config != donor.config or donor.folder is None or donor.made_config):
         planned.append(("config.json", _written(config)))
     elif donor.config and donor.folder is not None:
         planned.append(("config.json", member(donor.folder, "config.json")))
     if donor.folder is not None:
         try:
-            planned.extend(_copies(donor.folder, {str(file) for file in donor.files}))
+            copies = _copies(donor.folder, {str(file) for file in donor.files})
+            planned.extend(c for c in copies if not (unquantised and c[0] == "hf_quant_config.json"))
         except OSError as error:
             raise cannot_read(donor.folder, error) from error
     return tuple(planned)

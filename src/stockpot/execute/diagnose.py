@@ -66,7 +66,7 @@ def _models(operand: Operand) -> Iterator[Read]:
 def alike(operand: Operand, reader: PayloadReader) -> bool:
     """Whether all stored tensors below ``operand`` hold the same values, NaN nowhere: a mask, not weights."""
     stored = [r for r in _models(operand) if r.ref.shape == _shape(operand)]
-    if not stored:
+    if not stored or not all(r.dtype.is_float for r in stored):
         return False
     first, *others = stored
     for start in range(0, first.ref.elements, BLOCK):
@@ -89,6 +89,8 @@ def mend(step: Step, out: npt.NDArray[np.uint8], reader: PayloadReader, start: i
     for read in _models(step.source):
         if read.ref.shape != step.shape:
             continue
+        if not read.dtype.is_float:
+            return False
         values = _values(read, reader, start, n)[wrong]
         shared = values if shared is None else np.where(values == shared, shared, np.nan)
     if shared is None or not np.all(np.isinf(shared)):

@@ -8,23 +8,26 @@ from stockpot.checkpoint.reader import PayloadReader
 from stockpot.execute.adapter import Adapter
 from stockpot.execute.combination import Combination
 from stockpot.execute.evaluate import Evaluator, Settled
+from stockpot.execute.decoder import Decoder
 from stockpot.execute.matrices import Blocks, Whole
+from stockpot.execute.requantiser import Requantiser
 from stockpot.execute.rows import Rows
 from stockpot.methods.declare import Blockwise, Elementwise, solves
-from stockpot.planning.blocks import Grid
-from stockpot.planning.forms import Form, LowRank
+from stockpot.planning.blocks import Grid, operand_grid
+from stockpot.planning.forms import Decoded, Form, LowRank, Requantised
 from stockpot.planning.model import Compute, Read
 
 __all__ = ["evaluator_of"]
 
 
-_FORMS: Mapping[type[Form], type[Evaluator]] = {LowRank: Adapter}
+_FORMS: Mapping[type[Form], type[Evaluator]] = {LowRank: Adapter, Decoded: Decoder, Requantised: Requantiser}
 
 
 def evaluator_of(node: Compute, grid: Grid, reader: PayloadReader, settled: Settled) -> Evaluator:
     """The evaluator for ``node``; statistics of the whole model that are ``settled`` are taken over."""
+    below = operand_grid(node, grid)
     children = tuple(
-        child if isinstance(child, Read) else evaluator_of(child, grid, reader, settled) for child in node.operands
+        child if isinstance(child, Read) else evaluator_of(child, below, reader, settled) for child in node.operands
     )
     made = _kind(node)(node, grid, reader, children)
     known = settled.get((node.group, node.key[0])) if node.group else None

@@ -8,7 +8,7 @@ from math import lcm, prod
 from stockpot.methods.declare import axis_of
 from stockpot.planning.model import Compute, Operand
 
-__all__ = ["BLOCK", "Grid", "grid_of", "row_length"]
+__all__ = ["BLOCK", "Grid", "grid_of", "operand_grid", "row_length"]
 
 BLOCK = 1 << 18
 """Elements of a block. It is the unit of every sum over a tensor, so results do not depend on memory
@@ -36,7 +36,27 @@ class Grid:
 def grid_of(source: Operand, shape: tuple[int, ...]) -> Grid:
     """The blocks in which ``source`` is computed: whole rows where a method works along rows or columns."""
     elements = prod(shape)
-    unit = lcm(*_units(source))
+    form = source.form if isinstance(source, Compute) else None
+    if isinstance(source, Compute) and form is not None and form.reduced is not None:
+        each, become = form.reduced
+        most = operand_grid(source, Grid(elements, 1)).size // each * become
+        return Grid(elements, most if become else max(1, elements))
+    return _grid(elements, lcm(*_units(source)))
+
+
+def operand_grid(node: Compute, grid: Grid) -> Grid:
+    """The blocks in which the operands of ``node`` are computed, which itself is computed in those of ``grid``.
+
+    They are the same, but where the result is smaller; block i of the one is then made of block i of the other.
+    """
+    if node.form is None or node.form.reduced is None:
+        return grid
+    (operand,) = node.inputs
+    shape = operand.shape if isinstance(operand, Compute) else operand.ref.shape
+    return _grid(prod(shape), lcm(node.form.reduced[0], *_units(operand)))
+
+
+def _grid(elements: int, unit: int) -> Grid:
     return Grid(elements, max(1, BLOCK // unit) * unit)
 
 

@@ -26,6 +26,7 @@ from stockpot.planning.cost import estimate, nearest
 from stockpot.planning.lowering import apart, build_view
 from stockpot.planning.model import GIB, MIB, Compute, Limits, Operand, Plan, Read, Step, reads
 from stockpot.planning.passes import check_numbers, passes_of, survey_note, surveys_of
+from stockpot.planning.quantising import QUANTISE, must_fit, note_aside, requantised, tell_of_made_config
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
 
@@ -50,7 +51,12 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
             fix="add it to a base: base + 0.8 * (a - base)",
         )
     view = build_view(recipe.expression, context)
+    donor = _donor(recipe, checkpoints)
     steps = _steps(view, context, recipe)
+    if recipe.quantize is not None:
+        steps = _quantised(steps, view, recipe.quantize, donor, context)
+    for checkpoint in checkpoints.values():
+        note_aside(checkpoint, context, quantise=recipe.quantize is not None)
     surveys = surveys_of(context)
     shards = layout([(s.name, s.dtype, s.shape) for s in steps], limits.shard_size)
     steps = _placed(steps, shards)
@@ -65,13 +71,14 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
             f"needs {-(-cost.memory // MIB)} MiB of memory, the budget is {limits.memory // MIB} MiB",
             fix=f"give --memory {-(-cost.memory // MIB)}MiB or more",
         )
-    layers = _layers(recipe, view, context)
+    layers = _layers(donor, view, context)
+    sidecars = _sidecars(recipe, donor, steps, checkpoints, layers, context)
     if context.problems:
         raise PlanError(*_grouped(context.problems))
     return Plan(
         steps=tuple(steps),
         shards=shards,
-        sidecars=_sidecars(recipe, steps, checkpoints, layers),
+        sidecars=sidecars,
         sources=dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True)),
         cost=cost,
         notes=(
@@ -130,17 +137,8 @@ def _understood(leaf: Leaf) -> Checkpoint:
 
 
 def _opened(leaf: Leaf) -> Checkpoint:
-    if leaf.checkpoint is not None:
-        return leaf.checkpoint
-    opened = open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
-    if opened.config.get("quantization_config"):
-        raise CheckpointError(
-            Problem(
-                f"{leaf.reference} is quantised and cannot be merged",
-                line=leaf.line,
-                fix="use the model in bfloat16, float16 or float32",
-            )
-        )
+    opened = leaf.checkpoint or open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
+    must_fit(opened, leaf.line)
     return opened
 
 
@@ -246,29 +244,63 @@ def beside(out: Path) -> Path:
     return whole.parent / (whole.name + ".partial")
 
 
-def _layers(recipe: Recipe, view: View, context: Context) -> Mapping[str, Any]:
+def _quantised(
+    steps: list[Step], view: View, how: str, donor: Checkpoint | None, context: Context
+) -> list[Step]:
+    if how != QUANTISE:
+        context.problem(f"unknown way to quantize: {how!r}", fix=f"quantize: {QUANTISE}, which does as the base does")
+        return steps
+    return requantised(steps, view, donor, context)
+
+
+def _donor(recipe: Recipe, checkpoints: Mapping[Any, Checkpoint]) -> Checkpoint | None:
+    """The model whose config and small files the output gets.
+
+    GGUF's metadata says less than a config.json: where the recipe's donor is such a file, another model of its type
+    that is merged with it gives both.
+    """
+    donor = checkpoints.get(recipe.donor.key) if recipe.donor is not None else None
+    if donor is None or not donor.made_config:
+        return donor
+    kind = donor.config.get("model_type")
+    models = _models(recipe, checkpoints).values()
+    whole = (c for c in models if not c.made_config and c.folder is not None and c.config.get("model_type") == kind)
+    return next(whole, donor)
+
+
+def _layers(donor: Checkpoint | None, view: View, context: Context) -> Mapping[str, Any]:
     """What stacking changes in the config of the model that gives it."""
-    donor = context.checkpoints.get(recipe.donor.key) if recipe.donor is not None else None
-    if donor is None or donor.folder is None:
+    if donor is None or not donor.config:
         return {}
-    return layer_entries(donor.config, layer_counts(donor.tensors), view, context)
+    return layer_entries(donor.config, layer_counts(donor.values), view, context)
 
 
 def _sidecars(
     recipe: Recipe,
+    donor: Checkpoint | None,
     steps: Sequence[Step],
     checkpoints: Mapping[Any, Checkpoint],
     layers: Mapping[str, Any],
+    context: Context,
 ) -> tuple[tuple[str, bytes | Path], ...]:
-    if recipe.donor is None or recipe.donor.key not in checkpoints:
+    if donor is None or (donor.folder is None and not donor.made_config):
         return ()
-    donor = checkpoints[recipe.donor.key]
-    if donor.folder is None:
-        return ()
+    if donor.made_config:
+        tell_of_made_config(donor, context)
+    tied, quantised = _tied(donor, steps, checkpoints), recipe.quantize is not None
+    return tuple(
+        plan_sidecars(
+            donor, dtype=_dtype_told(recipe, steps), tied=tied, layers=layers or None, unquantised=not quantised
+        )
+    )
+
+
+def _dtype_told(recipe: Recipe, steps: Sequence[Step]) -> DType | None:
+    """The dtype that the config tells: that of most tensors; with 8-bit weights, the one that was asked for."""
+    if recipe.quantize is not None:
+        return dtype_named(recipe.dtype) if recipe.dtype is not None else None
     floats = [s.dtype for s in steps if s.dtype.is_float]
-    dtype = max(set(floats), key=floats.count) if floats else None
-    tied = _tied(donor, steps, checkpoints)
-    return tuple(plan_sidecars(donor, dtype=dtype, tied=tied, layers=layers or None))
+    return max(set(floats), key=floats.count) if floats else None
 
 
 def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:
@@ -279,7 +311,7 @@ def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Ch
     if any(r.ref.file in adapters for step in heads for r in reads(step.source)):
         return False  # whatever the model's class takes where its config says nothing
     own = any(
-        step.name not in donor.tensors or any(r.model in untied and is_head(r.ref.name) for r in reads(step.source))
+        step.name not in donor.values or any(r.model in untied and is_head(r.ref.name) for r in reads(step.source))
         for step in heads
     )
     return False if own and ties_embeddings(donor.config) else None
@@ -295,7 +327,7 @@ def _mixed_dtypes(checkpoints: Mapping[Any, Checkpoint], recipe: Recipe) -> list
     if recipe.dtype is not None:
         return []
     codes = {
-        c.label: next((t.dtype.torch_name for t in c.tensors.values() if t.dtype.is_float), None)
+        c.label: next((dtype.torch_name for dtype, _ in c.values.values() if dtype.is_float), None)
         for c in checkpoints.values()
     }
     if len(set(codes.values())) < 2:

@@ -192,6 +192,7 @@ _TOP = (
     ),
     Key("tokenizer", Section("tokenizer"), "how the tokenizer of the result is made"),
     Key("chat_template", Named("chat_template"), "chat template of the result"),
+    Key("quantize", Choice(("same",)), "same: 8-bit floats with scales, as the base (or first model) has them"),
 )
 _ADAPTER = Key("lora", Named("model"), "a LoRA adapter on the model")
 _MODEL = (

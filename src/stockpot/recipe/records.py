@@ -104,7 +104,7 @@ class Merge:
         seed: As written.
         names: Names under which other documents may use this one.
         origin: Identity of the mapping it was written as: equal when an alias repeats it.
-        extra: Tokenizer and chat template, as plain data.
+        extra: Tokenizer, chat template and how the result is quantised, as plain data.
         line: Where it begins.
     """
 
