@@ -48,12 +48,12 @@ def coded(checkpoint: Checkpoint) -> Checkpoint:
         problems.append(Problem(f"{checkpoint.label}: {message}", tensor=tensor, fix=fix))
         if len(problems) == _MOST:
             break
-    return replace(checkpoint, codings=codings, aside=aside, unfit=tuple(problems)) if codings or problems else checkpoint
+    if not codings and not problems:
+        return checkpoint
+    return replace(checkpoint, codings=codings, aside=aside, unfit=tuple(problems))
 
 
-def _codings(
-    config: Mapping[str, Any], tensors: Mapping[str, TensorRef]
-) -> tuple[dict[str, Coding], frozenset[str]]:
+def _codings(config: Mapping[str, Any], tensors: Mapping[str, TensorRef]) -> tuple[dict[str, Coding], frozenset[str]]:
     """Those 8-bit weights whose scales are understood, and the tensors that are none of the model's."""
     codings: dict[str, Coding] = {}
     dtype, blocks = _values_dtype(config), _blocks(config)
@@ -112,7 +112,8 @@ def _method(told: Any) -> str | None:
     if name not in ("compressed-tensors", "compressed_tensors"):
         return name[:80]
     form, groups = told.get("format"), told.get("config_groups")
-    weights = [g.get("weights") for g in groups.values() if isinstance(g, Mapping)] if isinstance(groups, Mapping) else []
+    groups = groups if isinstance(groups, Mapping) else {}
+    weights = [group.get("weights") for group in groups.values() if isinstance(group, Mapping)]
     eight = all(isinstance(w, Mapping) and (w.get("type"), w.get("num_bits")) == ("float", 8) for w in weights)
     return None if form in _FLOATS and weights and eight else f"compressed-tensors {str(form)[:60]}"
 

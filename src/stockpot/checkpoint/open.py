@@ -273,7 +273,7 @@ def _refs(path: Path, entries: Iterable[HeaderEntry]) -> tuple[TensorRef, ...]:
 
 
 def _open_gguf(label: str, path: Path, folder: Path | None, config: Mapping[str, Any]) -> Checkpoint:
-    """The model that a GGUF file, or the first of its parts, holds; a whole config.json beside it is taken, else one is made."""
+    """The model that a GGUF file and its other parts hold; without a whole config.json beside it one is made."""
     from stockpot.checkpoint.gguf.header import read_gguf_header  # seldom needed
     from stockpot.checkpoint.gguf.model import understood
     from stockpot.checkpoint.gguf.names import parts_of

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.execute.adapter import Adapter
 from stockpot.execute.combination import Combination
-from stockpot.execute.evaluate import Evaluator, Settled
 from stockpot.execute.decoder import Decoder
+from stockpot.execute.evaluate import Evaluator, Settled
 from stockpot.execute.matrices import Blocks, Whole
 from stockpot.execute.requantiser import Requantiser
 from stockpot.execute.rows import Rows

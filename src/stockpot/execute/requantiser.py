@@ -110,7 +110,7 @@ class Requantiser(Evaluator):
         scale = np.ascontiguousarray(largest / form.largest).reshape(-1)
         if form.power:
             fraction, exponent = np.frexp(scale)
-            powers = np.ldexp(1.0, np.clip(exponent - (fraction == 0.5), -127, 127))  # noqa: PLR2004
+            powers = np.ldexp(1.0, np.clip(exponent - (fraction == 0.5), -127, 127))
             scale = np.where(np.isfinite(scale) & (scale > 0), powers, scale)
         if dtype.is_float:
             raw = np.empty(scale.size * dtype.itemsize, np.uint8)

@@ -68,5 +68,5 @@ def largest_of_blocks(values: Any, n: int, columns: int, down: int, across: int,
         for column in range(columns):
             size = np.abs(values[row * columns + column])
             line, place = row // down, column // across
-            if size > out[line, place] or size != size:
+            if size > out[line, place] or np.isnan(size):
                 out[line, place] = size

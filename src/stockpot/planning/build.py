@@ -244,9 +244,7 @@ def beside(out: Path) -> Path:
     return whole.parent / (whole.name + ".partial")
 
 
-def _quantised(
-    steps: list[Step], view: View, how: str, donor: Checkpoint | None, context: Context
-) -> list[Step]:
+def _quantised(steps: list[Step], view: View, how: str, donor: Checkpoint | None, context: Context) -> list[Step]:
     if how != QUANTISE:
         context.problem(f"unknown way to quantize: {how!r}", fix=f"quantize: {QUANTISE}, which does as the base does")
         return steps

@@ -43,7 +43,7 @@ def note_aside(checkpoint: Checkpoint, context: Context, *, quantise: bool) -> N
     label = checkpoint.label
     positions = [n for n in checkpoint.aside if n in checkpoint.tensors and "rope_f" in n.rpartition(".")[0]]
     if positions:
-        context.note(f"{sorted(positions)[0]} of {label} is left out: the config says how positions are scaled")
+        context.note(f"{min(positions)} of {label} is left out: the config says how positions are scaled")
     if not quantise and any(map(is_activation, checkpoint.aside)):
         context.note(f"{label}: scales of activations are left out: they mean nothing without 8-bit weights")
 

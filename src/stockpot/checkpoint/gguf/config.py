@@ -19,7 +19,7 @@ _DIRECT = {
 _TOKENS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
 
 _LARGEST = {"gemma2": 46, "gemma3_text": 62}
-"""Layers of the models (27B) whose attention is scaled by the share of a head in the hidden size, as llama.cpp has it."""
+"""Layers of the models (27B) whose attention is scaled by hidden size over heads, as llama.cpp has it."""
 
 
 def heads_of(architecture: str, metadata: Mapping[str, Any]) -> tuple[int, int] | None:

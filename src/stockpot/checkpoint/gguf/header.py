@@ -8,14 +8,13 @@ little-endian.
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import xxhash
 
@@ -98,7 +97,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
 class _Reader:
     """Reads a header from its first byte on."""
 
-    def __init__(self, file: io.BufferedReader, path: Path) -> None:
+    def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file, self._path = file, path
         self._size = os.fstat(file.fileno()).st_size
         self._most = min(self._size, MAX_HEADER)

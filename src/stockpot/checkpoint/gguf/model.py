@@ -78,7 +78,8 @@ def _in_terms_of(
         if new is None and name.removesuffix(".weight").rpartition(".")[2] in POSITIONS:
             aside.add(name)
         elif new is None:
-            message, fix = f"{label}: GGUF's {family.model_type} has no such tensor", "use the model's safetensors version"
+            message = f"{label}: GGUF's {family.model_type} has no such tensor"
+            fix = "use the model's safetensors version"
             problems.append(Problem(message, tensor=name, file=str(path), fix=fix))
         names[name] = new or name
         found = _coding(family, entry, heads)
