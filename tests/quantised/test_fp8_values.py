@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scaled import ALL, BF16, E4M3, fp8_config, nearest, quantised, spread, values, write_fp8
 
 import stockpot as sp
 from files import read_model, write_model
-from scaled import ALL, BF16, E4M3, fp8_config, nearest, quantised, spread, values, write_fp8
 from stockpot.checkpoint.open import open_checkpoint
 from stockpot.errors import CheckpointError, StockpotError
 
@@ -141,7 +141,10 @@ def test_methods_work_on_the_values(tmp_path):
     ]
     found, wanted = (
         sp.compute(base + sp.ties(a - base, b - base, density=0.4), dtype="float64")
-        for base, a, b in ([sp.open(tmp_path / n) for n in "abc"], [sp.open(p, name=n) for p, n in zip(plain, "abc")])
+        for base, a, b in (
+            [sp.open(tmp_path / n) for n in "abc"],
+            [sp.open(p, name=n) for p, n in zip(plain, "abc", strict=True)],
+        )
     )
     assert np.array_equal(found[NAME], wanted[NAME])
 

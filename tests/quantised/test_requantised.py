@@ -7,11 +7,11 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scaled import BF16, E4M3, fp8_config, quantised, random_fp8, values, write_fp8
 
 import stockpot as sp
 from files import read_model, write_model
 from measured import MIB, least, stockpot
-from scaled import BF16, E4M3, fp8_config, quantised, random_fp8, values, write_fp8
 from stockpot.errors import PlanError
 from stockpot.execute.reproduce import reproduce
 from stockpot.execute.verify import verify

@@ -81,7 +81,7 @@ class Decoder(Evaluator):
             raw: Bytes = space.take(("packed", self.height), (count // per * size,), np.uint8)
             self._reader.read(self._stored, (start + done) // per * size, raw.data)
             with np.errstate(all="ignore"):
-                values[done : done + count] = self._unpack(raw.reshape(-1, size)).reshape(-1)
+                values[done : done + count] = self._unpack(raw.reshape(1, -1)).reshape(-1)
             found = ~np.isfinite(values[done : done + count])
             if found.any():
                 raise self._damaged(start + done + int(np.argmax(found)))
@@ -132,7 +132,7 @@ def _scales(ref: TensorRef, start: int, space: Workspace, reader: PayloadReader,
 
 
 def _unpacker(ref: TensorRef, model: str) -> Callable[[Any], Any]:
-    """What makes float32 of groups of bytes (groups, bytes of a group).
+    """What makes float32 of the bytes of groups, in one row: it works row by row, so that many are slow.
 
     Raises:
         UnsupportedError: without the gguf package.

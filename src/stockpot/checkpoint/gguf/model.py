@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from stockpot.errors import CheckpointError, Problem
 __all__ = ["Understood", "understood"]
 
 _MOST_TOLD = 20
+_MOST_POSITIONS = 4096
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,23 @@ def understood(label: str, files: Sequence[tuple[Path, GgufHeader]]) -> Understo
         )
         return Understood({n: n for n in entries}, _packed(entries), frozenset(), {}, "", (problem,))
     shapes = {name: entry.shape for name, entry in entries.items()}
-    config, fault = made_config(architecture, family, metadata, shapes)
+    config, fault = made_config(architecture, family, metadata, shapes, _positions(files))
     return _in_terms_of(family, label, path, entries, heads_of(architecture, metadata), config, fault)
+
+
+def _positions(files: Sequence[tuple[Path, GgufHeader]]) -> tuple[float, ...] | None:
+    """What ``rope_freqs.weight`` holds: the one payload that is looked at, some 64 numbers, since a config needs it."""
+    for path, header in files:
+        for entry in header.entries:
+            if entry.name != "rope_freqs.weight":
+                continue
+            if entry.dtype.code != "F32" or entry.end - entry.begin > _MOST_POSITIONS:
+                return None
+            with path.open("rb") as file:
+                file.seek(entry.begin)
+                raw = file.read(entry.end - entry.begin)
+            return struct.unpack(f"<{len(raw) // 4}f", raw[: len(raw) // 4 * 4])
+    return None
 
 
 def _in_terms_of(
