@@ -254,16 +254,16 @@ def _quantised(steps: list[Step], view: View, how: str, donor: Checkpoint | None
 def _donor(recipe: Recipe, checkpoints: Mapping[Any, Checkpoint]) -> Checkpoint | None:
     """The model whose config and small files the output gets.
 
-    GGUF's metadata says less than a config.json: where the recipe's donor is such a file, another model of its type
-    that is merged with it gives both.
+    GGUF's metadata says less than a config.json: where the recipe's donor is such a file, another model that is merged
+    with it gives both, one of its type if there is one.
     """
     donor = checkpoints.get(recipe.donor.key) if recipe.donor is not None else None
     if donor is None or not donor.made_config:
         return donor
-    kind = donor.config.get("model_type")
     models = _models(recipe, checkpoints).values()
-    whole = (c for c in models if not c.made_config and c.folder is not None and c.config.get("model_type") == kind)
-    return next(whole, donor)
+    whole = [c for c in models if not c.made_config and c.folder is not None and c.config]
+    kind = donor.config.get("model_type")
+    return next((c for c in whole if c.config.get("model_type") == kind), whole[0] if whole else donor)
 
 
 def _layers(donor: Checkpoint | None, view: View, context: Context) -> Mapping[str, Any]:
