@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scaled import BF16, E4M3, fp8_config, quantised, random_fp8, values, write_fp8
+from scaled import BF16, E4M3, as_exponents, fp8_config, quantised, random_fp8, values, write_fp8
 
 import stockpot as sp
 from files import read_model, write_model
 from measured import MIB, least, stockpot
+from stockpot.checkpoint.open import open_checkpoint
 from stockpot.errors import PlanError
 from stockpot.execute.reproduce import reproduce
 from stockpot.execute.verify import verify
@@ -83,6 +85,22 @@ def test_powers_of_two_stay_powers_of_two(tmp_path):
     out = mean(tmp_path)
     assert out[SCALE].tobytes() == power.astype(np.float32).tobytes()
     assert out[NAME].tobytes() == weight.tobytes()
+
+
+def test_exponents_stay_exponents(tmp_path):
+    """Scales in F8_E8M0 come out in F8_E8M0: of identical models the same bytes."""
+    codes = np.array([0x7E, 0x79, 0xF8], np.uint8)  # 448, 288 and -256: above half of the largest
+    weight = np.repeat(codes, 128 * 40).reshape(-1, 40).view(E4M3)
+    powers = np.array([[100], [127], [140]], np.uint8)
+    for name in "ab":
+        write_model(tmp_path / name, {NAME: weight, SCALE: powers}, config=fp8_config())
+        as_exponents(tmp_path / name)
+    sp.save(sp.linear(sp.open(tmp_path / "a"), sp.open(tmp_path / "b")), tmp_path / "out", quantize="same")
+    before, after = (open_checkpoint(str(tmp_path / n)).tensors for n in ("a", "out"))
+    for name in (NAME, SCALE):
+        one, other = (Path(t[name].file).read_bytes()[t[name].offset :][: t[name].nbytes] for t in (before, after))
+        assert one == other
+        assert before[name].dtype == after[name].dtype
 
 
 def test_zeros(tmp_path):
