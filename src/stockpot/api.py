@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy.typing as npt
 
+from stockpot.checkpoint.fp8 import coded
 from stockpot.checkpoint.model import from_arrays
 from stockpot.errors import PlanError, Problem, UnsupportedError
 from stockpot.execute.local import Progress, Result, execute
@@ -45,7 +46,7 @@ def open(model: Model, *, name: str = "memory", adapter: PathLike | None = None)
     >>> compute(0.5 * a + 0.5 * b)["w"]
     array([0.5, 0.5])
     """
-    leaf = Leaf(name, from_arrays(name, model)) if isinstance(model, Mapping) else Leaf(os.fspath(model))
+    leaf = Leaf(name, coded(from_arrays(name, model))) if isinstance(model, Mapping) else Leaf(os.fspath(model))
     return leaf if adapter is None else Adapted(leaf, Leaf(os.fspath(adapter), adapter=True))
 
 
@@ -90,6 +91,7 @@ def plan(
     out: PathLike | None = None,
     *,
     dtype: str | None = None,
+    quantize: str | None = None,
     seed: int | None = None,
     memory: int = 1 << 30,
     threads: int | None = None,
@@ -104,6 +106,8 @@ def plan(
     Args:
         out: Folder that the result would be written to.
         dtype: Output dtype of an expression; None keeps each tensor's own. Recipes say theirs.
+        quantize: ``"same"`` writes 8-bit floats with scales, as the model that gives the config has them; None takes
+            the recipe's, else plain numbers.
         seed: Key of random numbers; None takes the recipe's, else 0.
         memory: Budget in bytes of resident memory of the whole process.
         threads: Worker threads; None takes one per core.
@@ -121,6 +125,8 @@ def plan(
         raise PlanError(Problem(f"mismatched is {mismatched!r}", fix='"error" or "base"'))
     recipe = _recipe(what, dtype, seed, lenient=lenient, allow_code=allow_code)
     recipe = replace(recipe, mismatched=recipe.mismatched or mismatched == "base")
+    if quantize is not None:
+        recipe = _told(replace(recipe, quantize=quantize), "quantize", quantize)
     limits = Limits(memory, threads or os.cpu_count() or 1, shard_size)
     where = Path(out) if out is not None else None
     replaced = overwrite or (where is not None and published(where))
@@ -186,13 +192,15 @@ def _recipe(
         what = load_recipe(what, lenient=lenient, seed=seed, allow_code=allow_code)
     if what.unsupported:
         raise UnsupportedError(*what.unsupported)
-    return what if seed is None else _seeded(what, seed)
+    return what if seed is None else _told(replace(what, seed=seed), "seed", seed)
 
 
-def _seeded(recipe: Recipe, seed: int) -> Recipe:
-    """``recipe`` with another seed."""
-    *others, result = recipe.resolved.get("documents") or [{}]
-    return replace(recipe, seed=seed, resolved={**recipe.resolved, "documents": [*others, {**result, "seed": seed}]})
+def _told(recipe: Recipe, key: str, value: Any) -> Recipe:
+    """``recipe`` as if its text had said ``key: value``, which was asked for elsewhere."""
+    if not recipe.resolved.get("documents"):
+        return recipe
+    *others, result = recipe.resolved["documents"]
+    return replace(recipe, resolved={**recipe.resolved, "documents": [*others, {**result, key: value}]})
 
 
 def _donor(expression: Expression) -> Leaf | None:

@@ -312,9 +312,11 @@ def test_refusals(hub: Hub, ask: Callable[..., Any], model: dict[str, bytes], re
 def test_adapter_and_foreign_repositories(hub: Hub, ask: Callable[..., Any]) -> None:
     """What cannot be merged is told from the list of files; nothing is downloaded."""
     hub.repositories["org/lora"] = {"adapter_model.safetensors": b"x", "adapter_config.json": b"{}"}
-    hub.repositories["org/quants"] = {"m-q4.gguf": b"x", "README.md": b""}
+    hub.repositories["org/quants"] = {"m-q4.gguf": b"x", "m-q8.gguf": b"x", "README.md": b""}
+    hub.repositories["org/flax"] = {"flax_model.msgpack": b"x"}
     assert ask("org/lora", hub.url)["error"] == "UnsupportedError"
-    assert "GGUF" in ask("org/quants", hub.url)["message"]
+    assert "several GGUF files (m-q4.gguf, m-q8.gguf)" in ask("org/quants", hub.url)["message"]
+    assert "Flax" in ask("org/flax", hub.url)["message"]
     assert hub.downloads == []
 
 

@@ -310,8 +310,7 @@ def test_adapter_file(tmp_path: Path, save: Save) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("model.gguf", b"GGUF\x03\0\0\0", "GGUF"),
-        ("weights.bin", b"GGUF\x03\0\0\0", "GGUF"),
+        ("weights.bin", b"lmgg\x01\0\0\0", "GGML"),
         ("tf_model.h5", b"\x89HDF\r\n\x1a\n", "Keras"),
     ],
 )

@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 
 import fuzz_folders
+import fuzz_gguf
 import fuzz_headers
 import fuzz_pickles
 import fuzz_recipes
@@ -46,6 +47,7 @@ TARGETS = {
     "recipe": Target(fuzz_recipes.make, fuzz_recipes.read, "x.yml"),
     "index": Target(fuzz_folders.make_index, fuzz_folders.read_index, "x.json"),
     "config": Target(fuzz_folders.make_config, fuzz_folders.read_config, "y.json"),
+    "gguf": Target(fuzz_gguf.make, fuzz_gguf.read, "x.gguf"),
     "pickle": Target(fuzz_pickles.make, fuzz_pickles.read, "x.pt"),
 }
 

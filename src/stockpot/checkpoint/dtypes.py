@@ -21,12 +21,13 @@ class DType:
 
     Args:
         code: Its name in a safetensors header, such as ``"BF16"``.
-        bits: Size of one element in bits.
+        bits: Size of one element in bits, or of a group of ``per`` elements.
         kind: ``float`` is merged; ``copied`` (integers, booleans, complex) is taken from the base;
             ``packed`` (sub-byte and scale formats of quantised models) may only be copied whole.
         kernel: Number under which kernels know a float dtype, -1 for the others.
         numpy: Matching NumPy (ml_dtypes) dtype, None for packed formats.
         names: Other spellings in configs and recipes (torch's names).
+        per: Elements of a group that is stored together with what scales it; 1 but for GGUF's packed formats.
     """
 
     code: str
@@ -35,6 +36,7 @@ class DType:
     kernel: int
     numpy: np.dtype[Any] | None
     names: tuple[str, ...] = ()
+    per: int = 1
 
     @property
     def itemsize(self) -> int:
@@ -53,7 +55,7 @@ class DType:
 
     def nbytes(self, elements: int) -> int:
         """Bytes that ``elements`` elements take, rounded up to a whole byte."""
-        return (elements * self.bits + 7) // 8
+        return (elements * self.bits + 8 * self.per - 1) // (8 * self.per)
 
 
 def _table() -> dict[str, DType]:

@@ -2,7 +2,7 @@
 
 The same judgement serves a folder on disk and the file list of a hub repository. What transformers
 and diffusers would load comes first: ``model.safetensors``, then ``model.safetensors.index.json``,
-the same for ``diffusion_pytorch_model``, then any other safetensors files, then PyTorch pickles.
+the same for ``diffusion_pytorch_model``, then any other safetensors files, then PyTorch pickles, then GGUF.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from stockpot.checkpoint.gguf.names import parts_of
 from stockpot.errors import CheckpointError, Problem, UnsupportedError
 
 __all__ = [
@@ -30,7 +31,6 @@ LEGACY_SUFFIXES = (".bin", ".pt", ".pth", ".th", ".ckpt")
 """Names of PyTorch pickles end so."""
 
 _FOREIGN = {
-    ".gguf": "GGUF",
     ".h5": "Keras",
     ".msgpack": "Flax",
     ".onnx": "ONNX",
@@ -46,6 +46,7 @@ WEIGHT_SUFFIXES = (
     ".safetensors",
     *LEGACY_SUFFIXES,
     *_FOREIGN,
+    ".gguf",
     ".npy",
     ".onnx_data",
     ".pb",
@@ -83,7 +84,7 @@ def choose_weights(names: Sequence[str], where: str) -> Weights:
         CheckpointError: when there are no weights.
     """
     top = [name for name in names if "/" not in name]
-    found = _safetensors(top) or _legacy(top)
+    found = _safetensors(top) or _legacy(top) or _gguf(top, where)
     if found is None:
         raise _nothing(names, top, where)
     return found
@@ -147,6 +148,23 @@ def _legacy(top: Sequence[str]) -> Weights | None:
     if files:
         return Weights(legacy=True, files=tuple(sorted(files, key=natural)))
     return None
+
+
+def _gguf(top: Sequence[str], where: str) -> Weights | None:
+    """The one GGUF model of a folder, all its parts; folders often hold one model in several formats.
+
+    Raises:
+        CheckpointError: when there are several.
+    """
+    files = [n for n in top if n.endswith(".gguf") and not n.startswith("mmproj")]
+    if not files:
+        return None
+    whole = {parts_of(name) for name in files}
+    if len(whole) > 1:
+        shown = ", ".join(sorted(files, key=natural)[:6])
+        fix = "name the one file that is wanted, as a path; of a model in parts, the first"
+        raise CheckpointError(Problem(f"holds several GGUF files ({shown})", file=where, fix=fix))
+    return Weights(legacy=False, files=whole.pop())
 
 
 def is_adapter(name: str) -> bool:

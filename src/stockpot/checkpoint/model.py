@@ -20,7 +20,7 @@ import numpy.typing as npt
 from stockpot.checkpoint.dtypes import DTYPES, DType
 from stockpot.errors import CheckpointError, Problem
 
-__all__ = ["Checkpoint", "Stamp", "TensorRef", "from_arrays"]
+__all__ = ["Checkpoint", "Coding", "Stamp", "TensorRef", "from_arrays"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,29 @@ class TensorRef:
         return self.dtype.nbytes(self.elements)
 
 
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """How a tensor's values are made of what is stored: stored × scale + shift, in another order of rows.
+
+    What is stored has the tensor's own shape; a packed dtype (of GGUF) is unpacked to numbers first.
+
+    Args:
+        dtype: What the values count as when an output keeps each tensor's dtype; they are not rounded to it.
+        scale: The tensor of scales: for each matrix, one for each block of ``block``.
+        rows: Rows of a matrix; a tensor of three dimensions holds several.
+        block: Rows and columns that share a scale.
+        head: Rows of an attention head whose two halves are stored in turn (llama's in GGUF); 0 as they are.
+        shift: Added to each value, such as -1 for norms that are stored with 1 added.
+    """
+
+    dtype: DType
+    scale: TensorRef | None = None
+    rows: int = 1
+    block: tuple[int, int] = (1, 1)
+    head: int = 0
+    shift: float = 0.0
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Named tensors and what lies beside them.
@@ -91,6 +114,11 @@ class Checkpoint:
         stamps: Path → stamp of each of ``files`` when its header was read.
         parts: Folder below → the checkpoint in it, of a model in several folders; tensors here are called
             ``folder/name``. ``""`` is the folder itself.
+        codings: Name → how its values are made, of tensors that are not stored as plain numbers.
+        aside: Names of stored tensors that are none of the model's: scales, and what is known of activations.
+        unfit: Why it cannot be merged; it can be looked at all the same.
+        made_config: Whether ``config`` was made from a GGUF file's metadata, not read from config.json.
+        config_fault: Why such a config would not be true; empty where it is.
     """
 
     label: str
@@ -101,6 +129,11 @@ class Checkpoint:
     identity: Mapping[str, Any] = field(default_factory=dict)
     stamps: Mapping[str, Stamp] = field(default_factory=dict, compare=False)
     parts: Mapping[str, Checkpoint] = field(default_factory=dict, compare=False)
+    codings: Mapping[str, Coding] = field(default_factory=dict, compare=False)
+    aside: frozenset[str] = frozenset()
+    unfit: tuple[Problem, ...] = field(default=(), compare=False)
+    made_config: bool = False
+    config_fault: str = ""
 
     def config_of(self, name: str) -> Mapping[str, Any]:
         """The config that goes with tensor ``name``: that of its part."""
@@ -111,6 +144,15 @@ class Checkpoint:
     def is_adapter(self) -> bool:
         """Whether it is an adapter: changes to a model, not a model."""
         return self.identity.get("adapter") is True
+
+    @cached_property
+    def values(self) -> Mapping[str, tuple[DType, tuple[int, ...]]]:
+        """Dtype and shape of the model's tensors by name, as they are once their codings are undone."""
+        return {
+            name: (self.codings[name].dtype if name in self.codings else ref.dtype, ref.shape)
+            for name, ref in self.tensors.items()
+            if name not in self.aside
+        }
 
     @cached_property
     def nbytes(self) -> int:

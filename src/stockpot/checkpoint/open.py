@@ -2,20 +2,21 @@
 
 A reference is tried as a path (relative to the recipe's folder, then to the working directory),
 then as a hub id. A path may be a folder in the layout of transformers or diffusers, one safetensors
-file, or a PyTorch pickle.
+file, a PyTorch pickle, or a GGUF file.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from stockpot.checkpoint.folder import Weights, adapter_error, choose_weights, is_adapter, natural
-from stockpot.checkpoint.header import looks_like_header, read_header
+from stockpot.checkpoint.fp8 import coded
+from stockpot.checkpoint.header import HeaderEntry, looks_like_header, read_header
 from stockpot.checkpoint.jsons import read_index, read_json
 from stockpot.checkpoint.model import Checkpoint, Stamp, TensorRef
 from stockpot.checkpoint.parts import parts_in
@@ -31,7 +32,7 @@ from stockpot.errors import CheckpointError, Problem, UnsupportedError
 
 __all__ = ["File", "checkpoint_of", "fetched", "open_checkpoint", "read_file", "with_line"]
 
-_FOREIGN_LEADS = {b"GGUF": "GGUF", b"\x89HDF": "Keras HDF5", b"ggml": "GGML", b"lmgg": "GGML"}
+_FOREIGN_LEADS = {b"\x89HDF": "Keras HDF5", b"ggml": "GGML", b"lmgg": "GGML"}
 
 _MAX_PROBLEMS = 50
 
@@ -47,6 +48,9 @@ class File:
     facts: Mapping[str, Any]
     stamp: Stamp
     skipped: tuple[str, ...] = ()
+
+
+_GGUF = b"GGUF"
 
 
 def open_checkpoint(
@@ -105,11 +109,13 @@ def fetched(reference: str, offline: bool | None, *, adapter: bool = False) -> P
 def _open_file(label: str, path: Path) -> Checkpoint:
     if is_adapter(path.name):
         raise adapter_error(str(path))
-    file = read_file(path)
     beside = path.parent
     has_config = (beside / "config.json").is_file()
     config = read_json(member(beside, "config.json")) if has_config else {}
-    return checkpoint_of(label, path, [file], beside if has_config else None, config)
+    folder = beside if has_config else None
+    if path.suffix == ".gguf" or _lead(path)[0][:4] == _GGUF:
+        return _open_gguf(label, path, folder, config)
+    return checkpoint_of(label, path, [read_file(path)], folder, config)
 
 
 def _open_folder(label: str, folder: Path) -> Checkpoint:
@@ -150,6 +156,9 @@ def _joined(label: str, folder: Path, parts: tuple[str, ...]) -> Checkpoint:
 def _open_plain(label: str, folder: Path, names: list[str]) -> Checkpoint:
     weights = choose_weights(names, str(folder))
     config = read_json(member(folder, "config.json")) if "config.json" in names else {}
+    if weights.files and weights.files[0].endswith(".gguf"):
+        first = member(folder, weights.files[0])
+        return _open_gguf(label, first, folder, config)
     if weights.index is not None:
         files = _read_indexed(folder, weights)
     else:
@@ -172,7 +181,7 @@ def checkpoint_of(
     if skipped:
         identity["skipped"] = skipped
     paths, stamps = tuple(file.path for file in files), {str(file.path): file.stamp for file in files}
-    return Checkpoint(label, tensors, folder, config, paths, identity, stamps)
+    return coded(Checkpoint(label, tensors, folder, config, paths, identity, stamps))
 
 
 def _union(files: list[File]) -> dict[str, TensorRef]:
@@ -267,17 +276,10 @@ def _read_member(folder: Path, name: str) -> File:
 
 def read_file(path: Path) -> File:
     """Read one file of weights; what it is shows in its first bytes, not in its name."""
-    try:
-        must_be_file(path)
-        with path.open("rb") as file:
-            stamp = Stamp.of(os.fstat(file.fileno()))
-            lead = file.read(16)
-    except OSError as error:
-        raise cannot_read(path, error) from error
+    lead, stamp = _lead(path)
     if path.suffix == ".safetensors" or looks_like_header(lead):
         header = read_header(path)
-        refs = tuple(TensorRef(e.name, e.dtype, e.shape, str(path), e.begin) for e in header.entries)
-        return File(path, refs, _facts(path, header.file_bytes, header.xxh3), stamp)
+        return File(path, _refs(path, header.entries), _facts(path, header.file_bytes, header.xxh3), stamp)
     foreign = _FOREIGN_LEADS.get(lead[:4])
     if foreign is not None:
         fix = "use the safetensors version of this model"
@@ -289,6 +291,55 @@ def read_file(path: Path) -> File:
         raise CheckpointError(Problem("not a checkpoint that Stockpot knows", file=str(path), fix=fix))
     legacy = read_legacy(path)
     return File(path, legacy.tensors, _facts(path, legacy.file_bytes, legacy.xxh3), stamp, legacy.skipped)
+
+
+def _lead(path: Path) -> tuple[bytes, Stamp]:
+    """The first bytes of a file, and its stamp."""
+    try:
+        must_be_file(path)
+        with path.open("rb") as file:
+            return file.read(16), Stamp.of(os.fstat(file.fileno()))
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def _refs(path: Path, entries: Iterable[HeaderEntry]) -> tuple[TensorRef, ...]:
+    return tuple(TensorRef(e.name, e.dtype, e.shape, str(path), e.begin) for e in entries)
+
+
+def _open_gguf(label: str, path: Path, folder: Path | None, config: Mapping[str, Any]) -> Checkpoint:
+    """The model that a GGUF file and its other parts hold; without a whole config.json beside it one is made."""
+    from stockpot.checkpoint.gguf.header import read_gguf_header  # seldom needed
+    from stockpot.checkpoint.gguf.model import understood
+    from stockpot.checkpoint.gguf.names import parts_of
+
+    paths = [member(path.parent, name) for name in parts_of(path.name)] if path.suffix == ".gguf" else [path]
+    stamps = _each([partial(_stamp, place) for place in paths])
+    headers = list(zip(paths, _each([partial(read_gguf_header, place) for place in paths]), strict=True))
+    model = understood(label, headers)
+    files = [
+        File(
+            place,
+            tuple(replace(ref, name=model.names[ref.name]) for ref in _refs(place, header.entries)),
+            _facts(place, header.file_bytes, header.xxh3),
+            stamp,
+        )
+        for (place, header), stamp in zip(headers, stamps, strict=True)
+    ]
+    whole = "model_type" in config and "num_hidden_layers" in config
+    found = checkpoint_of(label, path, files, folder, config if whole else model.config)
+    return replace(
+        found,
+        codings=model.codings,
+        aside=model.aside,
+        unfit=model.unfit,
+        made_config=not whole,
+        config_fault="" if whole else model.config_fault,
+    )
+
+
+def _stamp(path: Path) -> Stamp:
+    return _lead(path)[1]
 
 
 def _facts(path: Path, size: int, xxh3: str) -> Mapping[str, Any]:

@@ -50,6 +50,7 @@ def plan_sidecars(
     dtype: DType | None = None,
     tied: bool | None = None,
     layers: Mapping[str, Any] | None = None,
+    unquantised: bool = False,
 ) -> tuple[Sidecar, ...]:
     """What to write beside the merged tensors, config.json first.
 
@@ -65,27 +66,38 @@ def plan_sidecars(
         tied: Whether embedding and head share one tensor; None leaves the config's.
         layers: Config keys that stacking layers changed, with their new values, such as
             ``{"num_hidden_layers": 48}``; ``text_config.num_hidden_layers`` names a nested one.
+        unquantised: Whether what is said of quantised weights is left out, since they are plain numbers now.
 
     Raises:
         CheckpointError: for a file that cannot be read, or a link that leads out of the folder.
     """
-    planned = _config(donor, dtype, tied, layers or {})
+    planned = _config(donor, dtype, tied, layers or {}, unquantised)
     if donor.folder is not None:
         try:
-            planned.extend(_copies(donor.folder, {str(file) for file in donor.files}, donor.parts))
+            copies = _copies(donor.folder, {str(file) for file in donor.files}, donor.parts)
+            planned.extend(c for c in copies if not (unquantised and c[0] == "hf_quant_config.json"))
         except OSError as error:
             raise cannot_read(donor.folder, error) from error
     return tuple(planned)
 
 
-def part_config(donor: Checkpoint, part: str, dtype: DType | None, layers: Mapping[str, Any]) -> tuple[Sidecar, ...]:
+def part_config(
+    donor: Checkpoint, part: str, dtype: DType | None, layers: Mapping[str, Any], *, unquantised: bool = False
+) -> tuple[Sidecar, ...]:
     """The config of a part in a folder below, true of what is written; none where it has none."""
-    return tuple((f"{part}/{name}", content) for name, content in _config(donor.parts[part], dtype, None, layers))
+    found = _config(donor.parts[part], dtype, None, layers, unquantised)
+    return tuple((f"{part}/{name}", content) for name, content in found)
 
 
-def _config(donor: Checkpoint, dtype: DType | None, tied: bool | None, layers: Mapping[str, Any]) -> list[Sidecar]:
+def _config(
+    donor: Checkpoint, dtype: DType | None, tied: bool | None, layers: Mapping[str, Any], unquantised: bool
+) -> list[Sidecar]:
     config = _corrected(donor.config, dtype, tied, layers)
-    if config != donor.config or (donor.config and donor.folder is None):
+    if unquantised:
+        for part in list(_configs(config)):
+            for key in _NOT_CONFIGS:
+                part.pop(key, None)
+    if config and (config != donor.config or donor.folder is None or donor.made_config):
         return [("config.json", _written(config))]
     if donor.config and donor.folder is not None:
         return [("config.json", member(donor.folder, "config.json"))]

@@ -48,9 +48,15 @@ def _summary(checkpoint: Any) -> dict[str, Any]:
 
     from stockpot.architecture.layers import layer_counts
 
-    refs = list(checkpoint.tensors.values())
+    refs = [checkpoint.tensors[name] for name in checkpoint.values]
     dtypes = Counter(r.dtype.code for r in refs)
-    stacks = layer_counts(checkpoint.tensors)
+    stacks = layer_counts(checkpoint.values)
+    coded = ((checkpoint.tensors[name].dtype, coding.dtype) for name, coding in checkpoint.codings.items())
+    quantised = Counter(values.torch_name for stored, values in coded if stored != values)
+    told = ", ".join(f"{count} as {name}" for name, count in quantised.most_common())
+    more = {"dequantised": told} if told else {}
+    if checkpoint.unfit:
+        more["unfit"] = checkpoint.unfit[0].message
     return {
         "model": checkpoint.label,
         "type": checkpoint.config.get("model_type", "unknown"),
@@ -60,4 +66,5 @@ def _summary(checkpoint: Any) -> dict[str, Any]:
         "dtypes": ", ".join(f"{code} ({count})" for code, count in dtypes.most_common()),
         "layers": ", ".join(f"{stack} ({count})" for stack, count in stacks.items()) or "none",
         "files": ", ".join(fact["name"] for fact in checkpoint.identity["files"]),
+        **more,
     }

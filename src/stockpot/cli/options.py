@@ -52,11 +52,12 @@ allow_code = click.option("--allow-code", is_flag=True, help="Run the method fil
 
 
 def limit_options(function: F) -> F:
-    """--memory, --threads, --shard-size, --seed, --lenient and --allow-code."""
+    """--memory, --threads, --shard-size, --quantize, --seed, --lenient and --allow-code."""
     options = [
         click.option("--memory", type=SIZE, default="1GiB", show_default=True, help="Budget of resident memory."),
         click.option("--threads", type=click.IntRange(1), default=None, help="Worker threads [default: all cores]."),
         click.option("--shard-size", type=SIZE, default="5GB", show_default=True, help="Largest output file."),
+        click.option("--quantize", type=click.Choice(["same"]), default=None, help="Write 8-bit floats as the base."),
         click.option("--seed", type=int, default=None, help="Key of random numbers, over the recipe's own."),
         click.option("--lenient", is_flag=True, help="Unknown recipe keys are notes, not errors."),
         allow_code,

@@ -13,6 +13,7 @@ from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.execute.evaluate import Phase, Tick
 from stockpot.execute.schedule import run_all
+from stockpot.execute.values import values_of
 from stockpot.execute.workspace import Workspace
 from stockpot.kernels import gram
 from stockpot.kernels.sizes import ROW
@@ -55,15 +56,18 @@ class Difference:
 
 
 def compare(a: Checkpoint, b: Checkpoint, *, progress: Progress | None = None) -> tuple[Difference, ...]:
-    """Every tensor of either model, in A's order and then B's."""
+    """Every tensor of either model, in A's order and then B's; the values of those that are quantised."""
     found: dict[str, Difference] = {}
     moved = [0]
-    names = [*a.tensors, *(n for n in b.tensors if n not in a.tensors)]
+    names = [*a.values, *(n for n in b.values if n not in a.values)]
     with PayloadReader() as reader:
 
         def runs() -> Iterator[Iterator[Phase]]:
             for name in names:
-                yield _phases(name, a.tensors.get(name), b.tensors.get(name), reader, found, moved)
+                if name in a.values and name in b.values and (name in a.codings or name in b.codings):
+                    yield _decoded_phases(name, a, b, reader, found, moved)
+                else:
+                    yield _phases(name, _ref(a, name), _ref(b, name), reader, found, moved)
 
         total = a.nbytes
         poll = None if progress is None else lambda: progress(min(moved[0], total), total)
@@ -107,6 +111,35 @@ def _phases(
     def finish() -> None:
         identical = bool(same.all()) and a.dtype == b.dtype
         found[name] = _difference(name, a, b, identical, parts.sum(axis=0) if floats else None)
+
+    yield Phase("compare", grid.count, run, finish)
+
+
+def _ref(checkpoint: Checkpoint, name: str) -> TensorRef | None:
+    return checkpoint.tensors[name] if name in checkpoint.values else None
+
+
+def _decoded_phases(
+    name: str, a: Checkpoint, b: Checkpoint, reader: PayloadReader, found: dict[str, Difference], moved: list[int]
+) -> Iterator[Phase]:
+    """Of tensors that are not stored as plain numbers: their values are compared."""
+    kinds = (_kind(a.tensors[name]), _kind(b.tensors[name]))
+    if a.tensors[name].shape != b.tensors[name].shape or not a.values[name][0].is_float & b.values[name][0].is_float:
+        found[name] = Difference(name, kinds[0], kinds[1], identical=False)
+        return
+    sides = [values_of(c, name, reader) for c in (a, b)]
+    grid = Grid(a.tensors[name].elements, BLOCK)
+    parts, same = np.zeros((grid.count, 4)), np.ones(grid.count, bool)
+
+    def run(block: int, space: Workspace, _tick: Tick) -> None:
+        x, y = (values(*grid.block(block), space) for values in sides)
+        same[block] = np.array_equal(x, y)
+        parts[block] = [np.dot(x, x), np.dot(x, y), np.dot(y, y), np.dot(y - x, y - x)]
+        moved[0] += a.tensors[name].nbytes // grid.count
+
+    def finish() -> None:
+        identical = bool(same.all()) and kinds[0] == kinds[1]
+        found[name] = _difference(name, a.tensors[name], b.tensors[name], identical, parts.sum(axis=0))
 
     yield Phase("compare", grid.count, run, finish)
 

@@ -66,7 +66,7 @@ def _models(operand: Operand) -> Iterator[Read]:
 def alike(operand: Operand, reader: PayloadReader) -> bool:
     """Whether all stored tensors below ``operand`` hold the same values, NaN nowhere: a mask, not weights."""
     stored = list(_models(operand))
-    if not stored or any(r.ref.shape != _shape(operand) for r in stored):
+    if not stored or any(r.ref.shape != _shape(operand) or not r.dtype.is_float for r in stored):
         return False
     first, *others = stored
     for start in range(0, first.ref.elements, BLOCK):
@@ -88,6 +88,8 @@ def mend(step: Step, out: npt.NDArray[np.uint8], reader: PayloadReader, start: i
     shared: npt.NDArray[np.float64] | None = None
     for read in _models(step.source):
         if read.ref.shape != step.shape:
+            return False
+        if not read.dtype.is_float:
             return False
         values = _values(read, reader, start, n)[wrong]
         shared = values if shared is None else np.where(values == shared, shared, np.nan)

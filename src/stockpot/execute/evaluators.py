@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.execute.adapter import Adapter
 from stockpot.execute.combination import Combination
+from stockpot.execute.decoder import Decoder
 from stockpot.execute.evaluate import Evaluator, Settled
 from stockpot.execute.matrices import Blocks, Whole
 from stockpot.execute.pieces import Joined
+from stockpot.execute.requantiser import Requantiser
 from stockpot.execute.rows import Rows
 from stockpot.execute.sparse import Gathered
 from stockpot.methods.declare import Blockwise, Elementwise, solves
-from stockpot.planning.blocks import Grid, inner_grid
+from stockpot.planning.blocks import Grid, operand_grid
+from stockpot.planning.coded import Decoded, Requantised
 from stockpot.planning.forms import Form, LowRank, Pieces
 from stockpot.planning.model import Compute, Read
 from stockpot.planning.rows import SparseRows
@@ -21,13 +24,19 @@ from stockpot.planning.rows import SparseRows
 __all__ = ["evaluator_of"]
 
 
-_FORMS: Mapping[type[Form], type[Evaluator]] = {LowRank: Adapter, Pieces: Joined, SparseRows: Gathered}
+_FORMS: Mapping[type[Form], type[Evaluator]] = {
+    LowRank: Adapter,
+    Pieces: Joined,
+    SparseRows: Gathered,
+    Decoded: Decoder,
+    Requantised: Requantiser,
+}
 
 
 def evaluator_of(node: Compute, grid: Grid, reader: PayloadReader, settled: Settled) -> Evaluator:
     """The evaluator for ``node``; statistics of the whole model that are ``settled`` are taken over."""
     children = tuple(
-        child if isinstance(child, Read) else evaluator_of(child, inner_grid(node, child, grid), reader, settled)
+        child if isinstance(child, Read) else evaluator_of(child, operand_grid(node, child, grid), reader, settled)
         for child in node.operands
     )
     made = _kind(node)(node, grid, reader, children)

@@ -16,11 +16,14 @@ from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, PlanError, Problem
 from stockpot.execute.matrices import one_thread
+from stockpot.execute.values import Values, values_of
+from stockpot.execute.workspace import Workspace
 from stockpot.kernels import convert
 from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Floats
 from stockpot.planning.adapters import AdaptedView
 from stockpot.planning.blocks import BLOCK
+from stockpot.planning.quantising import must_fit
 from stockpot.planning.structure import LeafView
 from stockpot.planning.views import Context
 
@@ -104,20 +107,22 @@ def _norms(base: Checkpoint, adapter: Checkpoint, progress: Progress | None) -> 
     changed = {module.name: base.tensors[source] for source, module in view.changed()}
     total, done = sum(ref.nbytes for ref in changed.values()), 0
     found = {}
+    must_fit(base, None)
     with PayloadReader(stamps=base.stamps) as reader:
         for name, ref in changed.items():
-            found[name] = _norm(ref, reader)
+            found[name] = _norm(ref, values_of(base, ref.name, reader))
             done += ref.nbytes
             if progress is not None:
                 progress(done, total)
     return found
 
 
-def _norm(ref: TensorRef, reader: PayloadReader) -> float:
+def _norm(ref: TensorRef, values_at: Values) -> float:
     """Frobenius norm, block by block."""
-    total = 0.0
+    total, space = 0.0, Workspace()
     for start in range(0, ref.elements, BLOCK):
-        values = _values(ref, start, min(BLOCK, ref.elements - start), reader)
+        values = values_at(start, min(BLOCK, ref.elements - start), space)
+        _must_be_finite(values, ref)
         total += float(np.dot(values, values))
     return math.sqrt(total)
 
@@ -127,9 +132,13 @@ def _values(ref: TensorRef, start: int, n: int, reader: PayloadReader) -> Floats
     reader.read(ref, start * ref.dtype.itemsize, raw.data)
     values = np.empty(n)
     convert.widen_block(raw, ref.dtype.kernel, n, values, np.zeros(ROW))
+    _must_be_finite(values, ref)
+    return values
+
+
+def _must_be_finite(values: Floats, ref: TensorRef) -> None:
     if not np.isfinite(values).all():
         raise ExecutionError(Problem("a weight that is not finite", tensor=ref.name, file=ref.file))
-    return values
 
 
 def _seen(module: Module, weight: float | None, reader: PayloadReader) -> Seen:

@@ -76,6 +76,7 @@ def _asked(plan: Plan) -> dict[str, Any]:
     return {
         "expression": as_records(recipe.expression, label),
         "dtype": recipe.dtype,
+        **({} if recipe.quantize is None else {"quantize": recipe.quantize}),
         "donor": None if recipe.donor is None else labels.get(recipe.donor.key),
         "shard_size": int(plan.shard_size),
         **({"mismatched": "base"} if recipe.mismatched else {}),

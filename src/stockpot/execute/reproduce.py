@@ -100,6 +100,7 @@ def plan_again(
     recipe = Recipe(
         expression,
         dtype=receipt.get("dtype"),
+        quantize=receipt.get("quantize"),
         donor=None if donor is None else leaves[donor],
         seed=receipt.get("seed", 0),
         mismatched=receipt.get("mismatched") == "base",

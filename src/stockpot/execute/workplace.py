@@ -25,7 +25,7 @@ from stockpot.execute.fingerprint import changes
 from stockpot.execute.journal import FORMAT, Journal, Past, read_journal
 from stockpot.execute.lock import Lock
 from stockpot.execute.receipt import read_receipt
-from stockpot.planning.build import beside
+from stockpot.planning.place import beside
 
 __all__ = ["Workplace", "kept", "published"]
 

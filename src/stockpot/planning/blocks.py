@@ -8,7 +8,7 @@ from math import lcm, prod
 from stockpot.methods.declare import axis_of
 from stockpot.planning.model import Compute, Operand
 
-__all__ = ["BLOCK", "Grid", "grid_of", "inner_grid", "row_length"]
+__all__ = ["BLOCK", "Grid", "grid_of", "operand_grid", "row_length"]
 
 BLOCK = 1 << 18
 """Elements of a block. It is the unit of every sum over a tensor, so results do not depend on memory
@@ -36,15 +36,30 @@ class Grid:
 def grid_of(source: Operand, shape: tuple[int, ...]) -> Grid:
     """The blocks in which ``source`` is computed: whole rows where a method works along rows or columns."""
     elements = prod(shape)
-    unit = lcm(*_units(source))
-    return Grid(elements, max(1, BLOCK // unit) * unit)
+    form = source.form if isinstance(source, Compute) else None
+    if isinstance(source, Compute) and form is not None and form.reduced is not None:
+        each, become = form.reduced
+        most = operand_grid(source, source.inputs[0], Grid(elements, 1)).size // each * become
+        return Grid(elements, most if become else max(1, elements))
+    return _grid(elements, lcm(*_units(source)))
 
 
-def inner_grid(node: Compute, child: Operand, grid: Grid) -> Grid:
-    """The blocks in which ``child`` is computed for a ``node`` that is computed in those of ``grid``."""
-    if node.form is None or not node.form.moves or not isinstance(child, Compute):
+def operand_grid(node: Compute, operand: Operand, grid: Grid) -> Grid:
+    """The blocks in which an operand of ``node`` is computed, which itself is computed in those of ``grid``.
+
+    They are the same, but under a form that moves elements, and under one whose result is smaller: block i of that is
+    made of block i of its operand.
+    """
+    if node.form is None:
         return grid
-    return grid_of(child, child.shape)
+    shape = operand.shape if isinstance(operand, Compute) else operand.ref.shape
+    if node.form.reduced is not None:
+        return _grid(prod(shape), lcm(node.form.reduced[0], *_units(operand)))
+    return grid_of(operand, shape) if node.form.moves else grid
+
+
+def _grid(elements: int, unit: int) -> Grid:
+    return Grid(elements, max(1, BLOCK // unit) * unit)
 
 
 def row_length(shape: tuple[int, ...], axis: str) -> int:

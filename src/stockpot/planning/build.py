@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stockpot.architecture.layers import layer_counts
 from stockpot.architecture.lora import lora_of
-from stockpot.architecture.tied import is_head, ties_embeddings
 from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.dtypes import DType, dtype_named
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.open import open_checkpoint, with_line
-from stockpot.checkpoint.parts import part_of
-from stockpot.checkpoint.sidecars import part_config, plan_sidecars
-from stockpot.checkpoint.storage import held_bytes
-from stockpot.checkpoint.writer import ShardLayout, layout
+from stockpot.checkpoint.writer import ShardLayout
 from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError, UnsupportedError
 from stockpot.expression import Expression, Leaf, leaves
 from stockpot.methods.declare import Space, Span
-from stockpot.planning.configs import layer_entries
-from stockpot.planning.cost import estimate, nearest
+from stockpot.planning.beside import donor_of, layers_of, layout_of, models_of, sidecars_of
+from stockpot.planning.cost import estimate
 from stockpot.planning.lowering import apart, build_view
-from stockpot.planning.matching import whole
-from stockpot.planning.model import GIB, MIB, Compute, Limits, Operand, Plan, Read, Step, reads
+from stockpot.planning.model import MIB, Compute, Limits, Operand, Plan, Read, Step
 from stockpot.planning.passes import check_numbers, passes_of, survey_note, surveys_of
-from stockpot.planning.structure import LeafView
+from stockpot.planning.place import check_output
+from stockpot.planning.quantising import QUANTISE, must_fit, note_aside, requantised
 from stockpot.planning.tokenizers import Tokenizer, differing, tokenizer_beside, vocabulary_bytes
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
 
-__all__ = ["beside", "build_plan"]
+__all__ = ["build_plan"]
 
 
 def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overwrite: bool = False) -> Plan:
@@ -54,17 +48,21 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
             fix="add it to a base: base + 0.8 * (a - base)",
         )
     view = build_view(recipe.expression, context)
+    donor = donor_of(recipe, checkpoints)
     steps = _steps(view, context, recipe)
+    if recipe.quantize is not None:
+        steps = _quantised(steps, view, recipe.quantize, donor, context)
+    for checkpoint in checkpoints.values():
+        note_aside(checkpoint, context, quantise=recipe.quantize is not None)
     surveys = surveys_of(context)
-    donor = _donor(recipe, checkpoints)
-    shards = _layout(donor, steps, limits.shard_size)
+    shards = layout_of(donor, steps, limits.shard_size)
     steps = _placed(steps, shards)
     differing(recipe.expression, context)
     tokenizer = Tokenizer() if context.problems else tokenizer_beside(recipe, context, donor)
     cost = estimate(steps, surveys, shards, limits, out, vocabulary_bytes(context, tokenizer))
     if out is not None:
         try:
-            _check_output(context, checkpoints, cost.written, cost.disk_free, out, overwrite)
+            check_output(context, checkpoints.values(), cost.written, cost.disk_free, out, overwrite)
         except OSError as error:
             context.problem(f"cannot look at the output's place: {error.strerror or error}", file=str(out))
     if cost.memory > limits.memory:
@@ -72,21 +70,21 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
             f"needs {-(-cost.memory // MIB)} MiB of memory, the budget is {limits.memory // MIB} MiB",
             fix=f"give --memory {-(-cost.memory // MIB)}MiB or more",
         )
-    layers = dict(_layers(donor, view, context))
-    layers[""] = {**layers.get("", {}), **tokenizer.entries}
+    layers = layers_of(donor, view, context)
+    sidecars = sidecars_of(recipe, donor, steps, checkpoints, layers, tokenizer, context)
     if context.problems:
         raise PlanError(*_grouped(context.problems))
     return Plan(
         steps=tuple(steps),
         shards=shards,
-        sidecars=_with_tokenizer(_sidecars(donor, steps, checkpoints, layers), tokenizer),
+        sidecars=sidecars,
         sources=dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True)),
         cost=cost,
         notes=(
             *recipe.notes,
             *context.notes,
             *map(survey_note, surveys),
-            *_mixed_dtypes(_models(recipe, checkpoints), recipe),
+            *_mixed_dtypes(models_of(recipe, checkpoints), recipe),
         ),
         surveys=surveys,
         seed=recipe.seed,
@@ -139,17 +137,8 @@ def _understood(leaf: Leaf) -> Checkpoint:
 
 
 def _opened(leaf: Leaf) -> Checkpoint:
-    if leaf.checkpoint is not None:
-        return leaf.checkpoint
-    opened = open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
-    if any(own.config.get("quantization_config") for own in (opened, *opened.parts.values())):
-        raise CheckpointError(
-            Problem(
-                f"{leaf.reference} is quantised and cannot be merged",
-                line=leaf.line,
-                fix="use the model in bfloat16, float16 or float32",
-            )
-        )
+    opened = leaf.checkpoint or open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
+    must_fit(opened, leaf.line)
     return opened
 
 
@@ -203,152 +192,18 @@ def _placed(steps: Sequence[Step], shards: Sequence[ShardLayout]) -> list[Step]:
     return [replace(s, file=places[s.name][0], offset=places[s.name][1]) for s in steps]
 
 
-def _check_output(
-    context: Context,
-    checkpoints: Mapping[Any, Checkpoint],
-    needed: int,
-    free: int | None,
-    out: Path,
-    overwrite: bool,
-) -> None:
-    exists = os.path.lexists(out)
-    if exists and not overwrite:
-        context.problem("the output exists", file=str(out), fix="choose another folder, or give --overwrite")
-    if exists and not out.is_dir():
-        context.problem("the output is a file, not a folder", file=str(out), fix="choose another name")
-    _check_place(context, out)
-    resolved = out.resolve()
-    here = Path.cwd()
-    if resolved == here or resolved in here.parents:
-        context.problem("the output is (or holds) the current folder", file=str(out), fix="choose another folder")
-    for place in (resolved, beside(resolved)):
-        for checkpoint in checkpoints.values():
-            if any(place == f.resolve() or place in f.resolve().parents for f in checkpoint.files):
-                message = f"the output is (or holds) the input {checkpoint.label}"
-                if place != resolved:
-                    message = f"{place.name} is needed while writing, and is (or holds) the input {checkpoint.label}"
-                context.problem(message, file=str(out), fix="choose another folder")
-    held = held_bytes(beside(out) / "model")
-    if free is not None and needed - held > free:
-        context.problem(
-            f"the disk has {free / GIB:.2f} GiB free, the output needs {(needed - held) / GIB:.2f} GiB",
-            file=str(out),
-            fix="free some space, or write to another disk",
-        )
-
-
-def _check_place(context: Context, out: Path) -> None:
-    """Where the output goes must be a folder that may be written to."""
-    place = nearest(out.resolve().parent)
-    fix = "choose a folder that you may write to"
-    if not place.is_dir():
-        context.problem("a file stands where a folder is needed", file=str(place), fix=fix)
-        return
-    effective = os.access in os.supports_effective_ids
-    if not os.access(place, os.W_OK | os.X_OK, effective_ids=effective):
-        context.problem("no permission to write here", file=str(place), fix=fix)
-
-
-def beside(out: Path) -> Path:
-    """OUT.partial, where the work lies until it is done."""
-    whole = Path(os.path.abspath(out))  # noqa: PTH100 - "." has no name to add to; links stay
-    return whole.parent / (whole.name + ".partial")
-
-
-def _donor(recipe: Recipe, checkpoints: Mapping[Any, Checkpoint]) -> Checkpoint | None:
-    """The checkpoint whose config and small files the result gets: the larger model, where the recipe's is a part."""
-    if recipe.donor is None or recipe.donor.key not in checkpoints:
-        return None
-    donor = LeafView(checkpoints[recipe.donor.key])
-    found = whole([LeafView(c) for c in _models(recipe, checkpoints).values()], donor)
-    assert isinstance(found, LeafView)
-    return found.checkpoint
-
-
-def _layout(donor: Checkpoint | None, steps: Sequence[Step], shard_size: int) -> tuple[ShardLayout, ...]:
-    """The output's files: in the folders of the donor's parts, where it has such, called as they are there."""
-    parts = list(donor.parts) if donor is not None else []
-    tensors: dict[str, list[tuple[str, DType, tuple[int, ...]]]] = {"": []} if not parts else {}
-    for step in steps:
-        tensors.setdefault(part_of(step.name, parts), []).append((step.name, step.dtype, step.shape))
-    shards: list[ShardLayout] = []
-    for part, own in tensors.items():
-        diffusers = (
-            donor is not None and part in donor.parts and donor.parts[part].files[0].name.startswith("diffusion")
-        )
-        shards += layout(own, shard_size, "diffusion_pytorch_model" if diffusers else "model", part)
-    return tuple(shards)
-
-
-def _layers(donor: Checkpoint | None, view: View, context: Context) -> Mapping[str, Mapping[str, Any]]:
-    """Part of the donor → what stacking changes in its config."""
-    if donor is None or donor.folder is None:
-        return {}
-    if not donor.parts:
-        return {"": layer_entries(donor.config, layer_counts(donor.tensors), view, context)}
-    counts = layer_counts(donor.tensors)
-    found = {}
-    for part, own in donor.parts.items():
-        stacks = {stack: n for stack, n in counts.items() if part_of(stack, list(donor.parts)) == part}
-        found[part] = layer_entries(own.config, stacks, view, context) if stacks else {}
-    return found
-
-
-def _sidecars(
-    donor: Checkpoint | None,
-    steps: Sequence[Step],
-    checkpoints: Mapping[Any, Checkpoint],
-    layers: Mapping[str, Mapping[str, Any]],
-) -> tuple[tuple[str, bytes | Path], ...]:
-    if donor is None or donor.folder is None:
-        return ()
-    tied = _tied(donor, steps, checkpoints)
-    found = list(plan_sidecars(donor, dtype=_main_dtype(donor, "", steps), tied=tied, layers=layers.get("")))
-    for part in donor.parts:
-        if part:
-            found += part_config(donor, part, _main_dtype(donor, part, steps), layers.get(part, {}))
-    return tuple(found)
-
-
-def _main_dtype(donor: Checkpoint, part: str, steps: Sequence[Step]) -> DType | None:
-    """The dtype of most tensors of a part; None where it has none."""
-    floats = [s.dtype for s in steps if s.dtype.is_float and part_of(s.name, list(donor.parts)) == part]
-    return max(dict.fromkeys(floats), key=floats.count) if floats else None
-
-
-def _with_tokenizer(
-    sidecars: tuple[tuple[str, bytes | Path], ...], tokenizer: Tokenizer
-) -> tuple[tuple[str, bytes | Path], ...]:
-    """``sidecars`` with the tokenizer of the result in place of the donor's."""
-    kept = [(name, content) for name, content in sidecars if name not in tokenizer.files]
-    return (*kept, *((name, content) for name, content in tokenizer.files.items() if content is not None))
-
-
-def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:
-    """What tie_word_embeddings must become: False when a head of its own came in that the donor ties; else None."""
-    adapters = {str(file) for c in checkpoints.values() if c.is_adapter for file in c.files}
-    untied = {c.label for c in checkpoints.values() if not c.is_adapter and not ties_embeddings(c.config)}
-    heads = [step for step in steps if is_head(step.name)]
-    if any(r.ref.file in adapters for step in heads for r in reads(step.source)):
-        return False  # whatever the model's class takes where its config says nothing
-    own = any(
-        step.name not in donor.tensors or any(r.model in untied and is_head(r.ref.name) for r in reads(step.source))
-        for step in heads
-    )
-    return False if own and ties_embeddings(donor.config) else None
-
-
-def _models(recipe: Recipe, checkpoints: Mapping[Any, Checkpoint]) -> Mapping[Any, Checkpoint]:
-    """The checkpoints that are merged; what is read beside them, such as masks and adapters, is left out."""
-    merged = {leaf.key for leaf in leaves(recipe.expression, companions=False) if not leaf.adapter}
-    return {key: checkpoint for key, checkpoint in checkpoints.items() if key in merged}
+def _quantised(steps: list[Step], view: View, how: str, donor: Checkpoint | None, context: Context) -> list[Step]:
+    if how != QUANTISE:
+        context.problem(f"unknown way to quantize: {how!r}", fix=f"quantize: {QUANTISE}, which does as the base does")
+        return steps
+    return requantised(steps, view, donor, context)
 
 
 def _mixed_dtypes(checkpoints: Mapping[Any, Checkpoint], recipe: Recipe) -> list[Problem]:
     if recipe.dtype is not None:
         return []
     codes = {
-        c.label: next((t.dtype.torch_name for t in c.tensors.values() if t.dtype.is_float), None)
+        c.label: next((dtype.torch_name for dtype, _ in c.values.values() if dtype.is_float), None)
         for c in checkpoints.values()
     }
     if len(set(codes.values())) < 2:

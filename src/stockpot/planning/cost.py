@@ -12,7 +12,7 @@ from stockpot.checkpoint.writer import ShardLayout
 from stockpot.methods.declare import Blockwise, Elementwise, Matrix, Span, axis_of, solves
 from stockpot.methods.elementwise.operation import Ranks
 from stockpot.methods.elementwise.program import assemble
-from stockpot.planning.blocks import BLOCK, Grid, grid_of, inner_grid, row_length
+from stockpot.planning.blocks import BLOCK, Grid, grid_of, operand_grid, row_length
 from stockpot.planning.model import Compute, Cost, Limits, Operand, Read, Step, Survey
 
 __all__ = ["estimate", "free_bytes", "nearest"]
@@ -138,8 +138,16 @@ def _worker_bytes(step: Step) -> int:
     """A worker's buffers: a block of every input, of every intermediate, of the output, keys of a block, scratch."""
     elements = _block_elements(step)
     searches = _searches(step.source) if step.passes > 1 else 0
-    keys = searches * min(_COLLECTED_OF_A_BLOCK, 4 * step.elements)
+    keys = searches * min(_COLLECTED_OF_A_BLOCK, 4 * _widest(step))
     return _block_bytes(step.source, elements) + elements * 8 + keys + (1 << 20)
+
+
+def _widest(step: Step) -> int:
+    """Elements of the tensor that is computed, which may be larger than what is written of it."""
+    source = step.source
+    if isinstance(source, Read) or source.form is None or source.form.reduced is None:
+        return step.elements
+    return operand_grid(source, source.inputs[0], Grid(0, 1)).elements
 
 
 def _block_elements(step: Step) -> int:
@@ -151,11 +159,14 @@ def _block_bytes(source: Operand, elements: int) -> int:
         return 0
     widths = [c.dtype.itemsize if isinstance(c, Read) else 8 for c in source.operands]
     if source.form is not None:
+        if source.form.reduced is not None:
+            below = operand_grid(source, source.inputs[0], Grid(0, 1))
+            elements = min(below.elements, below.size)
         own = source.form.block_bytes(source.shape, widths, elements)
     else:
         own = max(widths, default=8) * len(widths) * elements + _family_bytes(source, elements)
     grid = Grid(elements, elements)
-    inner = [(c, max(elements, inner_grid(source, c, grid).size)) for c in source.operands if isinstance(c, Compute)]
+    inner = [(c, max(elements, operand_grid(source, c, grid).size)) for c in source.operands if isinstance(c, Compute)]
     return own + sum(_block_bytes(c, most) + 8 * (most - elements) for c, most in inner)
 
 
@@ -177,7 +188,7 @@ def _family_bytes(source: Compute, elements: int) -> int:
 
 def _shared_bytes(step: Step) -> int:
     """What is kept per tensor while it is worked on: collected keys; inner products of rows or columns."""
-    return _selected_bytes(step) + _products_bytes(step.source, step) + _formed_bytes(step.source)
+    return _selected_bytes(step) + _products_bytes(step.source) + _formed_bytes(step.source)
 
 
 def _formed_bytes(source: Operand) -> int:
@@ -193,7 +204,8 @@ def _selected_bytes(step: Step) -> int:
     searches = _searches(step.source) if step.passes > 1 else 0
     if not searches:
         return 0
-    return (searches + 1) * min(_COLLECTED, 4 * step.elements) + _NOTED * searches * (step.elements // BLOCK)
+    elements = _widest(step)
+    return (searches + 1) * min(_COLLECTED, 4 * elements) + _NOTED * searches * (elements // BLOCK)
 
 
 def _searches(source: Operand) -> int:
@@ -214,15 +226,16 @@ def _own_searches(source: Compute) -> int:
     return max((len(need.wanted(elements)) for need in needs), default=0)
 
 
-def _products_bytes(source: Operand, step: Step) -> int:
+def _products_bytes(source: Operand) -> int:
     """Inner products of all pairs of inputs, for every row or column."""
     if isinstance(source, Read):
         return 0
-    inner = sum(_products_bytes(child, step) for child in source.operands)
+    inner = sum(map(_products_bytes, source.operands))
     axis = axis_of(source.method, source.resolved)
     if axis == "tensor" or source.method is None or not isinstance(source.method.family, Span):
         return inner
-    groups = step.elements // row_length(step.shape, "row") if axis == "row" else row_length(step.shape, "column")
+    shape = source.shape
+    groups = prod(shape) // row_length(shape, "row") if axis == "row" else row_length(shape, "column")
     return inner + 3 * groups * len(source.inputs) ** 2 * 8
 
 

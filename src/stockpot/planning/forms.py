@@ -43,9 +43,17 @@ class Form(ABC):
         del shape
         return 1
 
+    @property
+    def reduced(self) -> tuple[int, int] | None:
+        """Where the result is smaller than the operand: (elements of the operand, elements that they become).
+
+        The second is 0 where all of the operand becomes the result. None where the blocks of both are the same.
+        """
+        return None
+
     @abstractmethod
     def block_bytes(self, shape: tuple[int, ...], widths: Sequence[int], elements: int) -> int:
-        """Bytes that a worker holds for a block of ``elements`` of the result.
+        """Bytes that a worker holds for a block of ``elements`` of the result, or of the operand where it is reduced.
 
         Args:
             shape: Of the result.

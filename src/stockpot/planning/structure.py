@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from math import prod
 from typing import Any
 
 from stockpot.architecture.branches import outputs_of
@@ -13,8 +14,9 @@ from stockpot.architecture.layers import layer_counts, layer_of
 from stockpot.architecture.modules import stack_within
 from stockpot.architecture.stacks import Ends, first_only, main_stack
 from stockpot.checkpoint.dtypes import DType
-from stockpot.checkpoint.model import Checkpoint
+from stockpot.checkpoint.model import Checkpoint, Coding
 from stockpot.expression import Layers
+from stockpot.planning.coded import Decoded
 from stockpot.planning.matching import relaid_as
 from stockpot.planning.model import Compute, Operand, Read
 from stockpot.planning.views import Context, Meta, Sliced, View
@@ -24,7 +26,7 @@ __all__ = ["CastView", "LayersView", "LeafView", "StackView"]
 
 @dataclass(frozen=True)
 class LeafView:
-    """A checkpoint."""
+    """A checkpoint, seen as the values of its tensors: scales and packed formats are undone when they are read."""
 
     checkpoint: Checkpoint
 
@@ -34,7 +36,7 @@ class LeafView:
 
     @cached_property
     def names(self) -> Mapping[str, Meta]:
-        return {name: Meta(ref.dtype, ref.shape) for name, ref in self.checkpoint.tensors.items()}
+        return {name: Meta(dtype, shape) for name, (dtype, shape) in self.checkpoint.values.items()}
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -45,10 +47,32 @@ class LeafView:
         return None
 
     def lower(self, name: str) -> Operand:
-        return Read(self.checkpoint.tensors[name], self.label)
+        stored, coding = Read(self.checkpoint.tensors[name], self.label), self.checkpoint.codings.get(name)
+        return stored if coding is None else decoded(stored, coding)
 
     def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
         return self.checkpoint.config_of(name), name
+
+
+def decoded(stored: Read, coding: Coding) -> Compute:
+    """The values that ``coding`` makes of what is stored."""
+    shape, dtype = stored.ref.shape, stored.dtype
+    return Compute(
+        None,
+        (stored,),
+        shape,
+        companions=() if coding.scale is None else (Read(coding.scale, stored.model),),
+        key=(stored.ref.name, 0),
+        form=Decoded(
+            columns=prod(shape[1:]) if coding.head else max(1, prod(shape[-1:])),
+            packing=dtype.code if dtype.kind == "packed" else "",
+            group=(dtype.per, dtype.bits // 8),
+            rows=coding.rows,
+            block=coding.block if coding.scale is not None else (0, 0),
+            head=coding.head,
+            shift=coding.shift,
+        ),
+    )
 
 
 def _unclear(view: View, context: Context, line: int | None) -> None:

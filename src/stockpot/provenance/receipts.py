@@ -71,6 +71,7 @@ _RECEIPT = record(
         "recipe": text,
         "resolved": map_of(anything),
         "dtype": optional(text),
+        "quantize": text,
         "donor": optional(text),
         "chat_template": optional(text),
         "shard_size": natural,

@@ -197,6 +197,7 @@ _TOP = (
         Choice(("error", "base")),
         "base: tensors that a model lacks or has in another shape are the base's, those that only it has are left out",
     ),
+    Key("quantize", Choice(("same",)), "same: 8-bit floats with scales, as the base (or first model) has them"),
 )
 _ADAPTER = Key("lora", Named("model"), "a LoRA adapter on the model")
 _MODEL = (

@@ -19,6 +19,7 @@ class Recipe:
     Args:
         expression: What to compute; its space is Weights.
         dtype: Output dtype by name (``out_dtype``, else ``dtype``); None keeps each tensor's own.
+        quantize: ``same``: weights that the donor has in 8-bit floats are written so again; None: they become dtype.
         donor: Leaf whose config, tokenizer and other small files go into the output: the base, else
             the first model. None for expressions without leaves in folders.
         seed: Key of all random numbers.
@@ -34,6 +35,7 @@ class Recipe:
 
     expression: Expression
     dtype: str | None = None
+    quantize: str | None = None
     donor: Leaf | None = None
     seed: int = 0
     compat: bool = False

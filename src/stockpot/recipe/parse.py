@@ -108,6 +108,7 @@ def _parse(text: str, folder: str | None, findings: Findings, seed: int | None, 
     return Recipe(
         expression=expression,
         dtype=library.result.dtype,
+        quantize=_quantize(library, findings),
         donor=lowering.donor(),
         chat_template=library.result.chat_template,
         seed=key,
@@ -118,6 +119,17 @@ def _parse(text: str, folder: str | None, findings: Findings, seed: int | None, 
         unsupported=tuple(in_order(findings.unsupported)),
         resolved=resolved(library, key),
     )
+
+
+def _quantize(library: Library, findings: Findings) -> str | None:
+    """How the result is quantised; other documents are not written, so that it means nothing there."""
+    for merge in library.merges:
+        if merge is not library.result and "quantize" in merge.extra:
+            fix = "move it to the document of the result"
+            findings.problem("quantize stands in a document that is not the result", merge.line, fix)
+    findings.raise_if_any()
+    found = library.result.extra.get("quantize")
+    return None if found is None else str(found)
 
 
 def _library(text: str, folder: str | None, findings: Findings, files: MethodFiles) -> Library | None:

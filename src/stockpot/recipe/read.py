@@ -22,7 +22,7 @@ from stockpot.recipe.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence
 __all__ = ["read_merge"]
 
 _INPUTS = ("models", "slices", "modules")
-_EXTRA = ("tokenizer_source", "tokenizer", "chat_template", "mismatched")
+_EXTRA = ("tokenizer_source", "tokenizer", "chat_template", "mismatched", "quantize")
 
 
 def read_merge(node: Mapping, scope: Scope, file: MethodFile | None = None) -> Merge:

@@ -154,7 +154,7 @@ class Merge:
         tower: Of such a merge, the name of its module.
         tokenizer: How the tokenizer of the result is made; None where nothing is said.
         chat_template: Of the result, as written.
-        extra: Tokenizer, chat template and ``mismatched``, as plain data.
+        extra: Tokenizer, chat template, ``mismatched`` and ``quantize``, as plain data.
         line: Where it begins.
     """
 
