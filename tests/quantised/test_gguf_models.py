@@ -17,7 +17,7 @@ from stockpot.checkpoint.open import open_checkpoint
 from stockpot.errors import CheckpointError, ExecutionError, PlanError, UnsupportedError
 from stockpot.execute.reproduce import reproduce
 from stockpot.execute.verify import verify
-from stockpot.planning.forms import PIECE
+from stockpot.planning.coded import PIECE
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
