@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.model import Checkpoint, TensorRef
@@ -16,7 +16,7 @@ from stockpot.methods.declare import Method, Resolved
 from stockpot.planning.forms import Form
 from stockpot.recipe.model import Recipe
 
-__all__ = ["GIB", "MIB", "Compute", "Cost", "Limits", "Operand", "Plan", "Read", "Step", "Survey", "reads"]
+__all__ = ["GIB", "MIB", "Compute", "Cost", "Limits", "Operand", "Plan", "Read", "Report", "Step", "Survey", "reads"]
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -197,6 +197,17 @@ class Cost:
     assumed_rate: float
 
 
+class Report(Protocol):
+    """A small file that tells how a merge went, written when all tensors are."""
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+
+    def content(self, told: Mapping[str, Mapping[str, Any]]) -> Iterator[bytes]:
+        """The file, piece by piece, from what the evaluators of tensors told, by tensor name."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything that will happen, decided; nothing has been read but headers.
@@ -212,6 +223,7 @@ class Plan:
         seed: Key of all random numbers.
         recipe: What was planned, to be written down.
         shard_size: Payload bytes of an output file.
+        reports: Small files that are made of what is found while the tensors are made.
     """
 
     steps: tuple[Step, ...]
@@ -226,3 +238,4 @@ class Plan:
     resolved: Mapping[str, Any] = field(default_factory=dict)
     recipe: Recipe | None = None
     shard_size: int = Limits.shard_size
+    reports: tuple[Report, ...] = ()
