@@ -17,7 +17,18 @@ from typing import Any
 from stockpot.checkpoint.places import cannot_read, must_be_file
 from stockpot.errors import CheckpointError, Problem
 
-__all__ = ["CONFIG", "HEADER", "INDEX", "BadJsonError", "Limits", "TwiceError", "parse_json", "read_index", "read_json"]
+__all__ = [
+    "CONFIG",
+    "HEADER",
+    "INDEX",
+    "TOKENIZER",
+    "BadJsonError",
+    "Limits",
+    "TwiceError",
+    "parse_json",
+    "read_index",
+    "read_json",
+]
 
 _MARKS = b"[{,:"
 _MAX_WIDE_BYTES = 32 << 20
@@ -55,6 +66,9 @@ INDEX = Limits(100_000_000, 5_000_000)
 
 CONFIG = Limits(16_000_000, 1_000_000, most_digits=310, finite=False, depth=_MAX_DEPTH)
 """Real configs have some kB. Some hold Infinity (``time_step_limit``), which transformers writes and reads."""
+
+TOKENIZER = Limits(100_000_000, 8_000_000, most_digits=310, finite=False, depth=_MAX_DEPTH, most_wide=64 << 20)
+"""The largest vocabularies have 262 144 tokens and 580 000 pairs that are joined, in 34 MB."""
 
 
 class BadJsonError(ValueError):
@@ -119,13 +133,13 @@ def read_index(path: Path) -> dict[str, str]:
     return weights
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in the config file at ``path``.
+def read_json(path: Path, limits: Limits = CONFIG) -> dict[str, Any]:
+    """The JSON object in the file at ``path``, a config unless ``limits`` say otherwise.
 
     Raises:
         CheckpointError: when it cannot be read, or is no JSON object.
     """
-    return _read(path, CONFIG)
+    return _read(path, limits)
 
 
 def _read(path: Path, limits: Limits) -> dict[str, Any]:

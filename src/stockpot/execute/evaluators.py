@@ -10,21 +10,24 @@ from stockpot.execute.combination import Combination
 from stockpot.execute.evaluate import Evaluator, Settled
 from stockpot.execute.matrices import Blocks, Whole
 from stockpot.execute.rows import Rows
+from stockpot.execute.sparse import Gathered
 from stockpot.methods.declare import Blockwise, Elementwise, solves
-from stockpot.planning.blocks import Grid
+from stockpot.planning.blocks import Grid, grid_within
 from stockpot.planning.forms import Form, LowRank
 from stockpot.planning.model import Compute, Read
+from stockpot.planning.rows import SparseRows
 
 __all__ = ["evaluator_of"]
 
 
-_FORMS: Mapping[type[Form], type[Evaluator]] = {LowRank: Adapter}
+_FORMS: Mapping[type[Form], type[Evaluator]] = {LowRank: Adapter, SparseRows: Gathered}
 
 
 def evaluator_of(node: Compute, grid: Grid, reader: PayloadReader, settled: Settled) -> Evaluator:
     """The evaluator for ``node``; statistics of the whole model that are ``settled`` are taken over."""
     children = tuple(
-        child if isinstance(child, Read) else evaluator_of(child, grid, reader, settled) for child in node.operands
+        child if isinstance(child, Read) else evaluator_of(child, grid_within(grid, node, child), reader, settled)
+        for child in node.operands
     )
     made = _kind(node)(node, grid, reader, children)
     known = settled.get((node.group, node.key[0])) if node.group else None

@@ -9,7 +9,7 @@ from stockpot.execute.diagnose import alike, damage, explain
 from stockpot.execute.evaluate import Evaluator, NotFiniteError, Phase, Tick
 from stockpot.execute.evaluators import evaluator_of
 from stockpot.execute.workspace import Workspace
-from stockpot.planning.blocks import Grid, grid_of
+from stockpot.planning.blocks import Grid, grid_of, grid_within
 from stockpot.planning.model import Compute, Operand, Plan, Survey, reads
 
 __all__ = ["counted", "grids_of", "survey_phases"]
@@ -62,7 +62,7 @@ def _spread(source: Operand, grid: Grid, found: dict[tuple[int, str], Grid]) -> 
         if source.group:
             found.setdefault((source.group, source.key[0]), grid)
         for child in source.operands:
-            _spread(child, grid, found)
+            _spread(child, grid_within(grid, source, child) if isinstance(child, Compute) else grid, found)
 
 
 def counted(

@@ -8,7 +8,7 @@ from math import lcm, prod
 from stockpot.methods.declare import axis_of
 from stockpot.planning.model import Compute, Operand
 
-__all__ = ["BLOCK", "Grid", "grid_of", "row_length"]
+__all__ = ["BLOCK", "Grid", "grid_of", "grid_within", "row_length"]
 
 BLOCK = 1 << 18
 """Elements of a block. It is the unit of every sum over a tensor, so results do not depend on memory
@@ -38,6 +38,11 @@ def grid_of(source: Operand, shape: tuple[int, ...]) -> Grid:
     elements = prod(shape)
     unit = lcm(*_units(source))
     return Grid(elements, max(1, BLOCK // unit) * unit)
+
+
+def grid_within(grid: Grid, node: Compute, child: Compute) -> Grid:
+    """The blocks in which an operand of ``node`` is computed: the same ``grid``, but for other shapes under a form."""
+    return grid if child.shape == node.shape or node.form is None else grid_of(child, child.shape)
 
 
 def row_length(shape: tuple[int, ...], axis: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from pathlib import Path
 
@@ -115,7 +115,18 @@ def _needed(steps: Sequence[Step], surveys: Sequence[Survey]) -> Callable[[int],
 def _plan_bytes(steps: Sequence[Step], surveys: Sequence[Survey]) -> int:
     """What the plan itself weighs, with what is noted of every tensor: little, unless there are very many."""
     members = sum(len(survey.members) for survey in surveys)
-    return _STEP * len(steps) + sum(_node_bytes(step.source) for step in steps) + _MEMBER * members
+    held = dict(pair for step in steps for pair in _held(step.source))
+    own = _STEP * len(steps) + sum(_node_bytes(step.source) for step in steps)
+    return own + _MEMBER * members + sum(held.values())
+
+
+def _held(source: Operand) -> Iterator[tuple[object, int]]:
+    """What forms hold below ``source``: key and bytes."""
+    if isinstance(source, Compute):
+        if source.form is not None:
+            yield source.form.held
+        for child in source.operands:
+            yield from _held(child)
 
 
 def _node_bytes(source: Operand) -> int:

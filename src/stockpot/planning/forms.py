@@ -30,6 +30,11 @@ class Form(ABC):
         """Passes over the operands before the one that writes."""
         return 0
 
+    @property
+    def held(self) -> tuple[object, int]:
+        """What the plan itself holds for it: a key, by which it is counted once, and its bytes."""
+        return None, 0
+
     def unit(self, shape: tuple[int, ...]) -> int:
         """Elements that a block must hold whole multiples of."""
         del shape
