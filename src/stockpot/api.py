@@ -11,17 +11,18 @@ from typing import Any, overload
 import numpy.typing as npt
 
 from stockpot.checkpoint.model import from_arrays
-from stockpot.errors import UnsupportedError
+from stockpot.errors import ExpressionError, Problem, UnsupportedError
 from stockpot.execute.local import Progress, Result, execute
 from stockpot.execute.local import compute as _compute
 from stockpot.execute.workplace import published
-from stockpot.expression import Adapted, Expression, Layers, Leaf, Linear, Stack, leaves
+from stockpot.expression import Adapted, Expression, Layers, Leaf, Stack, Transplant, main_leaf
 from stockpot.planning.build import build_plan
 from stockpot.planning.model import Limits, Plan
+from stockpot.planning.transplanted import METHODS
 from stockpot.recipe.model import Recipe
 from stockpot.recipe.parse import load_recipe
 
-__all__ = ["compute", "layers", "merge", "open", "plan", "save", "stack"]
+__all__ = ["compute", "layers", "merge", "open", "plan", "save", "stack", "transplant"]
 
 PathLike = str | os.PathLike[str]
 Model = PathLike | Mapping[str, npt.NDArray[Any]]
@@ -61,6 +62,38 @@ def layers(model: Expression, start: int, stop: int, *, stack: str | None = None
 def stack(*parts: Expression) -> Stack:
     """Models on top of each other: ``stack(layers(a, 0, 24), layers(b, 8, 32))``."""
     return Stack(parts)
+
+
+def transplant(
+    model: Expression | PathLike, tokenizer: Leaf | PathLike, *, method: str = "omp", k: int | None = None
+) -> Transplant:
+    """``model`` with the tokenizer of another; saved, it gets that tokenizer's files.
+
+    Rows of tokens that both have are copied. Others are made of the model's own rows, as ``method`` says:
+
+    - ``omp``: the row of the other model as a sum of ``k`` of its rows in common, by orthogonal matching pursuit; the
+      same sum of this model's rows.
+    - ``interpolation``: the mean of the ``k`` nearest rows in common, weighted by cosine.
+    - ``subword``: the mean of the rows of the pieces into which this model's tokenizer cuts the token.
+    - ``linear``: the other model's row times the matrix that fits the rows in common best.
+    - ``mean``, ``zero``: the mean of all rows; nothing.
+
+    Args:
+        model: A folder, a hub id, or an expression.
+        tokenizer: The model whose tokenizer it gets, with its weights.
+        k: Rows that a row is made of; None takes 64 for ``omp`` and 8 for ``interpolation``.
+
+    Raises:
+        ExpressionError: for an unknown method, or a k that it does not take.
+    """
+    if method not in METHODS:
+        raise ExpressionError(Problem(f"there is no method {method!r}", fix=f"one of {', '.join(METHODS)}"))
+    if k is not None and (k < 1 or not METHODS[method]):
+        fix = "give a positive number" if METHODS[method] else f"{method} takes none: leave it out"
+        raise ExpressionError(Problem(f"{method} with k = {k}", fix=fix))
+    of = model if isinstance(model, Expression) else open(model)
+    theirs = tokenizer if isinstance(tokenizer, Leaf) else open(tokenizer)
+    return Transplant(of, theirs, method, METHODS[method] if k is None else k)
 
 
 def plan(
@@ -153,7 +186,7 @@ def _recipe(
     what: Expression | Recipe | PathLike, dtype: str | None, seed: int | None, *, lenient: bool, allow_code: bool
 ) -> Recipe:
     if isinstance(what, Expression):
-        return Recipe(what, dtype=dtype, donor=_donor(what), seed=seed or 0)
+        return Recipe(what, dtype=dtype, donor=main_leaf(what), seed=seed or 0)
     if not isinstance(what, Recipe):
         what = load_recipe(what, lenient=lenient, seed=seed, allow_code=allow_code)
     if what.unsupported:
@@ -165,11 +198,3 @@ def _seeded(recipe: Recipe, seed: int) -> Recipe:
     """``recipe`` with another seed."""
     *others, result = recipe.resolved.get("documents") or [{}]
     return replace(recipe, seed=seed, resolved={**recipe.resolved, "documents": [*others, {**result, "seed": seed}]})
-
-
-def _donor(expression: Expression) -> Leaf | None:
-    """The model with the largest coefficient of a sum, else the first leaf."""
-    if isinstance(expression, Linear):
-        return _donor(expression.largest.of)
-    found = leaves(expression)
-    return found[0] if found else None

@@ -65,7 +65,10 @@ def test_pursuit_ends_when_nothing_is_left():
     atoms = rng.standard_normal((50, 16))
     vectors = np.stack([2 * atoms[3] - 5 * atoms[40], np.zeros(16), atoms[7]])
     found = pursue(vectors, pool_of(atoms), 10)
-    used = [dict(zip(n[n >= 0].tolist(), v[n >= 0].tolist(), strict=True)) for n, v in zip(found.numbers, found.values, strict=True)]
+    used = [
+        dict(zip(n[n >= 0].tolist(), v[n >= 0].tolist(), strict=True))
+        for n, v in zip(found.numbers, found.values, strict=True)
+    ]
     assert used[1] == {}
     assert used[2] == pytest.approx({7: 1.0})
     np.testing.assert_allclose(found.applied(ArrayRows(atoms)), vectors, atol=1e-12)

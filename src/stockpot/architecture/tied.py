@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-__all__ = ["embedding_of", "is_head", "stand_in", "ties_embeddings"]
+__all__ = ["embedding_of", "is_embedding", "is_head", "stand_in", "ties_embeddings"]
 
 _HEAD = re.compile(
     r"(^|\.)(lm_head|embed_out|output_projection|decoder\.output|generator_lm_head|vocab_projector"
@@ -27,6 +27,15 @@ def is_head(name: str) -> bool:
     return _HEAD.search(name) is not None
 
 
+def is_embedding(name: str) -> bool:
+    """Whether ``name`` is a matrix from tokens to hidden states, or a copy of it.
+
+    >>> is_embedding("model.embed_tokens.weight"), is_embedding("embeddings.position_embeddings.weight")
+    (True, False)
+    """
+    return _EMBEDDING.search(name) is not None
+
+
 def embedding_of(names: Iterable[str]) -> str | None:
     """The input embedding that a head may be tied to; None without a single candidate.
 
@@ -35,7 +44,7 @@ def embedding_of(names: Iterable[str]) -> str | None:
     >>> embedding_of(["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"])
     'shared.weight'
     """
-    found = [name for name in names if _EMBEDDING.search(name)]
+    found = [name for name in names if is_embedding(name)]
     shared = [name for name in found if name.endswith("shared.weight")]
     return found[0] if len(found) == 1 else shared[0] if len(shared) == 1 else None
 

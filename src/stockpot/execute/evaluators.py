@@ -11,16 +11,18 @@ from stockpot.execute.evaluate import Evaluator, Settled
 from stockpot.execute.matrices import Blocks, Whole
 from stockpot.execute.rows import Rows
 from stockpot.execute.sparse import Gathered
+from stockpot.execute.transplanted import Transplant
 from stockpot.methods.declare import Blockwise, Elementwise, solves
 from stockpot.planning.blocks import Grid, grid_within
 from stockpot.planning.forms import Form, LowRank
 from stockpot.planning.model import Compute, Read
 from stockpot.planning.rows import SparseRows
+from stockpot.planning.transplanted import Transplanted
 
 __all__ = ["evaluator_of"]
 
 
-_FORMS: Mapping[type[Form], type[Evaluator]] = {LowRank: Adapter, SparseRows: Gathered}
+_FORMS: Mapping[type[Form], type[Evaluator]] = {LowRank: Adapter, SparseRows: Gathered, Transplanted: Transplant}
 
 
 def evaluator_of(node: Compute, grid: Grid, reader: PayloadReader, settled: Settled) -> Evaluator:

@@ -37,9 +37,11 @@ class FetchedRows:
 
     @property
     def width(self) -> int:
+        """Length of a row."""
         return self._width
 
     def take(self, numbers: Ints) -> Floats:
+        """These rows in float64."""
         out = np.empty((len(numbers), self._width))
         order = np.argsort(numbers, kind="stable")
         for part in _runs(numbers[order]):
@@ -50,6 +52,7 @@ class FetchedRows:
         return out
 
     def singles(self, numbers: Ints) -> Singles:
+        """These rows in float32."""
         return self.take(numbers).astype(np.float32)
 
     def _elements(self, start: int, n: int) -> Floats:
@@ -99,12 +102,15 @@ class KeptRows:
 
     @property
     def width(self) -> int:
+        """Length of a row."""
         return int(self._values.shape[1])
 
     def take(self, numbers: Ints) -> Floats:
+        """These rows in float64."""
         return self._values[np.searchsorted(self._numbers, numbers)].astype(np.float64)
 
     def singles(self, numbers: Ints) -> Singles:
+        """These rows in float32."""
         first = int(np.searchsorted(self._numbers, numbers[0])) if len(numbers) else 0
         stop = first + len(numbers)
         if np.array_equal(self._numbers[first:stop], numbers):

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from stockpot.checkpoint.reader import PayloadReader
-from stockpot.errors import ExecutionError, Problem
 from stockpot.execute.evaluate import Bytes, Evaluator, NotFiniteError, Phase, Tick
 from stockpot.execute.fetched import FetchedRows, KeptRows, kept_rows
 from stockpot.execute.sparse import Gathered
@@ -85,7 +84,7 @@ class Transplant(Evaluator):
         """How well it went on the tokens held out; of each row that is made, the rows of largest coefficient."""
         numbers, values, residuals = self._sums(TOLD)
         return {
-            "held_out": self._seen,
+            "held_out": {way: self._seen[way] for way in (self._form.method, "linear") if way in self._seen},
             "numbers": _packed(numbers.astype("<i4")),
             "values": _packed(values.astype("<f4")),
             "residuals": _packed(residuals.astype("<f4")),
@@ -177,9 +176,10 @@ class Transplant(Evaluator):
     def _sums(self, most: int) -> tuple[Ints, Floats, Floats]:
         """Numbers and coefficients, the largest ``most``, and residuals of all rows that were looked for."""
         parts = [_largest(self._found[block], most) for block in sorted(self._found)]
-        numbers = [p.numbers for p in parts] or [np.empty((0, most), np.int64)]
-        values = [p.values for p in parts] or [np.empty((0, most))]
-        return np.concatenate(numbers), np.concatenate(values), np.concatenate([p.residuals for p in parts] or [[]])
+        if not parts:
+            return np.empty((0, most), np.int64), np.empty((0, most)), np.empty(0)
+        numbers, values = (np.concatenate(p) for p in zip(*((p.numbers, p.values) for p in parts), strict=True))
+        return numbers, values, np.concatenate([p.residuals for p in parts])
 
     def _gathered(self) -> Gathered:
         """What writes the rows, once it is known what they are made of."""
@@ -243,7 +243,8 @@ def _compared(made: Floats, truth: Floats) -> dict[str, float]:
         raise NotFiniteError
     products = np.linalg.norm(made, axis=1) * np.linalg.norm(truth, axis=1)
     cosines = np.divide((made * truth).sum(axis=1), products, out=np.zeros(len(truth)), where=products > 0)
-    return {"error": float(np.linalg.norm(made - truth)) / whole if whole else 0.0, "cosine": float(cosines.mean())}
+    error = float(np.linalg.norm(made - truth)) / whole if whole else 0.0
+    return {"error": round(error, 6), "cosine": round(float(cosines.mean()), 6)}
 
 
 def _packed(array: npt.NDArray[Any]) -> str:

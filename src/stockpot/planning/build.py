@@ -26,6 +26,7 @@ from stockpot.planning.cost import estimate, nearest
 from stockpot.planning.lowering import apart, build_view
 from stockpot.planning.model import GIB, MIB, Compute, Limits, Operand, Plan, Read, Step, reads
 from stockpot.planning.passes import check_numbers, passes_of, survey_note, surveys_of
+from stockpot.planning.transplant import TransplantView
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
 
@@ -66,12 +67,13 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
             fix=f"give --memory {-(-cost.memory // MIB)}MiB or more",
         )
     layers = _layers(recipe, view, context)
+    transplant = _transplant(recipe, context)
     if context.problems:
         raise PlanError(*_grouped(context.problems))
     return Plan(
         steps=tuple(steps),
         shards=shards,
-        sidecars=_sidecars(recipe, steps, checkpoints, layers),
+        sidecars=_sidecars(recipe, steps, checkpoints, layers, transplant),
         sources=dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True)),
         cost=cost,
         notes=(
@@ -86,6 +88,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         resolved=recipe.resolved,
         recipe=recipe,
         shard_size=limits.shard_size,
+        reports=() if transplant is None or transplant is not view else (transplant.report,),
     )
 
 
@@ -259,6 +262,7 @@ def _sidecars(
     steps: Sequence[Step],
     checkpoints: Mapping[Any, Checkpoint],
     layers: Mapping[str, Any],
+    transplant: TransplantView | None = None,
 ) -> tuple[tuple[str, bytes | Path], ...]:
     if recipe.donor is None or recipe.donor.key not in checkpoints:
         return ()
@@ -268,7 +272,17 @@ def _sidecars(
     floats = [s.dtype for s in steps if s.dtype.is_float]
     dtype = max(set(floats), key=floats.count) if floats else None
     tied = _tied(donor, steps, checkpoints)
-    return tuple(plan_sidecars(donor, dtype=dtype, tied=tied, layers=layers or None))
+    if transplant is not None:
+        layers = {**layers, **transplant.entries}
+    planned = plan_sidecars(donor, dtype=dtype, tied=tied, layers=layers or None)
+    return planned if transplant is None else transplant.beside(planned)
+
+
+def _transplant(recipe: Recipe, context: Context) -> TransplantView | None:
+    """The outermost change of tokenizer that the model which gives the config has gone through."""
+    donor = context.checkpoints.get(recipe.donor.key) if recipe.donor is not None else None
+    found = [view for view in context.cache.values() if isinstance(view, TransplantView) and view.main is donor]
+    return found[-1] if found else None
 
 
 def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stockpot.checkpoint.dtypes import dtype_named
-from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack
+from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack, Transplant, main_leaf
 from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, axis_of, scope_of
 from stockpot.planning.adapters import AdaptedView
 from stockpot.planning.merged import Merged
 from stockpot.planning.model import Compute, Operand
 from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
+from stockpot.planning.transplant import TransplantView
 from stockpot.planning.views import Context, View
 from stockpot.settings import Setting, first_value
 
@@ -32,6 +33,11 @@ def _build(expression: Expression, context: Context) -> View:
     if isinstance(expression, Adapted):
         adapter = context.checkpoints[expression.adapter.key]
         return AdaptedView(build_view(expression.of, context), adapter, context, expression.line)
+    if isinstance(expression, Transplant):
+        main = main_leaf(expression.of)
+        assert main is not None
+        of, donor = build_view(expression.of, context), context.checkpoints[expression.tokenizer.key]
+        return TransplantView(expression, of, context.checkpoints[main.key], donor, context)
     if isinstance(expression, Layers):
         return LayersView(expression, build_view(expression.of, context), context)
     if isinstance(expression, Stack):

@@ -114,6 +114,11 @@ class Transplanted(Form):
         return 2 + bool(self.batches)
 
     @property
+    def held(self) -> tuple[object, int]:
+        """The vocabularies, and where rows come from: the same for all tensors."""
+        return repr(self.origins), self.known + 64 * len(self.origins.kinds)
+
+    @property
     def batches(self) -> int:
         """Batches of rows that coefficients are looked for."""
         searched = self.method in ("omp", "interpolation", "subword")
@@ -156,12 +161,12 @@ class Transplanted(Form):
         return max(written, batch + tile, fitting_bytes(donor, self.width))
 
     def shared_bytes(self, shape: tuple[int, ...]) -> int:
-        """Coefficients of all rows that are made, what is kept of the donor, the map, the vocabularies."""
+        """Coefficients of all rows that are made, what is kept of the donor, the map."""
         del shape
         rows = len(self.origins.kinds)
         sums = 16 * self.terms * len(self.origins.made) * 2 if self.batches else 0
         fitted = 8 * self.donor_width * self.width if self.method == "linear" else 0
-        return sums + fitted + 64 * rows + (self._common_bytes if self.kept else 0) + self.known
+        return sums + fitted + 64 * rows + (self._common_bytes if self.kept else 0)
 
     def seconds(self, shape: tuple[int, ...]) -> float:
         """Cosines of each row that is made with every row in common, once for each that it is made of."""

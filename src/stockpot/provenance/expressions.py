@@ -13,7 +13,7 @@ from typing import Any
 
 from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.errors import CheckpointError, Problem, StockpotError, UnsupportedError
-from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack, Term
+from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack, Term, Transplant
 from stockpot.methods.declare import Blockwise, Method
 from stockpot.methods.pieces import Use, chain_of, piece_named, steps_of
 from stockpot.methods.registry import METHODS
@@ -63,6 +63,9 @@ def _written(node: Expression, place: Callable[[Expression], int], label: Callab
         return {"leaf": label(node)}
     if isinstance(node, Adapted):
         return {"adapted": place(node.of), "adapter": place(node.adapter), **_line(node.line)}
+    if isinstance(node, Transplant):
+        how = {"method": node.method, "k": int(node.k)}
+        return {"transplant": place(node.of), "tokenizer": place(node.tokenizer), **how, **_line(node.line)}
     if isinstance(node, Layers):
         stack = {"stack": node.stack} if node.stack is not None else {}
         return {"layers": place(node.of), "start": int(node.start), "stop": int(node.stop), **stack, **_line(node.line)}
@@ -73,6 +76,10 @@ def _written(node: Expression, place: Callable[[Expression], int], label: Callab
     if isinstance(node, Linear):
         return {"sum": [{"times": as_plain(t.coefficient), "of": place(t.of)} for t in node.terms]}
     assert isinstance(node, Apply)
+    return _applying(node, place)
+
+
+def _applying(node: Apply, place: Callable[[Expression], int]) -> Record:
     data: Record = {"apply": node.method.name, **_origin(node.method), "inputs": [place(i) for i in node.inputs]}
     data["one"] = _settings(node.one)
     data["each"] = [_settings(own) for own in node.each]
@@ -115,7 +122,7 @@ def _sha256(file: str | None) -> str | None:
 
 
 def methods_in(records: Any) -> tuple[str, ...]:
-    """What made the result, outermost first: methods, chains of steps, ``stack``; else ``sum`` or ``adapter``.
+    """What made the result, outermost first: methods, chains, ``stack``; else ``transplant``, ``sum`` or ``adapter``.
 
     Lenient: what is no record is left out.
     """
@@ -125,7 +132,7 @@ def methods_in(records: Any) -> tuple[str, ...]:
         name = node.get("apply", "stack" if "stack" in node and "layers" not in node else None)
         if isinstance(name, str):
             found.setdefault(name)
-    for name, kind in (("sum", "sum"), ("adapter", "adapted")):
+    for name, kind in (("transplant", "transplant"), ("sum", "sum"), ("adapter", "adapted")):
         if not found and any(kind in node for node in nodes):
             return (name,)
     return tuple(found)
@@ -136,6 +143,9 @@ _SETTINGS = map_of(list_of(anything))
 _KINDS: Mapping[str, Check] = {
     "leaf": record({"leaf": text}, {}),
     "adapted": record({"adapted": natural, "adapter": natural}, {"line": natural}),
+    "transplant": record(
+        {"transplant": natural, "tokenizer": natural, "method": text, "k": natural}, {"line": natural}
+    ),
     "layers": record({"layers": natural, "start": natural, "stop": natural}, {"line": natural, "stack": text}),
     "stack": record({"stack": _NODES}, {"line": natural}),
     "cast": record({"cast": natural, "dtype": text}, {}),
@@ -210,6 +220,8 @@ def _below(kind: str, data: Record) -> list[int]:
         return []
     if kind == "adapted":
         return [data["adapted"], data["adapter"]]
+    if kind == "transplant":
+        return [data["transplant"], data["tokenizer"]]
     return list(data["stack"]) if kind == "stack" else [data[kind]]
 
 
@@ -228,6 +240,8 @@ def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[
         raise Misshapen("an adapter stands where a model is needed")
     if kind == "adapted":
         return _adapted(nodes[data["adapted"]], nodes[data["adapter"]], line)
+    if kind == "transplant":
+        return _transplanted(nodes[data["transplant"]], nodes[data["tokenizer"]], data)
     if kind == "layers":
         return Layers(nodes[data["layers"]], data["start"], data["stop"], line, data.get("stack"))
     if kind == "stack":
@@ -253,6 +267,12 @@ def _adapted(of: Expression, adapter: Expression, line: int | None) -> Adapted:
     if not isinstance(adapter, Leaf):
         raise Misshapen("a model stands where an adapter is needed")
     return Adapted(of, adapter, line)
+
+
+def _transplanted(of: Expression, tokenizer: Expression, data: Record) -> Transplant:
+    if not isinstance(tokenizer, Leaf):
+        raise Misshapen("something computed stands where the model with the tokenizer is needed")
+    return Transplant(of, tokenizer, data["method"], data["k"], data.get("line"))
 
 
 def _linear(terms: Sequence[tuple[Setting, Expression]]) -> Linear:

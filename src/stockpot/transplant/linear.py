@@ -15,9 +15,7 @@ _RIDGE = 1e-6
 tell apart, and changes a fit by about as much as float32 rounds it."""
 
 
-def fitted(
-    donor: Rows, model: Rows, pairs: tuple[Ints, Ints], tick: Callable[[float], None] | None = None
-) -> Floats:
+def fitted(donor: Rows, model: Rows, pairs: tuple[Ints, Ints], tick: Callable[[float], None] | None = None) -> Floats:
     """The matrix W of least ‖donor rows · W − model rows‖² + λ ‖W‖², (donor width, model width), in float64.
 
     λ is 1e-6 times the mean of the squares of the donor's columns.
@@ -38,7 +36,7 @@ def fitted(
     if ridge == 0.0:
         return product
     square[np.diag_indices_from(square)] += ridge
-    return np.linalg.solve(square, product)
+    return np.asarray(np.linalg.solve(square, product), np.float64)
 
 
 def fitting_bytes(donor_width: int, model_width: int) -> int:

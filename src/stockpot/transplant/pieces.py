@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 
-from stockpot.vocabulary.model import Vocabulary
+from stockpot.vocabulary.model import BYTES_SPELT, Vocabulary
 
 __all__ = ["Cutter"]
 
 _BYTE = "<0x{:02X}>"
+_SPELT = {byte: character for character, byte in BYTES_SPELT.items()}
 
 
 class Cutter:
@@ -63,7 +65,7 @@ class Cutter:
         while len(tokens) > 1:
             ranks = [
                 never if first + second == banned else self._ranks.get((first, second), never)
-                for first, second in zip(tokens, tokens[1:], strict=False)
+                for first, second in pairwise(tokens)
             ]
             best = min(ranks)
             if best == never:
@@ -88,7 +90,7 @@ class Cutter:
         while cuts[-1] > 0:
             cuts.append(best[cuts[-1]][1])
         cuts.reverse()
-        return [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [text[a:b] for a, b in pairwise(cuts)]
 
     def _greedy(self, text: str, banned: str, *, inside: bool) -> Iterator[str]:
         ids, start = self._vocabulary.ids, 0

@@ -56,6 +56,7 @@ def pursue(vectors: Floats, pool: Pool, k: int) -> Combinations:
     used = places >= 0
     scale = np.where(used, pool.lengths[places], 1.0)
     relative = np.divide(lefts, wholes, out=np.zeros(n), where=wholes > 0)
+    relative[relative <= _NOTHING] = 0.0
     return Combinations(np.where(used, pool.numbers[places], -1), np.where(used, coefficients / scale, 0.0), relative)
 
 

@@ -45,12 +45,15 @@ class ArrayRows:
 
     @property
     def width(self) -> int:
+        """Length of a row."""
         return int(self.matrix.shape[1])
 
     def take(self, numbers: Ints) -> Floats:
+        """These rows in float64."""
         return self.matrix[numbers].astype(np.float64)
 
     def singles(self, numbers: Ints) -> Singles:
+        """These rows in float32."""
         return self.matrix[numbers].astype(np.float32, copy=False)
 
 
