@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stockpot.api import compute, layers, merge, open, plan, save, stack, transplant
+    from stockpot.api import compute, layers, merge, open, plan, retokenized, save, stack, transplant
     from stockpot.chains import (
         agree,
         band,
@@ -108,6 +108,7 @@ __all__ = [
     "RecipeError",
     "StockpotError",
     "StorageError",
+    "TokenSource",
     "UnsupportedError",
     "agree",
     "arcee_fusion",
@@ -163,6 +164,7 @@ __all__ = [
     "ramplus_tl",
     "random_prune",
     "regmean",
+    "retokenized",
     "save",
     "scale",
     "sce",
@@ -189,7 +191,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name in __all__:
-        for home in ("errors", "expression", "functions", "chains", "custom", "api"):
+        for home in ("errors", "expression", "functions", "chains", "custom", "api", "tokens"):
             module = import_module(f"stockpot.{home}")
             if name in module.__all__:
                 return getattr(module, name)

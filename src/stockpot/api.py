@@ -15,14 +15,15 @@ from stockpot.errors import ExpressionError, Problem, UnsupportedError
 from stockpot.execute.local import Progress, Result, execute
 from stockpot.execute.local import compute as _compute
 from stockpot.execute.workplace import published
-from stockpot.expression import Adapted, Expression, Layers, Leaf, Stack, Transplant, main_leaf
+from stockpot.expression import Adapted, Expression, Layers, Leaf, Stack, Transplant
 from stockpot.planning.build import build_plan
 from stockpot.planning.model import Limits, Plan
 from stockpot.planning.transplanted import METHODS
 from stockpot.recipe.model import Recipe
 from stockpot.recipe.parse import load_recipe
+from stockpot.tokens import Retokenized, TokenSource, main_leaf
 
-__all__ = ["compute", "layers", "merge", "open", "plan", "save", "stack", "transplant"]
+__all__ = ["compute", "layers", "merge", "open", "plan", "retokenized", "save", "stack", "transplant"]
 
 PathLike = str | os.PathLike[str]
 Model = PathLike | Mapping[str, npt.NDArray[Any]]
@@ -94,6 +95,25 @@ def transplant(
     of = model if isinstance(model, Expression) else open(model)
     theirs = tokenizer if isinstance(tokenizer, Leaf) else open(tokenizer)
     return Transplant(of, theirs, method, METHODS[method] if k is None else k)
+
+
+def retokenized(
+    model: Expression,
+    source: Expression | str = "union",
+    *,
+    base: Expression | None = None,
+    tokens: Mapping[str, TokenSource] | None = None,
+    pad_to_multiple_of: int | None = None,
+) -> Retokenized:
+    """``model``, a merge whose models get one vocabulary first: rows of embeddings are matched by tokens.
+
+    Args:
+        source: ``"union"`` of the tokenizers, ``"base"``, or the model whose tokenizer the result gets.
+        base: The model whose tokens come first, and whose rows stand in for those that others lack.
+        tokens: Token → where its embedding comes from, for single tokens.
+        pad_to_multiple_of: Rounds the number of rows up.
+    """
+    return Retokenized(model, source, base, dict(tokens or {}), pad_to_multiple_of)
 
 
 def plan(

@@ -42,7 +42,6 @@ __all__ = [
     "Transplant",
     "apply",
     "leaves",
-    "main_leaf",
 ]
 
 _SUM_TOLERANCE = 1e-9
@@ -378,14 +377,6 @@ def _merged(node: Expression) -> tuple[Expression, ...]:
 
 def _transplanted(expression: Expression) -> bool:
     return isinstance(expression, Transplant) or any(map(_transplanted, expression.children))
-
-
-def main_leaf(expression: Expression) -> Leaf | None:
-    """The model that ``expression`` is about: that of the largest coefficient of a sum, else the first."""
-    if isinstance(expression, Linear):
-        return main_leaf(expression.largest.of)
-    found = leaves(expression)
-    return found[0] if found else None
 
 
 def apply(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["embedding_of", "is_embedding", "is_head", "stand_in", "ties_embeddings"]
+__all__ = ["embedding_of", "is_head", "of_vocabulary", "stand_in", "ties_embeddings", "vocabulary_rows"]
 
 _HEAD = re.compile(
     r"(^|\.)(lm_head|embed_out|output_projection|decoder\.output|generator_lm_head|vocab_projector"
@@ -16,6 +16,14 @@ _EMBEDDING = re.compile(
     r"(^|\.)(embed_tokens|wte|word_embeddings?|embed_in|tok_embeddings|tokens_embed|embeddings|token_embedding|shared)"
     r"\.weight$"
 )
+
+_BIAS = re.compile(
+    r"(^|\.)(lm_head|embed_out|output_projection|decoder\.output|generator_lm_head|vocab_projector|lm_head\.decoder"
+    r"|predictions|predictions\.decoder|final_logits_bias)(\.bias)?$|^(proj_out|output)\.bias$"
+)
+_LIKELY = re.compile(r"embed|vocab|lm_head|logits|wte|tok_")
+_NUMBERED = re.compile(r"\.\d+\.")
+_UNLIKELY = re.compile(r"pos|type|patch|vision|visual|image|audio|time|layer")
 
 
 def is_head(name: str) -> bool:
@@ -27,15 +35,6 @@ def is_head(name: str) -> bool:
     return _HEAD.search(name) is not None
 
 
-def is_embedding(name: str) -> bool:
-    """Whether ``name`` is a matrix from tokens to hidden states, or a copy of it.
-
-    >>> is_embedding("model.embed_tokens.weight"), is_embedding("embeddings.position_embeddings.weight")
-    (True, False)
-    """
-    return _EMBEDDING.search(name) is not None
-
-
 def embedding_of(names: Iterable[str]) -> str | None:
     """The input embedding that a head may be tied to; None without a single candidate.
 
@@ -44,7 +43,7 @@ def embedding_of(names: Iterable[str]) -> str | None:
     >>> embedding_of(["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"])
     'shared.weight'
     """
-    found = [name for name in names if is_embedding(name)]
+    found = [name for name in names if _EMBEDDING.search(name)]
     shared = [name for name in found if name.endswith("shared.weight")]
     return found[0] if len(found) == 1 else shared[0] if len(shared) == 1 else None
 
@@ -59,6 +58,43 @@ def stand_in(name: str, names: Collection[str]) -> str | None:
         return embedding_of(names)
     shared = name.removesuffix("decoder.bias") + "bias"
     return shared if name.endswith(".decoder.bias") and shared in names else None
+
+
+def vocabulary_rows(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> int | None:
+    """Rows of the embedding of tokens; None without one that is known by its name, or by ``vocab_size``.
+
+    >>> vocabulary_rows({"wte.weight": (50257, 768), "wpe.weight": (1024, 768)}, {})
+    50257
+    """
+    found = [shape[0] for name, shape in shapes.items() if len(shape) == 2 and _EMBEDDING.search(name)]
+    parts = [config, *(part for key, part in config.items() if key.endswith("_config") and isinstance(part, dict))]
+    sizes = [part["vocab_size"] for part in parts if isinstance(part.get("vocab_size"), int)]
+    if not found:
+        likely = [n for name, (n, *_) in _outside(shapes) if _LIKELY.search(name) and not _UNLIKELY.search(name)]
+        return next((n for n in likely if n in sizes), None)
+    return next((n for n in found if n in sizes), max(found))
+
+
+def of_vocabulary(name: str, shape: tuple[int, ...], rows: int) -> bool:
+    """Whether a tensor has a row for each token, in a model whose embedding of tokens has ``rows``.
+
+    >>> of_vocabulary("lm_head.bias", (100,), 100), of_vocabulary("final_logits_bias", (1, 100), 100)
+    (True, True)
+    >>> of_vocabulary("model.norm.weight", (100,), 100), of_vocabulary("wpe.weight", (100, 8), 100)
+    (False, False)
+    """
+    if shape in ((rows,), (1, rows)):
+        return _BIAS.search(name) is not None
+    if len(shape) != 2 or shape[0] != rows:
+        return False
+    if is_head(name) or _EMBEDDING.search(name):
+        return True
+    return bool(_LIKELY.search(name)) and not _UNLIKELY.search(name) and not _NUMBERED.search(name)
+
+
+def _outside(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Matrices that belong to no layer."""
+    yield from ((name, shape) for name, shape in shapes.items() if len(shape) == 2 and not _NUMBERED.search(name))
 
 
 def ties_embeddings(config: Mapping[str, Any]) -> bool:

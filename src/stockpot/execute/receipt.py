@@ -78,6 +78,7 @@ def _asked(plan: Plan) -> dict[str, Any]:
         "dtype": recipe.dtype,
         "donor": None if recipe.donor is None else labels.get(recipe.donor.key),
         "shard_size": int(plan.shard_size),
+        **({} if recipe.chat_template is None else {"chat_template": recipe.chat_template}),
     }
 
 

@@ -102,6 +102,7 @@ def plan_again(
         dtype=receipt.get("dtype"),
         donor=None if donor is None else leaves[donor],
         seed=receipt.get("seed", 0),
+        chat_template=receipt.get("chat_template"),
         text=receipt.get("recipe", ""),
         resolved=receipt.get("resolved", {}),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -201,7 +202,7 @@ class Transplant(Evaluator):
             rows[places] = np.concatenate([f.numbers[u] for f, u in zip(found, used, strict=True)])
             factors[places] = np.concatenate([f.values[u] for f, u in zip(found, used, strict=True)])
         read = self._children[0]
-        height = read.ref.shape[0] if isinstance(read, Read) else read.node.shape[0]
+        height = prod(read.ref.shape if isinstance(read, Read) else read.node.shape) // self._form.width
         form = SparseRows(row_map(starts, np.zeros(len(rows), np.int16), rows, factors), self._form.width, height)
         node = replace(self.node, companions=(), minus=(), form=form)
         return Gathered(node, self.grid, self._reader, self._children[:1])

@@ -24,8 +24,9 @@ from stockpot.methods.declare import Space, Span
 from stockpot.planning.configs import layer_entries
 from stockpot.planning.cost import estimate, nearest
 from stockpot.planning.lowering import apart, build_view
-from stockpot.planning.model import GIB, MIB, Compute, Limits, Operand, Plan, Read, Step, reads
+from stockpot.planning.model import GIB, MIB, Compute, Limits, Operand, Plan, Read, Report, Step, reads
 from stockpot.planning.passes import check_numbers, passes_of, survey_note, surveys_of
+from stockpot.planning.tokenizers import Tokenizer, differing, tokenizer_beside, transplanted, vocabulary_bytes
 from stockpot.planning.transplant import TransplantView
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
@@ -55,7 +56,11 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     surveys = surveys_of(context)
     shards = layout([(s.name, s.dtype, s.shape) for s in steps], limits.shard_size)
     steps = _placed(steps, shards)
-    cost = estimate(steps, surveys, shards, limits, out)
+    differing(recipe.expression, context)
+    donor = context.checkpoints.get(recipe.donor.key) if recipe.donor is not None else None
+    transplant = _transplant(context, donor)
+    tokenizer = Tokenizer() if context.problems else _tokenizer(recipe, transplant, context, donor)
+    cost = estimate(steps, surveys, shards, limits, out, vocabulary_bytes(context, tokenizer))
     if out is not None:
         try:
             _check_output(context, checkpoints, cost.written, cost.disk_free, out, overwrite)
@@ -66,14 +71,13 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
             f"needs {-(-cost.memory // MIB)} MiB of memory, the budget is {limits.memory // MIB} MiB",
             fix=f"give --memory {-(-cost.memory // MIB)}MiB or more",
         )
-    layers = _layers(recipe, view, context)
-    transplant = _transplant(recipe, context)
+    layers = {**_layers(recipe, view, context), **tokenizer.entries}
     if context.problems:
         raise PlanError(*_grouped(context.problems))
     return Plan(
         steps=tuple(steps),
         shards=shards,
-        sidecars=_sidecars(recipe, steps, checkpoints, layers, transplant),
+        sidecars=_with_tokenizer(_sidecars(recipe, steps, checkpoints, layers), tokenizer),
         sources=dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True)),
         cost=cost,
         notes=(
@@ -84,11 +88,12 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         ),
         surveys=surveys,
         seed=recipe.seed,
+        tokenizer=tokenizer.report,
         recipe_text=recipe.text,
         resolved=recipe.resolved,
         recipe=recipe,
         shard_size=limits.shard_size,
-        reports=() if transplant is None or transplant is not view else (transplant.report,),
+        reports=_reports(view),
     )
 
 
@@ -262,7 +267,6 @@ def _sidecars(
     steps: Sequence[Step],
     checkpoints: Mapping[Any, Checkpoint],
     layers: Mapping[str, Any],
-    transplant: TransplantView | None = None,
 ) -> tuple[tuple[str, bytes | Path], ...]:
     if recipe.donor is None or recipe.donor.key not in checkpoints:
         return ()
@@ -272,17 +276,38 @@ def _sidecars(
     floats = [s.dtype for s in steps if s.dtype.is_float]
     dtype = max(set(floats), key=floats.count) if floats else None
     tied = _tied(donor, steps, checkpoints)
-    if transplant is not None:
-        layers = {**layers, **transplant.entries}
-    planned = plan_sidecars(donor, dtype=dtype, tied=tied, layers=layers or None)
-    return planned if transplant is None else transplant.beside(planned)
+    return tuple(plan_sidecars(donor, dtype=dtype, tied=tied, layers=layers or None))
 
 
-def _transplant(recipe: Recipe, context: Context) -> TransplantView | None:
-    """The outermost change of tokenizer that the model which gives the config has gone through."""
-    donor = context.checkpoints.get(recipe.donor.key) if recipe.donor is not None else None
-    found = [view for view in context.cache.values() if isinstance(view, TransplantView) and view.main is donor]
-    return found[-1] if found else None
+def _transplant(context: Context, donor: Checkpoint | None) -> TransplantView | None:
+    """The change of tokenizer that the model which gives the config goes through."""
+    found = (view for view in context.cache.values() if isinstance(view, TransplantView) and view.main is donor)
+    return next(found, None)
+
+
+def _reports(view: View) -> tuple[Report, ...]:
+    """What is told of how the result was made, where that is known only then."""
+    report = view.report if isinstance(view, TransplantView) else None
+    return () if report is None else (report,)
+
+
+def _tokenizer(
+    recipe: Recipe, transplant: TransplantView | None, context: Context, donor: Checkpoint | None
+) -> Tokenizer:
+    """What goes with the result's vocabulary."""
+    decided = tokenizer_beside(recipe, context, donor)
+    if transplant is None or donor is None:
+        return decided
+    got = transplanted(transplant, donor, context)
+    return Tokenizer({**got.entries, **decided.entries}, {**got.files, **decided.files}, decided.report)
+
+
+def _with_tokenizer(
+    sidecars: tuple[tuple[str, bytes | Path], ...], tokenizer: Tokenizer
+) -> tuple[tuple[str, bytes | Path], ...]:
+    """``sidecars`` with the tokenizer of the result in place of the donor's."""
+    kept = [(name, content) for name, content in sidecars if name not in tokenizer.files]
+    return (*kept, *((name, content) for name, content in tokenizer.files.items() if content is not None))
 
 
 def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:

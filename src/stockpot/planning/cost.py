@@ -48,11 +48,12 @@ def estimate(
     shards: Sequence[ShardLayout],
     limits: Limits,
     out: Path | None,
+    held: int = 0,
 ) -> Cost:
-    """The cost of ``steps``; as many threads as fit the budget, at least one."""
+    """The cost of ``steps``; as many threads as fit the budget, at least one. ``held`` bytes are taken beside."""
     read = sum(s.input_bytes for s in steps) + sum(s.input_bytes for s in surveys)
     written = sum(shard.size for shard in shards)
-    needed = _needed(steps, surveys)
+    needed = _needed(steps, surveys, held)
     threads = next((t for t in range(limits.threads, 1, -1) if needed(t) <= limits.memory), 1)
     return Cost(
         read=read,
@@ -103,9 +104,9 @@ def nearest(folder: Path) -> Path:
     return place
 
 
-def _needed(steps: Sequence[Step], surveys: Sequence[Survey]) -> Callable[[int], int]:
+def _needed(steps: Sequence[Step], surveys: Sequence[Survey], held: int) -> Callable[[int], int]:
     """Number of workers → resident bytes. One worker finishes a tensor before the next; more have two under way."""
-    fixed = BASELINE + _plan_bytes(steps, surveys)
+    fixed = BASELINE + held + _plan_bytes(steps, surveys)
     worker = max(map(_worker_bytes, steps), default=0)
     shared = max(map(_shared_bytes, steps), default=0)
     surveyed = max(map(_surveyed_bytes, surveys), default=0)

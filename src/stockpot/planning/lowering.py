@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stockpot.checkpoint.dtypes import dtype_named
-from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack, Transplant, main_leaf
+from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack, Transplant
 from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, axis_of, scope_of
 from stockpot.planning.adapters import AdaptedView
 from stockpot.planning.merged import Merged
 from stockpot.planning.model import Compute, Operand
+from stockpot.planning.retokenize import retokenizing
 from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
 from stockpot.planning.transplant import TransplantView
 from stockpot.planning.views import Context, View
 from stockpot.settings import Setting, first_value
+from stockpot.tokens import Retokenized, main_leaf
 
 __all__ = ["ApplyView", "apart", "build_view"]
 
@@ -28,6 +30,10 @@ def build_view(expression: Expression, context: Context) -> View:
 
 
 def _build(expression: Expression, context: Context) -> View:
+    if context.scope is not None and isinstance(expression, Leaf | Adapted | Retokenized | Transplant):
+        return context.scope.seen(expression, build_view(expression, context.plain))
+    if isinstance(expression, Retokenized):
+        return build_view(expression.of, retokenizing(expression, context, build_view))
     if isinstance(expression, Leaf):
         return LeafView(context.checkpoints[expression.key])
     if isinstance(expression, Adapted):

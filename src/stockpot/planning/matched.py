@@ -15,8 +15,8 @@ from stockpot.vocabulary.model import Vocabulary
 
 __all__ = ["Matched", "origins_of"]
 
-_TOKEN, _MERGE = 600, 300
-"""Bytes that a token of a vocabulary and a merge take in memory, all maps counted (measured)."""
+_TOKEN, _MERGE = 300, 200
+"""Bytes that a token and a merge take in the maps that are made of vocabularies to match them (measured)."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class Matched:
         new, old: The vocabulary that the model gets, and the one that it has.
         pairing: Which tokens are alike.
         origins: Where each row comes from.
+        known: Rows of the model's embedding.
     """
 
     new: Vocabulary
     old: Vocabulary
     pairing: Pairing
     origins: Origins
+    known: int
 
     @property
     def rows(self) -> int:
@@ -41,7 +43,7 @@ class Matched:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the vocabularies take."""
+        """Bytes that matching the vocabularies takes."""
         both = (self.new, self.old)
         return sum(_TOKEN * len(v.ids) + _MERGE * len(v.merges) for v in both)
 

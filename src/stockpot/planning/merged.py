@@ -85,7 +85,7 @@ class Merged:
         if found.shape != meta.shape:
             fix = "merge models of one architecture and vocabulary"
             if position(name) == "before" or is_head(name):
-                fix = "the vocabularies differ: resize the embeddings to the same tokens first"
+                fix = "the vocabularies differ: tokenizer_source: union (or base) matches rows by their tokens"
             self._context.problem(
                 f"{view.label} has shape {found.shape}, {self._reference.label} has {meta.shape}",
                 tensor=name,

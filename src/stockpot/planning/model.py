@@ -221,6 +221,7 @@ class Plan:
         notes: What a user may want to know.
         surveys: Passes over the whole model that come first, in order.
         seed: Key of all random numbers.
+        tokenizer: What is told of tokens and rows, where the result's vocabulary was decided.
         recipe: What was planned, to be written down.
         shard_size: Payload bytes of an output file.
         reports: Small files that are made of what is found while the tensors are made.
@@ -234,6 +235,7 @@ class Plan:
     notes: tuple[Problem, ...] = ()
     surveys: tuple[Survey, ...] = ()
     seed: int = 0
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
     recipe_text: str = ""
     resolved: Mapping[str, Any] = field(default_factory=dict)
     recipe: Recipe | None = None

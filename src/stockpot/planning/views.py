@@ -7,16 +7,17 @@ are collected, none is raised, so that a plan reports everything at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.errors import Problem
-from stockpot.expression import Apply
+from stockpot.expression import Apply, Expression
 from stockpot.planning.model import Compute, Operand
+from stockpot.vocabulary.model import Vocabulary
 
-__all__ = ["Context", "Meta", "Sliced", "Surveyed", "View"]
+__all__ = ["Context", "Meta", "Scope", "Sliced", "Surveyed", "View"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,14 @@ class Sliced:
 
 @dataclass
 class Context:
-    """What building views shares: opened checkpoints, the seed, and the problems found so far."""
+    """What building views shares: opened checkpoints, the seed, and the problems found so far.
+
+    Args:
+        scope: What is done to every model; ``outer`` is the context without it.
+        scopes: What is done to the models of each node that does something to them, by the node's identity.
+        vocabularies: Those that were read, by the hash of their files: most models of a merge have the same.
+        vocabularies_read: Bytes of the files of each.
+    """
 
     checkpoints: Mapping[tuple[str, str | None, int], Checkpoint]
     seed: int = 0
@@ -45,6 +53,20 @@ class Context:
     notes: list[Problem] = field(default_factory=list)
     cache: dict[int, View] = field(default_factory=dict)
     groups: list[Surveyed] = field(default_factory=list)
+    scope: Scope | None = None
+    outer: Context | None = None
+    scopes: dict[int, Any] = field(default_factory=dict)
+    vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
+    vocabularies_read: list[int] = field(default_factory=list)
+
+    @property
+    def plain(self) -> Context:
+        """The context in which models are as they are stored."""
+        return self if self.outer is None else self.outer
+
+    def within(self, scope: Scope) -> Context:
+        """The context in which ``scope`` sees to every model."""
+        return replace(self.plain, cache={}, scope=scope, outer=self.plain)
 
     def group(self, view: Surveyed) -> int:
         """A number for the statistics of the whole model that ``view`` may need, from 1; inner merges come first."""
@@ -62,6 +84,13 @@ class Context:
         found = Problem(message, **where)
         if found not in self.notes:
             self.notes.append(found)
+
+
+class Scope(Protocol):
+    """What is done to every model of a merge before it is merged."""
+
+    def seen(self, expression: Expression, view: View) -> View:
+        """``view``, which is that of the model ``expression``, as it is merged."""
 
 
 class Surveyed(Protocol):

@@ -19,6 +19,7 @@ from stockpot.methods.pieces import Use, chain_of, piece_named, steps_of
 from stockpot.methods.registry import METHODS
 from stockpot.provenance.shape import Check, Misshapen, anything, list_of, map_of, natural, optional, record, text
 from stockpot.settings import Setting, as_plain, as_setting
+from stockpot.tokens import Retokenized, TokenSource
 
 __all__ = ["as_records", "methods_in", "rebuilt"]
 
@@ -67,19 +68,25 @@ def _written(node: Expression, place: Callable[[Expression], int], label: Callab
         how = {"method": node.method, "k": int(node.k)}
         return {"transplant": place(node.of), "tokenizer": place(node.tokenizer), **how, **_line(node.line)}
     if isinstance(node, Layers):
-        stack = {"stack": node.stack} if node.stack is not None else {}
-        return {"layers": place(node.of), "start": int(node.start), "stop": int(node.stop), **stack, **_line(node.line)}
+        return _layers(node, place)
     if isinstance(node, Stack):
         return {"stack": [place(part) for part in node.parts], **_line(node.line)}
     if isinstance(node, Cast):
         return {"cast": place(node.of), "dtype": node.dtype}
+    if isinstance(node, Retokenized):
+        return _retokenized(node, place)
     if isinstance(node, Linear):
         return {"sum": [{"times": as_plain(t.coefficient), "of": place(t.of)} for t in node.terms]}
     assert isinstance(node, Apply)
-    return _applying(node, place)
+    return _applied_method(node, place)
 
 
-def _applying(node: Apply, place: Callable[[Expression], int]) -> Record:
+def _layers(node: Layers, place: Callable[[Expression], int]) -> Record:
+    stack = {"stack": node.stack} if node.stack is not None else {}
+    return {"layers": place(node.of), "start": int(node.start), "stop": int(node.stop), **stack, **_line(node.line)}
+
+
+def _applied_method(node: Apply, place: Callable[[Expression], int]) -> Record:
     data: Record = {"apply": node.method.name, **_origin(node.method), "inputs": [place(i) for i in node.inputs]}
     data["one"] = _settings(node.one)
     data["each"] = [_settings(own) for own in node.each]
@@ -89,6 +96,25 @@ def _applying(node: Apply, place: Callable[[Expression], int]) -> Record:
         data["compat"] = True
     if node.companions:
         data["companions"] = {name: [place(c) for c in group] for name, group in node.companions.items()}
+    return {**data, **_line(node.line)}
+
+
+def _retokenized(node: Retokenized, place: Callable[[Expression], int]) -> Record:
+    data: Record = {"retokenized": place(node.of)}
+    data |= {"model": place(node.source)} if isinstance(node.source, Expression) else {"source": node.source}
+    if node.base is not None:
+        data["base"] = place(node.base)
+    data["tokens"] = {
+        text: {
+            **({} if token.model is None else {"model": place(token.model)}),
+            **({} if token.token is None else {"id" if isinstance(token.token, int) else "token": token.token}),
+            **({"force": True} if token.force else {}),
+            **_line(token.line),
+        }
+        for text, token in node.tokens.items()
+    }
+    if node.pad_to_multiple_of is not None:
+        data["multiple"] = int(node.pad_to_multiple_of)
     return {**data, **_line(node.line)}
 
 
@@ -148,6 +174,13 @@ _KINDS: Mapping[str, Check] = {
     ),
     "layers": record({"layers": natural, "start": natural, "stop": natural}, {"line": natural, "stack": text}),
     "stack": record({"stack": _NODES}, {"line": natural}),
+    "retokenized": record(
+        {
+            "retokenized": natural,
+            "tokens": map_of(record({}, {"model": natural, "token": text, "id": natural, "line": natural})),
+        },
+        {"source": text, "model": natural, "base": natural, "multiple": natural, "line": natural},
+    ),
     "cast": record({"cast": natural, "dtype": text}, {}),
     "sum": record({"sum": list_of(record({"times": anything, "of": natural}, {}))}, {}),
     "apply": record(
@@ -222,7 +255,15 @@ def _below(kind: str, data: Record) -> list[int]:
         return [data["adapted"], data["adapter"]]
     if kind == "transplant":
         return [data["transplant"], data["tokenizer"]]
+    if kind == "retokenized":
+        return _named_for_tokens(data)
     return list(data["stack"]) if kind == "stack" else [data[kind]]
+
+
+def _named_for_tokens(data: Record) -> list[int]:
+    """What is merged, and the models that tokens are taken of."""
+    named = [data.get("base"), data.get("model"), *(token.get("model") for token in data["tokens"].values())]
+    return [data["retokenized"], *(number for number in named if number is not None)]
 
 
 def _models(kind: str, data: Record) -> list[int]:
@@ -233,9 +274,7 @@ def _models(kind: str, data: Record) -> list[int]:
 def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[str, Leaf]) -> Expression:
     line = data.get("line")
     if kind == "leaf":
-        if data["leaf"] not in leaves:
-            raise Misshapen("it uses an input that is not among the inputs")
-        return leaves[data["leaf"]]
+        return _leaf(data, leaves)
     if any(isinstance(node, Leaf) and node.adapter for node in (nodes[i] for i in _models(kind, data))):
         raise Misshapen("an adapter stands where a model is needed")
     if kind == "adapted":
@@ -249,9 +288,27 @@ def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[
     if kind == "cast":
         dtype_named(data["dtype"])
         return Cast(nodes[data["cast"]], data["dtype"])
+    if kind == "retokenized":
+        return _with_vocabulary(data, nodes, line)
     if kind == "sum":
         return _linear([(as_setting(term["times"]), nodes[term["of"]]) for term in data["sum"]])
     return _applied(data, nodes, line)
+
+
+def _leaf(data: Record, leaves: Mapping[str, Leaf]) -> Leaf:
+    if data["leaf"] not in leaves:
+        raise Misshapen("it uses an input that is not among the inputs")
+    return leaves[data["leaf"]]
+
+
+def _with_vocabulary(data: Record, nodes: Sequence[Expression], line: int | None) -> Retokenized:
+    tokens: dict[str, TokenSource] = {}
+    for token, own in data["tokens"].items():
+        model = nodes[own["model"]] if "model" in own else None
+        tokens[token] = TokenSource(model, own.get("token", own.get("id")), own.get("force") is True, own.get("line"))
+    source = nodes[data["model"]] if "model" in data else data.get("source", "union")
+    base = nodes[data["base"]] if "base" in data else None
+    return Retokenized(nodes[data["retokenized"]], source, base, tokens, data.get("multiple"), line)
 
 
 def _applied(data: Record, nodes: Sequence[Expression], line: int | None) -> Apply:

@@ -72,6 +72,7 @@ _RECEIPT = record(
         "resolved": map_of(anything),
         "dtype": optional(text),
         "donor": optional(text),
+        "chat_template": optional(text),
         "shard_size": natural,
         "inputs": map_of(_INPUT),
         "files": map_of(record({"xxh3": _XXH3}, {"bytes": natural, "header_xxh3": _XXH3}), file_name),

@@ -11,8 +11,9 @@ from stockpot.methods.declare import Method
 from stockpot.recipe.combine import Group, Input, Mode, combine, sections, stand_in
 from stockpot.recipe.findings import Findings
 from stockpot.recipe.library import Library
-from stockpot.recipe.records import Merge, Model, Reference, Slice, Source
+from stockpot.recipe.records import Merge, Model, Reference, Slice, Source, Tokenizer
 from stockpot.recipe.usage import report_parameters
+from stockpot.tokens import Retokenized, TokenSource
 
 __all__ = ["Lowering"]
 
@@ -96,8 +97,24 @@ class Lowering:
         mode = mode.within(merge)
         key = (merge.key, mode)
         if key not in self._done:
-            self._done[key] = self._merge(merge, mode)
+            built = self._merge(merge, mode)
+            self._done[key] = built if merge.tokenizer is None else self._retokenized(built, merge, merge.tokenizer)
         return self._done[key]
+
+    def _retokenized(self, built: Expression, merge: Merge, wanted: Tokenizer) -> Expression:
+        """``built``, whose models get one vocabulary; models are as they are stored, whatever dtype they merge in."""
+        stored = Mode(bool(self._library.result.compat))
+
+        def model(reference: Reference) -> Expression:
+            return self._model(reference, stored)
+
+        tokens = {
+            text: TokenSource(None if token.model is None else model(token.model), token.token, token.force, token.line)
+            for text, token in wanted.tokens.items()
+        }
+        source = wanted.source if isinstance(wanted.source, str) else model(wanted.source)
+        base = self._model(merge.base, stored) if isinstance(merge.base, Reference) else None
+        return self._attempt(lambda: Retokenized(built, source, base, tokens, wanted.multiple, wanted.line))
 
     def _merge(self, merge: Merge, mode: Mode) -> Expression:
         if merge.seed is not None:

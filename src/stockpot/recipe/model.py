@@ -25,8 +25,8 @@ class Recipe:
         compat: Whether mergekit's numerics were asked for.
         text: The recipe as written, for receipt and model card; empty when built in Python.
         notes: Things worth telling that change nothing (parameters another method would use, …).
-        unsupported: Parts that this version lacks (tokenizer, chat template): checking shows them,
-            merging refuses.
+        chat_template: Chat template of the result: ``auto``, a name, or Jinja text; None keeps that of the tokenizer.
+        unsupported: Parts that this version lacks: checking shows them, merging refuses.
         resolved: The recipe as plain data with defaults made explicit, for the receipt:
             ``{"documents": […]}``, the result last.
     """
@@ -37,6 +37,7 @@ class Recipe:
     seed: int = 0
     compat: bool = False
     text: str = ""
+    chat_template: str | None = None
     notes: tuple[Problem, ...] = ()
     unsupported: tuple[Problem, ...] = ()
     resolved: Mapping[str, Any] = field(default_factory=dict)

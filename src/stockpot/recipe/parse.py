@@ -17,7 +17,6 @@ from stockpot.recipe.records import Merge
 from stockpot.recipe.resolve import resolved
 from stockpot.recipe.scope import Scope
 from stockpot.recipe.shapes import check_section
-from stockpot.recipe.tokenizers import report_tokenizer
 from stockpot.recipe.yaml_nodes import MAX_CHARACTERS, Mapping, Node, Scalar, compose
 
 __all__ = ["load_recipe", "parse_recipe"]
@@ -110,6 +109,7 @@ def _parse(text: str, folder: str | None, findings: Findings, seed: int | None, 
         expression=expression,
         dtype=library.result.dtype,
         donor=lowering.donor(),
+        chat_template=library.result.chat_template,
         seed=key,
         compat=bool(library.result.compat),
         text=text,
@@ -146,9 +146,7 @@ def _document(node: Node, folder: str | None, findings: Findings, files: MethodF
     known, file = files.of(node)
     scope = Scope(findings, known, folder=folder)
     check_section(node, PLACES["recipe"], scope)
-    merge = read_merge(node, scope, file)
-    report_tokenizer(node, merge.models[0] if merge.models else None, findings)
-    return merge
+    return read_merge(node, scope, file)
 
 
 def _seed(written: list[tuple[int, int]], given: int | None, findings: Findings) -> int:

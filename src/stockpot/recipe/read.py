@@ -14,6 +14,7 @@ from stockpot.recipe.scalars import integer_of, plain
 from stockpot.recipe.scope import Scope
 from stockpot.recipe.shapes import check_value, is_merge
 from stockpot.recipe.steps import check_steps, chosen
+from stockpot.recipe.tokenizers import read_tokenizer
 from stockpot.recipe.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence
 
 __all__ = ["read_merge"]
@@ -48,6 +49,8 @@ def read_merge(node: Mapping, scope: Scope, file: MethodFile | None = None) -> M
         compat=_compat(node),
         seed=_seed(node),
         names=tuple(n for k in ("name", "out_path") if (n := _text(node, k))),
+        tokenizer=read_tokenizer(node, lambda entry: _named(entry, scope), scope.findings),
+        chat_template=_text(node, "chat_template"),
         origin=id(node),
         extra={k: plain(e.value) for k in _EXTRA if (e := node.get(k)) is not None},
         line=node.line,
@@ -152,6 +155,15 @@ def _model(entry: Entry | None, scope: Scope, beside: Mapping | None = None) -> 
     if lora is not None and reference.lora is not None:
         scope.findings.problem(f"two adapters: {reference} and lora: {lora}", entry.line, "name one of them")
     return Reference(reference.path, revision or reference.revision, lora or reference.lora, entry.line)
+
+
+def _named(entry: Entry | None, scope: Scope) -> Reference | None:
+    """The checkpoint or document that ``entry`` names; a merge that stands in place has no name to be known by."""
+    if entry is not None and isinstance(entry.value, Mapping) and is_merge(entry.value):
+        fix = "write it as a document with a name, and name that"
+        scope.findings.problem(f"{entry.key} is a merge, not the name of a model", entry.line, fix)
+        return None
+    return None if entry is None else _reference(entry.value, entry.line, scope)
 
 
 def _reference(node: Node, line: int, scope: Scope) -> Reference | None:

@@ -13,7 +13,18 @@ from stockpot.recipe.known import Known
 from stockpot.recipe.method_files import MethodFile
 from stockpot.settings import Setting
 
-__all__ = ["Merge", "Model", "Parameters", "Reference", "Settings", "Slice", "Source", "normalized"]
+__all__ = [
+    "Merge",
+    "Model",
+    "Parameters",
+    "Reference",
+    "Settings",
+    "Slice",
+    "Source",
+    "Token",
+    "Tokenizer",
+    "normalized",
+]
 
 Settings = Mapping[str, Setting]
 
@@ -82,6 +93,40 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Token:
+    """Where the embedding of a token comes from; of no model, zeros.
+
+    Args:
+        model: The model whose row it is.
+        token: Its text or number there, where it is another one.
+        force: Whether models that have the token get it too.
+        line: Where it stands.
+    """
+
+    model: Reference | None
+    token: str | int | None
+    force: bool
+    line: int
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A ``tokenizer`` section, or ``tokenizer_source``.
+
+    Args:
+        source: ``union``, ``base``, or a model.
+        tokens: Token → where its embedding comes from.
+        multiple: What the number of rows is rounded up to a multiple of.
+        line: Where it stands.
+    """
+
+    source: Reference | str
+    tokens: Mapping[str, Token]
+    multiple: int | None
+    line: int
+
+
+@dataclass(frozen=True)
 class Merge:
     """One document, or a merge written where a model may stand.
 
@@ -104,7 +149,9 @@ class Merge:
         seed: As written.
         names: Names under which other documents may use this one.
         origin: Identity of the mapping it was written as: equal when an alias repeats it.
-        extra: Tokenizer and chat template, as plain data.
+        tokenizer: How the tokenizer of the result is made; None where nothing is said.
+        chat_template: Of the result, as written.
+        extra: Both of them as plain data.
         line: Where it begins.
     """
 
@@ -125,6 +172,8 @@ class Merge:
     compat: bool | None
     seed: int | None
     names: tuple[str, ...]
+    tokenizer: Tokenizer | None
+    chat_template: str | None
     origin: int
     extra: Mapping[str, Any]
     line: int

@@ -1,60 +1,95 @@
-"""Tokenizer sections and chat templates: what happens anyway, and what is still to come."""
+"""Tokenizer sections → records; silent where the shape is wrong, which :mod:`.shapes` has reported."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from stockpot.recipe.findings import Findings
-from stockpot.recipe.records import Model, Reference, normalized
-from stockpot.recipe.scalars import describe
+from stockpot.recipe.records import Reference, Token, Tokenizer
+from stockpot.recipe.scalars import flag_of, integer_of
 from stockpot.recipe.yaml_nodes import Entry, Mapping, Scalar
 
-__all__ = ["report_tokenizer"]
+__all__ = ["read_tokenizer"]
 
-_KEEP = (
-    "if all models share one vocabulary, leave it out: the tokenizer of the base, else of the first model, is copied"
-)
+_NAMED = ("union", "base")
+
+Named = Callable[[Entry | None], Reference | None]
 
 
-def report_tokenizer(node: Mapping, donor: Model | None, findings: Findings) -> None:
-    """Name what this version lacks; the rest of the recipe is checked all the same.
+def read_tokenizer(node: Mapping, named: Named, findings: Findings) -> Tokenizer | None:
+    """What a document says of the tokenizer of its result; None where it says nothing.
 
-    ``base``, and ``donor`` by name, mean what happens anyway: the tokenizer is copied from the donor
-    (the base, else the first model).
+    Args:
+        node: The document.
+        named: The model that an entry names.
+        findings: Gets what is missing or given twice.
     """
-    source, section, template = (node.get(key) for key in ("tokenizer_source", "tokenizer", "chat_template"))
+    source, section = node.get("tokenizer_source"), node.get("tokenizer")
     if source is not None and section is not None:
         findings.problem("tokenizer and tokenizer_source are both given", source.line, "keep one")
-    if source is not None and not _is_donor(source, donor):
-        _not_yet(f"tokenizer_source: {_text(source)}", source.line, findings)
-    if section is not None and isinstance(section.value, Mapping):
-        _report_section(section, section.value, donor, findings)
-    if template is not None:
-        fix = "leave it out to keep the template that comes with the tokenizer"
-        findings.not_yet("chat_template is not yet supported", template.line, fix, blocks=False)
+    if section is not None:
+        return _section(section, named, findings)
+    if source is None or _is_null(source):
+        return None
+    return Tokenizer(_source(source, named), {}, None, source.line)
 
 
-def _report_section(section: Entry, node: Mapping, donor: Model | None, findings: Findings) -> None:
-    source = node.get("source")
-    if source is None:
-        _not_yet("tokenizer without a source, which means source: union,", section.line, findings)
-    elif not _is_donor(source, donor):
-        _not_yet(f"tokenizer source: {_text(source)}", source.line, findings)
-    for key in ("tokens", "pad_to_multiple_of"):
-        entry = node.get(key)
-        if entry is not None:
-            _not_yet(f"tokenizer {key}", entry.line, findings)
+def _section(section: Entry, named: Named, findings: Findings) -> Tokenizer | None:
+    """The section; an empty one (``{}``) means the union, none (``tokenizer:``) nothing."""
+    if not isinstance(section.value, Mapping):
+        return None
+    multiple = section.value.get("pad_to_multiple_of")
+    return Tokenizer(
+        _source(section.value.get("source"), named),
+        _tokens(section.value.get("tokens"), named, findings),
+        None if multiple is None else integer_of(multiple.value),
+        section.line,
+    )
 
 
-def _not_yet(what: str, line: int, findings: Findings) -> None:
-    findings.not_yet(f"{what} is not yet supported", line, _KEEP, blocks=False)
+def _source(entry: Entry | None, named: Named) -> Reference | str:
+    if entry is None or _is_null(entry):
+        return "union"
+    if isinstance(entry.value, Scalar) and entry.value.text.strip() in _NAMED:
+        return entry.value.text.strip()
+    return named(entry) or "union"
 
 
-def _is_donor(source: Entry, donor: Model | None) -> bool:
-    """Whether ``source`` is ``base``, or names the donor."""
-    if not isinstance(source.value, Scalar):
-        return False
-    named = isinstance(donor, Reference) and normalized(source.value.text) == normalized(str(donor))
-    return named or source.value.text == "base"
+def _tokens(entry: Entry | None, named: Named, findings: Findings) -> dict[str, Token]:
+    found: dict[str, Token] = {}
+    for item in entry.value.entries if entry is not None and isinstance(entry.value, Mapping) else ():
+        if not isinstance(item.value, Mapping):
+            continue
+        source, force = item.value.get("source"), item.value.get("force")
+        forced = force is not None and flag_of(force.value) is True
+        if source is None or _is_null(source):
+            fix = "a model, {kind: model_token, model: M, token: T} or {kind: zero}"
+            findings.problem(f"token {item.key!r} has no source", item.line, fix)
+            continue
+        made = _token(source, forced, named, findings)
+        if made is not None:
+            found[item.key] = made
+    return found
 
 
-def _text(entry: Entry) -> str:
-    return entry.value.text if isinstance(entry.value, Scalar) else describe(entry.value)
+def _token(source: Entry, force: bool, named: Named, findings: Findings) -> Token | None:
+    node = source.value
+    kind = node.get("kind") if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping) or kind is None:
+        model = named(source)
+        return None if model is None else Token(model, None, force, source.line)
+    if isinstance(kind.value, Scalar) and kind.value.text == "zero":
+        return Token(None, None, force, source.line)
+    model, token, number = named(node.get("model")), node.get("token"), node.get("token_id")
+    if model is None or (token is None) == (number is None):
+        fix = "kind: model_token has model, and one of token and token_id"
+        findings.problem("the source of a token names no token of a model", source.line, fix)
+        return None
+    if number is not None:
+        return Token(model, integer_of(number.value), force, source.line)
+    text = token.value.text if token is not None and isinstance(token.value, Scalar) else None
+    return Token(model, text, force, source.line)
+
+
+def _is_null(entry: Entry) -> bool:
+    return isinstance(entry.value, Scalar) and entry.value.tag == "null"

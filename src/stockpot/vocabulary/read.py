@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import xxhash
 
 from stockpot.checkpoint.jsons import CONFIG, TOKENIZER, read_json
 from stockpot.checkpoint.places import cannot_read, member, must_be_file
@@ -14,7 +16,7 @@ from stockpot.vocabulary.documents import BadVocabularyError, added_token, check
 from stockpot.vocabulary.model import ROLES, AddedToken, Alphabet, Kind, Vocabulary
 from stockpot.vocabulary.sentencepiece import MAX_BYTES, BadModelError, parse_pieces
 
-__all__ = ["TOKENIZER_FILES", "has_vocabulary", "read_vocabulary"]
+__all__ = ["TOKENIZER_FILES", "has_vocabulary", "hash_of", "read_vocabulary", "tokenizer_files"]
 
 _DOCUMENT, _SETTINGS, _ROLES = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 _PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model")
@@ -44,6 +46,31 @@ def has_vocabulary(folder: Path | None) -> bool:
     """Whether there is a file to read one from."""
     names = (_DOCUMENT, "vocab.json", "vocab.txt", *_PIECES)
     return folder is not None and any((folder / name).is_file() for name in names)
+
+
+def tokenizer_files(folder: Path | None) -> tuple[str, ...]:
+    """Names of the files of the tokenizer in ``folder``."""
+    return tuple(name for name in TOKENIZER_FILES if folder is not None and (folder / name).is_file())
+
+
+def hash_of(folder: Path | None, names: Sequence[str]) -> str:
+    """Equal for folders in which the files ``names`` are the same, byte for byte.
+
+    Raises:
+        CheckpointError: when one cannot be read.
+    """
+    state = xxhash.xxh3_128()
+    for name in names:
+        assert folder is not None
+        path = member(folder, name)
+        state.update(name.encode())
+        try:
+            with path.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    state.update(piece)
+        except OSError as error:
+            raise cannot_read(path, error) from error
+    return state.hexdigest()
 
 
 def read_vocabulary(folder: Path | None, label: str, *, line: int | None = None) -> Vocabulary:
@@ -79,8 +106,7 @@ def _read(folder: Path | None, label: str) -> Vocabulary:
     found = _first(folder, label, settings)
     found = _with_added(found, [*_declared(folder, settings), *_named(folder)], folder)
     found = _with_roles(found, settings, _json(folder, _ROLES))
-    files = tuple(name for name in TOKENIZER_FILES if (folder / name).is_file())
-    return replace(found, settings=settings, files=files, chat_template=_template(folder, settings))
+    return replace(found, settings=settings, files=tokenizer_files(folder), chat_template=_template(folder, settings))
 
 
 def _first(folder: Path, label: str, settings: Mapping[str, Any]) -> Vocabulary:
