@@ -12,7 +12,7 @@ from stockpot.execute.workspace import Workspace
 from stockpot.kernels import convert
 from stockpot.kernels.sizes import ROW
 from stockpot.planning.model import Read
-from stockpot.transplant.table import Floats, Ints, Singles
+from stockpot.transplanting.table import Floats, Ints, Singles
 
 __all__ = ["FetchedRows", "KeptRows", "kept_rows"]
 

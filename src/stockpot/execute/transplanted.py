@@ -21,11 +21,11 @@ from stockpot.planning.blocks import Grid
 from stockpot.planning.model import Compute, Read
 from stockpot.planning.rows import MEAN, SparseRows, row_map
 from stockpot.planning.transplanted import BATCH, KINDS, TOLD, Transplanted
-from stockpot.transplant.interpolation import interpolate
-from stockpot.transplant.linear import fitted
-from stockpot.transplant.nearest import Pool
-from stockpot.transplant.pursuit import pursue
-from stockpot.transplant.table import TILE, Combinations, Floats, Ints, Rows, lengths
+from stockpot.transplanting.interpolation import interpolate
+from stockpot.transplanting.linear import fitted
+from stockpot.transplanting.nearest import Pool
+from stockpot.transplanting.pursuit import pursue
+from stockpot.transplanting.table import TILE, Combinations, Floats, Ints, Rows, lengths
 
 __all__ = ["Transplant"]
 

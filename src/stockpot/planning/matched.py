@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from stockpot.planning.transplanted import HELD, KINDS, Origins
-from stockpot.transplant.pairing import Pairing
-from stockpot.transplant.pieces import Cutter
-from stockpot.transplant.table import Ints
+from stockpot.transplanting.pairing import Pairing
+from stockpot.transplanting.pieces import Cutter
+from stockpot.transplanting.table import Ints
 from stockpot.vocabulary.model import Vocabulary
 
 __all__ = ["Matched", "origins_of"]

@@ -20,7 +20,7 @@ from stockpot.planning.transplant_report import TransplantReport
 from stockpot.planning.transplanted import METHODS, Method, Transplanted
 from stockpot.planning.views import Context, Meta, Sliced, View
 from stockpot.planning.vocabulary import vocabulary_of
-from stockpot.transplant.pairing import Pairing, pair
+from stockpot.transplanting.pairing import Pairing, pair
 from stockpot.vocabulary.model import Vocabulary
 from stockpot.vocabulary.write import Files
 

@@ -12,9 +12,9 @@ import numpy as np
 import xxhash
 
 from stockpot.planning.forms import Form
-from stockpot.transplant.linear import fitting_bytes
-from stockpot.transplant.pursuit import pursuit_bytes
-from stockpot.transplant.table import TILE, Ints
+from stockpot.transplanting.linear import fitting_bytes
+from stockpot.transplanting.pursuit import pursuit_bytes
+from stockpot.transplanting.table import TILE, Ints
 
 __all__ = ["BATCH", "HELD", "KINDS", "METHODS", "TOLD", "Method", "Origins", "Transplanted"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stockpot.transplant.table import TILE, Floats, Ints, Rows, Singles
+from stockpot.transplanting.table import TILE, Floats, Ints, Rows, Singles
 
 __all__ = ["Pool", "strongest", "top"]
 

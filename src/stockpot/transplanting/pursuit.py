@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stockpot.transplant.nearest import Pool, strongest
-from stockpot.transplant.table import Combinations, Floats, Ints
+from stockpot.transplanting.nearest import Pool, strongest
+from stockpot.transplanting.table import Combinations, Floats, Ints
 
 __all__ = ["pursue", "pursuit_bytes"]
 

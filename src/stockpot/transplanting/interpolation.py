@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stockpot.transplant.nearest import Pool, top
-from stockpot.transplant.table import Combinations, Floats
+from stockpot.transplanting.nearest import Pool, top
+from stockpot.transplanting.table import Combinations, Floats
 
 __all__ = ["interpolate"]
 

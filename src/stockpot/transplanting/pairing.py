@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stockpot.transplant.table import Ints
+from stockpot.transplanting.table import Ints
 from stockpot.vocabulary.model import Vocabulary
 
 __all__ = ["Pairing", "pair"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stockpot.transplant.table import TILE, Floats, Ints, Rows
+from stockpot.transplanting.table import TILE, Floats, Ints, Rows
 
 __all__ = ["fitted", "fitting_bytes"]
 
