@@ -13,7 +13,9 @@ import stockpot as sp
 from files import read_model, write_model
 from stockpot.cli.main import main
 from stockpot.execute import local
+from stockpot.expression import Transplant
 from stockpot.planning import transplanted
+from stockpot.provenance.expressions import rebuilt
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -336,3 +338,36 @@ def test_a_nan_is_found(pair, tmp_path):
         sp.compute(sp.transplant(pair / "ours", tmp_path / "theirs"))
     assert EMBEDDING in problems(error)
     assert "NaN" in problems(error)
+
+
+def test_the_command_line_offers_every_method():
+    """The verb's list of methods, which it does not import, is that of the plan."""
+    from stockpot.cli.transplant import command
+
+    (option,) = [p for p in command.params if p.name == "method"]
+    assert tuple(option.type.choices) == tuple(transplanted.METHODS)
+
+
+def test_a_receipt_that_was_changed(pair, tmp_path):
+    """What describes no transplant is an error that names the receipt; nothing is computed."""
+    sp.save(sp.transplant(pair / "ours", pair / "theirs", method="zero"), tmp_path / "out")
+    path = tmp_path / "out/stockpot-receipt.json"
+    receipt = json.loads(path.read_text())
+    nodes = receipt["expression"]
+    assert nodes[-1] == {"transplant": 0, "tokenizer": 1, "method": "zero", "k": 0}
+    leaves = {row["leaf"]: sp.open(row["leaf"]) for row in nodes if "leaf" in row}
+    assert isinstance(rebuilt(nodes, leaves, "r"), Transplant)
+    for wrong in (
+        {"tokenizer": 2},
+        {"tokenizer": "1"},
+        {"k": -1},
+        {"method": 3},
+        {"transplant": None},
+    ):
+        with pytest.raises(sp.CheckpointError, match="cannot be built"):
+            rebuilt([*nodes[:-1], {**nodes[-1], **wrong}], leaves, "r")
+    with pytest.raises(sp.CheckpointError, match="cannot be built"):
+        rebuilt([*nodes, {"cast": 2, "dtype": "float32"}, {**nodes[-1], "tokenizer": 3}], leaves, "r")
+    twice = rebuilt([*nodes[:-1], {**nodes[-1], "method": "magic"}], leaves, "r")
+    with pytest.raises(sp.PlanError, match="no method 'magic'"):
+        sp.plan(twice)

@@ -83,10 +83,10 @@ def transplanted(view: TransplantView, donor: Checkpoint, context: Context) -> T
         return Tokenizer()
     by_role = {f"{role}_id": matched.new.ids.get(token) for role, token in matched.new.roles.items()}
     other = by_role | _settings(view.files, view.giver.config)
-    entries = dict(sizes(donor.config, matched.known, matched.rows))
-    entries |= special(donor.config, matched.old, matched.new, other, context)
+    entries = dict(_sizes(donor.config, matched.known, matched.rows))
+    entries |= _special(donor.config, matched.old, matched.new, other, context)
     files = {**dict.fromkeys(TOKENIZER_FILES), **view.files}
-    return Tokenizer(entries, files | generation(donor, matched.old, matched.new, other, context))
+    return Tokenizer(entries, files | _generation(donor, matched.old, matched.new, other, context))
 
 
 def vocabulary_bytes(context: Context, tokenizer: Tokenizer) -> int:
@@ -138,11 +138,11 @@ def _beside(
     if donor is None:
         return {}, files
     rows = scope.members[number].count if number is not None else None
-    entries = dict(sizes(donor.config, rows, scope.rows))
+    entries = dict(_sizes(donor.config, rows, scope.rows))
     if number is not None and number != giver:
         own, other = scope.members[number].vocabulary, scope.members[giver].view.config
-        entries |= special(donor.config, own, scope.target, other, context)
-        files |= generation(donor, own, scope.target, _settings(scope.files, other), context)
+        entries |= _special(donor.config, own, scope.target, other, context)
+        files |= _generation(donor, own, scope.target, _settings(scope.files, other), context)
     return entries, files
 
 
@@ -158,7 +158,7 @@ def _ranges(scope: Retokenizing) -> bytes:
     return (json.dumps(text, ensure_ascii=True) + "\n").encode()
 
 
-def sizes(config: Mapping[str, Any], before: int | None, after: int) -> Iterator[tuple[str, int]]:
+def _sizes(config: Mapping[str, Any], before: int | None, after: int) -> Iterator[tuple[str, int]]:
     """``vocab_size`` wherever the config says it of the embedding of tokens."""
     found = list(_paths(config, ("vocab_size",)))
     told = [(path, value) for path, value in found if value == before] or found[:1]
@@ -174,7 +174,7 @@ def _paths(config: Mapping[str, Any], keys: Sequence[str], prefix: str = "") -> 
             yield from _paths(value, keys, f"{prefix}{key}.")
 
 
-def special(
+def _special(
     config: Mapping[str, Any], own: Vocabulary, target: Vocabulary, other: Mapping[str, Any], context: Context
 ) -> dict[str, Any]:
     """Numbers of special tokens: as the tokenizer's own model has them, else those of the same tokens."""
@@ -218,7 +218,7 @@ def _settings(files: Mapping[str, bytes | Path | None], config: Mapping[str, Any
     return found
 
 
-def generation(
+def _generation(
     donor: Checkpoint, own: Vocabulary, target: Vocabulary, other: Mapping[str, Any], context: Context
 ) -> dict[str, bytes]:
     """The donor's generation config with the numbers of the result's special tokens.
@@ -235,7 +235,7 @@ def generation(
     except StockpotError as error:
         context.problems.extend(error.problems)
         return {}
-    changed = special(config, own, target, other, context)
+    changed = _special(config, own, target, other, context)
     kept = {key: changed.get(key, value) for key, value in config.items()}
     return {_GENERATION: (json.dumps({k: v for k, v in kept.items() if v is not None}, indent=2) + "\n").encode()}
 
