@@ -45,7 +45,7 @@ def test_all_problems_come_at_once_in_order(problems: Problems) -> None:
         "parameters:\n"
         "  nomalize: true\n"
         "dtype: bf61\n"
-        "tokenizer_source: union\n"
+        "chat_template: llama\n"
     )
     assert [p.line for p in problems(text)] == [1, 4, 5, 6, 8, 9, 10]
 

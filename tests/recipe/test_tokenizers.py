@@ -1,68 +1,116 @@
-"""Tokenizers, chat templates and mixtures of experts: checked in shape, named when they are missing."""
+"""Tokenizer sections, chat templates and mixtures of experts: what they mean, and what is said of wrong ones."""
 
 from __future__ import annotations
 
 import pytest
 from recipe_cases import EXPERTS
 
-from stockpot.errors import UnsupportedError
+from stockpot.errors import RecipeError, UnsupportedError
+from stockpot.expression import Leaf
 from stockpot.recipe.parse import parse_recipe
+from stockpot.tokens import Retokenized
 
 BASED = "merge_method: linear\nbase_model: a\nmodels: [{model: a}, {model: b}]\n"
 
 
-@pytest.mark.parametrize(
-    "section",
-    [
-        "tokenizer_source: base",
-        "tokenizer_source: a",
-        "tokenizer: {source: base}",
-        "tokenizer:",
-        "tokenizer_source: ./a/",
-    ],
-)
-def test_the_tokenizer_of_the_base_is_what_happens_anyway(section: str) -> None:
-    """Nothing is missing."""
-    assert parse_recipe(BASED + section).unsupported == ()
+def decided(section: str, recipe: str = BASED) -> Retokenized:
+    """The node that ``section`` gives."""
+    node = parse_recipe(recipe + section).expression
+    assert isinstance(node, Retokenized)
+    return node
 
 
 @pytest.mark.parametrize(
-    ("section", "name"),
+    ("section", "source"),
     [
-        ("tokenizer_source: union", "tokenizer_source: union"),
-        ("tokenizer_source: b", "tokenizer_source: b"),
-        ("tokenizer: {source: union}", "tokenizer source: union"),
-        ("tokenizer: {}", "source: union"),
-        ("tokenizer: {source: base, pad_to_multiple_of: 64}", "pad_to_multiple_of"),
-        ("tokenizer: {source: base, tokens: {x: {source: a, force: true}}}", "tokenizer tokens"),
-        (
-            "tokenizer:\n  source: base\n  tokens:\n    <x>:\n      source:\n"
-            "        {kind: model_token, model: b, token: y}",
-            "tokenizer tokens",
-        ),
-        ("chat_template: auto", "chat_template"),
-        ("chat_template: '{% for m in messages %}{{ m }}{% endfor %}'", "chat_template"),
+        ("tokenizer_source: union", "union"),
+        ("tokenizer_source: base", "base"),
+        ("tokenizer: {source: union}", "union"),
+        ("tokenizer: {source: base}", "base"),
+        ("tokenizer: {}", "union"),
+        ("tokenizer: {pad_to_multiple_of: 8}", "union"),
     ],
 )
-def test_what_is_missing_is_told_beside_the_expression(section: str, name: str) -> None:
-    """The rest of the recipe is parsed and checked, so that ``check`` can show both."""
-    recipe = parse_recipe(BASED + section)
-    assert [name in p.message and "not yet supported" in p.message for p in recipe.unsupported] == [True]
-    assert (recipe.unsupported[0].line or 0) >= 4
-    assert recipe.expression.children
+def test_union_and_base(section: str, source: str) -> None:
+    """An empty section means the union, as it does for mergekit."""
+    node = decided(section)
+    assert node.source == source
+    assert isinstance(node.base, Leaf)
+    assert node.base.reference == "a"
 
 
-def test_the_first_model_gives_its_tokenizer_without_a_base() -> None:
-    """Its name is as good as ``base``; another model's is not."""
-    text = "merge_method: linear\nmodels: [{model: a@r}, {model: b}]\ntokenizer_source: "
-    assert parse_recipe(text + "a@r").unsupported == ()
-    assert parse_recipe(text + "b").unsupported != ()
+@pytest.mark.parametrize("section", ["tokenizer_source: b", "tokenizer: {source: b}", "tokenizer_source: ./b/"])
+def test_a_model_gives_its_tokenizer(section: str) -> None:
+    """By the same name, or another spelling of it, it is the model that is merged."""
+    node = decided(section)
+    assert isinstance(node.source, Leaf)
+    assert node.source.reference == "b"
+
+
+@pytest.mark.parametrize("section", ["tokenizer:", "tokenizer_source:", ""])
+def test_an_empty_key_says_nothing(section: str) -> None:
+    """YAML's null leaves the vocabularies alone."""
+    assert not isinstance(parse_recipe(BASED + section).expression, Retokenized)
+
+
+def test_every_kind_of_source_of_a_token() -> None:
+    """A model, another token by text or number, zeros; forced or not."""
+    node = decided("""
+tokenizer:
+  source: union
+  tokens:
+    <a>: {source: b}
+    <b>: {source: {kind: model_token, model: b, token: y}, force: true}
+    <c>: {source: {kind: model_token, model: c, token_id: 7}}
+    <d>: {source: {kind: zero}, force: true}
+  pad_to_multiple_of: 64
+""")
+    found = {
+        text: (t.model.reference if isinstance(t.model, Leaf) else t.model, t.token, t.force, t.line)
+        for text, t in node.tokens.items()
+    }
+    assert found == {
+        "<a>": ("b", None, False, 8),
+        "<b>": ("b", "y", True, 9),
+        "<c>": ("c", 7, False, 10),
+        "<d>": (None, None, True, 11),
+    }
+    assert node.pad_to_multiple_of == 64
+
+
+@pytest.mark.parametrize(
+    ("section", "message", "line"),
+    [
+        ("tokenizer_source: base\ntokenizer: {}", "both given", 4),
+        ("tokenizer: {tokens: {x: {force: true}}}", "no source", 4),
+        ("tokenizer:\n  tokens:\n    x: {source: {kind: model_token, model: a}}", "names no token", 6),
+        ("tokenizer: {tokens: {x: {source: {kind: model_token, token: y}}}}", "names no token", 4),
+        ("tokenizer: {pad_to_multiple_of: 0}", "a whole number from 1", 4),
+        ("tokenizer: {source: {merge_method: linear, models: [{model: a}]}}", "not the name of a model", 4),
+        ("tokenizer: {tokens: {x: {source: {kind: mean}}}}", "one of model_token, zero", 4),
+        ("chat_template: llama2", "unknown chat template", 4),
+    ],
+)
+def test_wrong_sections(section: str, message: str, line: int) -> None:
+    """Each is told with its line."""
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(BASED + section)
+    assert [p.line for p in caught.value.problems if message in p.message] == [line]
 
 
 def test_sections_of_every_document_count() -> None:
-    """A tokenizer section of a document that is only used by others is not lost."""
+    """A document has a vocabulary of its own, which its result brings into the documents that use it."""
     text = "name: x\ntokenizer_source: union\n" + BASED + "---\nmerge_method: linear\nmodels: [{model: x}]"
-    assert [p.line for p in parse_recipe(text).unsupported] == [2]
+    inner = parse_recipe(text).expression
+    while not isinstance(inner, Retokenized):
+        inner = inner.children[0]
+    assert inner.source == "union"
+
+
+@pytest.mark.parametrize("template", ["auto", "chatml", "{% for m in messages %}{{ m }}{% endfor %}"])
+def test_chat_templates_are_kept_as_written(template: str) -> None:
+    """What they are is decided when the models are known."""
+    assert parse_recipe(BASED + f"chat_template: '{template}'").chat_template == template
 
 
 def test_mixtures_of_experts_are_recognised() -> None:

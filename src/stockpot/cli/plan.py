@@ -10,6 +10,8 @@ import click
 from stockpot.cli.options import human, limit_options, print_json, say, show_notes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from stockpot.planning.model import Plan, Survey
 
 __all__ = ["command", "show_plan"]
@@ -45,6 +47,7 @@ def show_plan(plan: Plan, out: Path | None, as_json: bool, tensors: bool = False
         ("inputs", ", ".join(f"{label} ({human(s.nbytes)})" for label, s in plan.sources.items())),
         ("output", f"{len(plan.steps)} tensors, {human(cost.written)} in {len(plan.shards)} file(s)"),
         ("beside it", ", ".join(name for name, _ in plan.sidecars) or "nothing"),
+        *(("tokenizer" if i == 0 else "", text) for i, text in enumerate(_tokens(plan.tokenizer))),
         ("read", f"{human(cost.read)}, in at most {cost.passes} pass(es) over a tensor"),
         *((f"survey {s.group}", _survey(s)) for s in plan.surveys),
         ("memory", f"about {human(cost.memory)} with {cost.threads} thread(s)"),
@@ -68,6 +71,18 @@ def _survey(survey: Survey) -> str:
     )
 
 
+def _tokens(told: Mapping[str, Any]) -> Iterator[str]:
+    """Where rows of embedding and head come from, in numbers; nothing where no one decided the vocabulary."""
+    if not told:
+        return
+    yield f"{told['tokenizer']}: {told['tokens']} tokens, {told['rows']} rows; {told['in_all_models']} in all models"
+    for label, own in told["models"].items():
+        parts = [f"{own['own']} of its own", *(f"{n} of {other}" for other, n in own["taken"].items())]
+        names = {"means": "means of several models", "zeros": "zeros", "padding": "mean rows as padding"}
+        parts += [f"{own[key]} {name}" for key, name in names.items() if own[key]]
+        yield f"{label}: {', '.join(parts)}"
+
+
 def _as_data(plan: Plan) -> dict[str, Any]:
     from dataclasses import asdict
 
@@ -82,6 +97,7 @@ def _as_data(plan: Plan) -> dict[str, Any]:
             for s in plan.surveys
         ],
         "seed": plan.seed,
+        "tokenizer": dict(plan.tokenizer),
         "tensors": _tensor_rows(plan),
     }
 

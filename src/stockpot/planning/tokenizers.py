@@ -35,6 +35,9 @@ _PARSED = 12
 _MADE = 4
 """And for each byte of one that is written: its text, and what it was made of."""
 
+_MATCHED = 64
+"""And for each row of each model, while rows are matched."""
+
 _SETTINGS, _GENERATION, _TEMPLATE = "tokenizer_config.json", "generation_config.json", "chat_template.jinja"
 
 
@@ -92,7 +95,8 @@ def transplanted(view: TransplantView, donor: Checkpoint, context: Context) -> T
 def vocabulary_bytes(context: Context, tokenizer: Tokenizer) -> int:
     """What planning takes for the vocabularies that it read and made, which the system may not get back."""
     made = sum(len(content) for content in tokenizer.files.values() if isinstance(content, bytes))
-    return _PARSED * sum(context.plain.vocabularies_read) + _MADE * made
+    matched: int = sum(scope.matching.own.size for scope in context.plain.scopes.values())
+    return _PARSED * sum(context.plain.vocabularies_read) + _MADE * made + _MATCHED * matched
 
 
 def _deciding(node: Expression) -> Retokenized | None:

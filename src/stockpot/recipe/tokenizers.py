@@ -80,6 +80,8 @@ def _token(source: Entry, force: bool, named: Named, findings: Findings) -> Toke
         return None if model is None else Token(model, None, force, source.line)
     if isinstance(kind.value, Scalar) and kind.value.text == "zero":
         return Token(None, None, force, source.line)
+    if not isinstance(kind.value, Scalar) or kind.value.text != "model_token":
+        return None
     model, token, number = named(node.get("model")), node.get("token"), node.get("token_id")
     if model is None or (token is None) == (number is None):
         fix = "kind: model_token has model, and one of token and token_id"

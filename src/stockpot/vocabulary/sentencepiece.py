@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["BadModelError", "Piece", "SentencePieces", "parse_pieces"]
+__all__ = ["MAX_BYTES", "BadModelError", "Piece", "SentencePieces", "parse_pieces"]
 
 MAX_BYTES = 100_000_000
 MAX_PIECES = 5_000_000
