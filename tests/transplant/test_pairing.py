@@ -23,8 +23,9 @@ def test_tokens_are_matched_by_what_they_stand_for():
     """However it is spelt: a space, a byte, the inside of a word; of several, those of one kind go together."""
     new = vocabulary("metaspace", ["▁a", "a", "<0x61>", "<0xC3>", "é", "▁▁", "b"])
     old = vocabulary("bytes", ["Ġ", "a", "Ġa", "Ã", "Ã©", "ĠĠ"])
-    assert pair(new, old, 7, 6).ours.tolist() == [2, 1, 1, 3, 4, 5, -1]
-    assert pair(new, old, 7, 5).ours.tolist() == [2, 1, 1, 3, 4, -1, -1], "beyond the embedding there is no row"
+    assert pair(new, old, 7, 6).ours.tolist() == [2, 1, -1, 3, 4, 5, -1], "there is one row for a letter and its byte"
+    assert pair(new, old, 7, 5).ours.tolist() == [2, 1, -1, 3, 4, -1, -1], "beyond the embedding there is no row"
+    assert pair(vocabulary("metaspace", ["<0x61>"]), old, 1, 6).ours.tolist() == [1], "a byte alone is its letter"
     back = pair(old, new, 6, 7)
     assert back.ours.tolist() == [-1, 1, 0, 3, 4, 5], "the letter goes before its byte"
     pieces = vocabulary("wordpiece", ["a", "##a", "##é"])

@@ -83,6 +83,8 @@ def like(new, old):
             continue
         byte = token.startswith("<0x") and len(token) == 6
         text = bytes([int(token[3:5], 16)]) if byte else token.replace("▁", " ").encode()
+        if byte and any(t.replace("▁", " ").encode() == text for t in new.get_vocab()):
+            continue
         if text in texts:
             found[number] = texts[text]
     return found, by_role

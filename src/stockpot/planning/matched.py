@@ -58,9 +58,9 @@ def origins_of(pairing: Pairing, new: Vocabulary, old: Vocabulary, method: str, 
     starts, pieces = _nothing(len(kinds))
     held_starts, held_pieces = _nothing(count)
     if method == "subword":
-        cutter = Cutter(old)
-        texts = ((i, new.text(new.tokens[i])) if kinds[i] == made else (i, b"") for i in range(len(kinds)))
-        starts, pieces = _packed(_known(cutter.cut(text), known) if text else () for _, text in texts)
+        cutter, copies = Cutter(old), frozenset(pairing.ours.tolist())
+        texts = (new.text(new.tokens[i]) if kinds[i] == made else b"" for i in range(len(kinds)))
+        starts, pieces = _packed(_apart(_known(cutter.cut(text), known), copies) for text in texts)
         kinds[(kinds == made) & (np.diff(starts) == 0)] = mean
         own = ((new.text(new.tokens[int(i)]), int(pairing.ours[i])) for i in held)
         held_starts, held_pieces = _packed(_known(cutter.cut(text, like), known) for text, like in own)
@@ -73,6 +73,11 @@ def _nothing(count: int) -> tuple[Ints, Ints]:
 
 def _known(pieces: tuple[int, ...], known: int) -> tuple[int, ...]:
     return tuple(piece for piece in pieces if piece < known)
+
+
+def _apart(pieces: tuple[int, ...], copies: frozenset[int]) -> tuple[int, ...]:
+    """None instead of a single row that another token has already: the two would share their probability."""
+    return () if len(pieces) == 1 and pieces[0] in copies else pieces
 
 
 def _packed(rows: Iterable[tuple[int, ...]]) -> tuple[Ints, Ints]:

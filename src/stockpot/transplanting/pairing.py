@@ -42,8 +42,8 @@ def pair(new: Vocabulary, old: Vocabulary, rows: int, known: int) -> Pairing:
     """Each token of ``new`` with its like in ``old``.
 
     Tokens are alike that stand for the same bytes, however they are spelt (``Ġa``, ``▁a``); special ones only when
-    they are so in both. Of several, such as ``A`` and ``<0x41>``, those of one kind go together, then the lowest
-    number. A token with a role, such as ``eos_token``, that has no like takes that of the same role.
+    they are so in both. ``A`` and ``<0x41>`` are alike only where the new vocabulary has not both: two rows that are
+    the same would share their probability. Of several in the old one the lowest number is taken. A token with a role, such as ``eos_token``, that has no like takes that of the same role.
 
     Args:
         rows: Rows of the new embedding.
@@ -54,12 +54,14 @@ def pair(new: Vocabulary, old: Vocabulary, rows: int, known: int) -> Pairing:
     for number, key in sorted(_keys(old)):
         if number < known:
             likes.setdefault(key, number)
-    for number, key in _keys(new):
-        if number >= rows:
-            continue
-        named[number] = True
-        text, special, single = key
-        ours[number] = likes.get(key, likes.get((text, special, not single), -1))
+    keys = dict(_keys(new))
+    all_keys = set(keys.values())
+    for number, (text, special, single) in keys.items():
+        if number < rows:
+            named[number] = True
+            other = (text, special, not single)
+            otherwise = -1 if other in all_keys else likes.get(other, -1)
+            ours[number] = likes.get((text, special, single), otherwise)
     return Pairing(ours, dict(_by_role(new, old, ours, known)), named)
 
 
