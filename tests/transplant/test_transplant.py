@@ -332,12 +332,14 @@ def test_a_nan_is_found(pair, tmp_path):
     """A NaN in a row in common ends the transplant with an error that names it."""
     shutil.copytree(pair / "theirs", tmp_path / "theirs")
     arrays = {name: array.copy() for name, array in read_model(pair / "theirs").items()}
-    arrays[EMBEDDING][-3, 5] = np.nan
+    arrays[EMBEDDING][300:, 5] = np.nan
     write_model(tmp_path / "theirs", arrays)
     with pytest.raises(sp.ExecutionError) as error:
         sp.compute(sp.transplant(pair / "ours", tmp_path / "theirs"))
     assert EMBEDDING in problems(error)
     assert "NaN" in problems(error)
+    with pytest.raises(sp.ExecutionError, match="NaN"):
+        sp.compute(sp.transplant(pair / "ours", tmp_path / "theirs", method="subword"))
 
 
 def test_the_command_line_offers_every_method():

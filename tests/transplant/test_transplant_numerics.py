@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 from transplant_pairs import plain_pursuit
 
 from stockpot.transplanting.interpolation import interpolate
-from stockpot.transplanting.linear import fitted
+from stockpot.transplanting.linear import fitted, predicted
 from stockpot.transplanting.nearest import Pool, strongest
 from stockpot.transplanting.pursuit import pursue
 from stockpot.transplanting.table import TILE, ArrayRows, lengths
@@ -129,6 +129,19 @@ def test_the_linear_map_recovers_a_linear_map():
     found = fitted(ArrayRows(donor), ArrayRows(donor @ true), (numbers, numbers))
     np.testing.assert_allclose(found, true, rtol=1e-5, atol=1e-5)
     assert not fitted(ArrayRows(np.zeros((3, 2))), ArrayRows(np.ones((3, 4))), (numbers[:3], numbers[:3])).any()
+
+
+def test_predictions_without_the_map_are_those_of_the_map():
+    """Held-out rows are what the fitted matrix gives, over several tiles; of nothing they are nothing."""
+    rng = np.random.default_rng(8)
+    donor, model = rng.standard_normal((2 * TILE + 3, 12)), rng.standard_normal((2 * TILE + 3, 5))
+    pairs = (np.arange(3, len(donor)), np.arange(len(donor) - 3))
+    vectors, shares = rng.standard_normal((4, 12)), []
+    found = predicted(vectors, ArrayRows(donor), ArrayRows(model), pairs, shares.append)
+    np.testing.assert_allclose(found, vectors @ fitted(ArrayRows(donor), ArrayRows(model), pairs), rtol=1e-9)
+    assert sum(shares) == pytest.approx(1.0)
+    nothing = ArrayRows(np.zeros_like(donor))
+    assert not predicted(vectors, nothing, ArrayRows(model), pairs).any()
 
 
 def two_embeddings(tokens=1400, rank=20, widths=(128, 96), noise=0.01):

@@ -22,7 +22,7 @@ from stockpot.planning.model import Compute, Read
 from stockpot.planning.rows import MEAN, SparseRows, row_map
 from stockpot.planning.transplanted import BATCH, KINDS, TOLD, Transplanted
 from stockpot.transplanting.interpolation import interpolate
-from stockpot.transplanting.linear import fitted
+from stockpot.transplanting.linear import fitted, predicted
 from stockpot.transplanting.nearest import Pool
 from stockpot.transplanting.pursuit import pursue
 from stockpot.transplanting.table import TILE, Combinations, Floats, Ints, Rows, lengths
@@ -107,16 +107,12 @@ class Transplant(Evaluator):
             if not np.isfinite(self._lengths).all():
                 raise NotFiniteError
         if self._form.method == "linear":
-            self._map = self._fit(common, space, tick)
+            self._map = fitted(donor, self._ours(space), (common, self._origins.ours[common]), tick)
+            if not np.isfinite(self._map).all():
+                raise NotFiniteError
 
     def _table(self, space: Workspace) -> Rows:
         return self._kept if self._kept is not None else self._donor(space)
-
-    def _fit(self, numbers: Ints, space: Workspace, tick: Tick) -> Floats:
-        found = fitted(self._donor(space), self._ours(space), (numbers, self._origins.ours[numbers]), tick)
-        if not np.isfinite(found).all():
-            raise NotFiniteError
-        return found
 
     def _hold(self, block: int, space: Workspace, tick: Tick) -> None:
         """Make the tokens held out as if they were missing: by the method, and by the linear map."""
@@ -126,7 +122,8 @@ class Transplant(Evaluator):
         truth = self._ours(space).take(self._origins.ours[held])
         name = "linear" if block else self._form.method
         if block:
-            made = self._donor(space).take(held) @ self._fit(rest, space, tick)
+            pairs = (rest, self._origins.ours[rest])
+            made = predicted(self._donor(space).take(held), self._donor(space), self._ours(space), pairs, tick)
         elif name == "linear":
             return
         else:
@@ -240,7 +237,7 @@ def _mean(rows: Rows, numbers: Ints) -> Floats:
 def _compared(made: Floats, truth: Floats) -> dict[str, float]:
     """Relative error of all rows together, and the mean of their cosines with the truth."""
     whole = float(np.linalg.norm(truth))
-    if not np.isfinite(whole):
+    if not np.isfinite(whole) or not np.isfinite(made).all():
         raise NotFiniteError
     products = np.linalg.norm(made, axis=1) * np.linalg.norm(truth, axis=1)
     cosines = np.divide((made * truth).sum(axis=1), products, out=np.zeros(len(truth)), where=products > 0)

@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 
 from stockpot.planning.forms import Form
-from stockpot.transplanting.linear import fitting_bytes
+from stockpot.transplanting.linear import fitting_bytes, predicting_bytes
 from stockpot.transplanting.pursuit import pursuit_bytes
 from stockpot.transplanting.table import TILE, Ints
 
@@ -158,7 +158,10 @@ class Transplanted(Form):
             batch += pursuit_bytes(BATCH, self.k, donor)
         elif self.method == "interpolation":
             batch += 8 * BATCH * (3 * (TILE + self.k) + 2 * donor)
-        return max(written, batch + tile, fitting_bytes(donor, self.width))
+        fit = predicting_bytes(len(self.origins.held), donor, self.width)
+        if self.method == "linear":
+            fit = max(fit, fitting_bytes(donor, self.width))
+        return max(written, batch + tile, fit)
 
     def shared_bytes(self, shape: tuple[int, ...]) -> int:
         """Coefficients of all rows that are made, what is kept of the donor, the map."""

@@ -43,7 +43,8 @@ def pair(new: Vocabulary, old: Vocabulary, rows: int, known: int) -> Pairing:
 
     Tokens are alike that stand for the same bytes, however they are spelt (``Ġa``, ``▁a``); special ones only when
     they are so in both. ``A`` and ``<0x41>`` are alike only where the new vocabulary has not both: two rows that are
-    the same would share their probability. Of several in the old one the lowest number is taken. A token with a role, such as ``eos_token``, that has no like takes that of the same role.
+    the same would share their probability. Of several in the old one the lowest number is taken. A token with a role,
+    such as ``eos_token``, that has no like takes that of the same role.
 
     Args:
         rows: Rows of the new embedding.
