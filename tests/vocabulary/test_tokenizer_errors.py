@@ -245,3 +245,43 @@ def test_a_broken_link_of_the_tokenizer(two: Path) -> None:
     (two / "a" / "tokenizer.json").symlink_to(two / "elsewhere.json")
     with pytest.raises(StockpotError, match="leads out of its folder"):
         planned(two, "tokenizer_source: union")
+
+
+def test_a_head_of_other_rows_than_the_embedding(two: Path) -> None:
+    """Its rows cannot follow the tokens: an error, not a model whose parts do not fit."""
+    arrays = read_model(two / "b")
+    write_model(two / "b", arrays | {"lm_head.weight": arrays["lm_head.weight"][:-1]}, config={"vocab_size": 3})
+    problems = told(two, "tokenizer_source: union")
+    assert any("tokens do not fit both" in p.message and p.tensor == "lm_head.weight" for p in problems)
+
+
+def test_a_nan_in_a_row_that_moves(two: Path) -> None:
+    """It ends the merge with tensor, file and index, as everywhere."""
+    arrays = read_model(two / "b")
+    place = ids_of(two / "b")["Ġmars"]
+    embedding = arrays["model.embed_tokens.weight"].copy()
+    embedding[place, 3] = np.nan
+    write_model(
+        two / "b", arrays | {"model.embed_tokens.weight": embedding}, config={"vocab_size": len(ids_of(two / "b"))}
+    )
+    (two / "recipe.yml").write_text(f"merge_method: linear\n{TWO}\ntokenizer_source: union\n")
+    with pytest.raises(StockpotError, match="NaN") as caught:
+        sp.merge(two / "recipe.yml", two / "out")
+    assert caught.value.problems[0].tensor == "model.embed_tokens.weight"
+    assert f"[{place}, 3] of b" in caught.value.problems[0].message
+
+
+def test_stacked_layers_of_models_with_different_tokens(two: Path) -> None:
+    """The embedding is the first part's, the head the last one's; both have the rows of the union."""
+    (two / "recipe.yml").write_text(
+        "merge_method: passthrough\nslices:\n  - sources: [{model: a, layer_range: [0, 1]}]\n"
+        "  - sources: [{model: b, layer_range: [0, 1]}]\ntokenizer_source: union\n"
+    )
+    out = sp.merge(two / "recipe.yml", two / "out").folder
+    found, ids = read_model(out), {n: ids_of(two / n) for n in ("a", "b", "out")}
+    for token, place in ids["out"].items():
+        first = "a" if token in ids["a"] else "b"
+        last = "b" if token in ids["b"] else "a"
+        for tensor, name in (("model.embed_tokens.weight", first), ("lm_head.weight", last)):
+            assert np.array_equal(found[tensor][place], read_model(two / name)[tensor][ids[name][token]])
+    assert json.loads((out / "config.json").read_text())["num_hidden_layers"] == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
@@ -73,6 +73,32 @@ class PayloadReader:
                 _fill(ref, descriptor, ref.offset + start_byte, target)
         if self._hashes is not None:
             self._passing(ref).add(start_byte, target)
+
+    def read_pieces(self, ref: TensorRef, starts: Sequence[int], view: memoryview) -> None:
+        """Fill ``view`` with pieces of equal length, one from each byte of ``starts``, one after the other.
+
+        Raises:
+            StorageError, ValueError: as :meth:`read`.
+        """
+        length = view.nbytes // max(1, len(starts))
+        if not starts or not length:
+            return
+        if min(starts) < 0 or max(starts) + length > ref.nbytes:
+            raise ValueError(
+                f"{ref.name}: pieces of {length} bytes from {min(starts)} to {max(starts)} of {ref.nbytes}"
+            )
+        parts = [view[i : i + length] for i in range(0, length * len(starts), length)]
+        if ref.file is None:
+            for start, part in zip(starts, parts, strict=True):
+                _copy(ref, start, part)
+        else:
+            with self._using(ref, ref.file) as descriptor:
+                for start, part in zip(starts, parts, strict=True):
+                    _fill(ref, descriptor, ref.offset + start, part)
+        if self._hashes is not None:
+            found = self._passing(ref)
+            for start, part in zip(starts, parts, strict=True):
+                found.add(start, part)
 
     def hash_of(self, ref: TensorRef) -> str:
         """Hash of ``ref`` (:class:`TensorHash`) as it was first read; what was not read yet is read now.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, pairwise
 from threading import Lock
 
 import numpy as np
@@ -17,11 +17,18 @@ from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Floats
 from stockpot.planning.blocks import BLOCK, Grid
 from stockpot.planning.model import Compute, Read, reads
-from stockpot.planning.rows import MEAN, SparseRows
+from stockpot.planning.rows import MEAN, RowMap, SparseRows
 
 __all__ = ["Gathered"]
 
 _STRETCH = 1 << 20
+_SUM, _RUN, _SCATTERED = range(3)
+_FEW = 4
+"""Rows that a run has at least, on average, to be read by itself."""
+
+_AT_ONCE = 64
+"""Rows that are read together when they are added up."""
+
 _NARROW = 16
 _SERIAL = count(1)
 _ZEROS = np.zeros(ROW)
@@ -77,32 +84,62 @@ class Gathered(Evaluator):
         values = space.take(("rows", self.height), (n,), np.float64)
         columns, rows = self._form.columns, self._form.map
         first, last = start // columns, -(-(start + n) // columns)
-        starts = rows.starts[first : last + 1]
-        for low, high in _runs(starts, rows.operands, rows.rows, rows.factors):
-            begin = max((first + low) * columns, start)
-            end = min((first + high) * columns, start + n)
-            part = values[begin - start : end - start]
-            entry, many = int(starts[low]), int(starts[low + 1] - starts[low])
-            if many == 1 and rows.factors[entry] == 1.0 and rows.rows[entry] != MEAN:
-                shift = begin - (first + low) * columns
-                self._fetch(int(rows.operands[entry]), int(rows.rows[entry]) * columns + shift, space, part)
+        for low, high, kind in _stretches(rows.starts[first : last + 1], rows):
+            begin, end = max((first + low) * columns, start), min((first + high) * columns, start + n)
+            part, shift = values[begin - start : end - start], begin - (first + low) * columns
+            entry, stop = int(rows.starts[first + low]), int(rows.starts[first + high])
+            whole = shift == 0 and end == (first + high) * columns
+            if kind == _RUN or (kind == _SCATTERED and not whole):
+                self._copied(entry, stop, shift, space, part)
+            elif kind == _SCATTERED:
+                self._pieces(slice(entry, stop), 0, space, part)
             else:
-                self._add(entry, many, begin % columns, space, part)
+                self._add(entry, stop, shift, space, part)
         return bool(convert.narrow_block(values, n, out, code))
 
-    def _add(self, entry: int, many: int, column: int, space: Workspace, part: Floats) -> None:
-        """One row, or a piece of it from ``column`` on, as the sum of its entries."""
+    def _copied(self, entry: int, stop: int, shift: int, space: Workspace, part: Floats) -> None:
+        """Rows from ``shift`` elements within the first on, in pieces of rows that follow one another."""
+        rows, columns, done = self._form.map, self._form.columns, 0
+        breaks = np.flatnonzero(np.diff(rows.rows[entry:stop]) != 1) + 1
+        bounds = [0, *breaks.tolist(), stop - entry]
+        for low, high in pairwise(bounds):
+            size = min((high - low) * columns - shift, part.size - done)
+            place = int(rows.rows[entry + low]) * columns + shift
+            self._fetch(int(rows.operands[entry]), place, space, part[done : done + size])
+            done, shift = done + size, 0
+
+    def _add(self, entry: int, stop: int, column: int, space: Workspace, part: Floats) -> None:
+        """One row, or a piece of it from ``column`` on, as the sum of its entries, in order."""
         part[:] = 0.0
         rows = self._form.map
-        row = space.take(("row", self.height), (part.size,), np.float64)
-        for place in range(entry, entry + many):
-            number, factor = int(rows.rows[place]), float(rows.factors[place])
-            if number == MEAN:
-                row[:] = self._mean[column : column + part.size]
-            else:
-                self._fetch(int(rows.operands[place]), number * self._form.columns + column, space, row)
-            row *= factor
-            part += row
+        for low in range(entry, stop, _AT_ONCE):
+            high = min(stop, low + _AT_ONCE)
+            room = space.take(("entries", self.height), ((high - low) * part.size,), np.float64)
+            for one, two in _alike(rows, low, high):
+                found = room[(one - low) * part.size : (two - low) * part.size]
+                if int(rows.rows[one]) == MEAN:
+                    found.reshape(two - one, part.size)[:] = self._mean[column : column + part.size]
+                else:
+                    self._pieces(slice(one, two), column, space, found)
+            lines = room.reshape(high - low, part.size)
+            lines *= rows.factors[low:high, None]
+            for line in lines:
+                part += line
+
+    def _pieces(self, entries: slice, column: int, space: Workspace, out: Floats) -> None:
+        """The rows of ``entries``, all of one operand, or as long a piece of each from ``column`` on."""
+        rows, many = self._form.map, entries.stop - entries.start
+        operand, length = int(rows.operands[entries.start]), out.size // many
+        starts = rows.rows[entries] * self._form.columns + column
+        child, code = self._children[operand], int(self.codes[operand])
+        if not isinstance(child, Read):
+            for place, start in enumerate(starts.tolist()):
+                self._fetch(operand, start, space, out[place * length : (place + 1) * length])
+            return
+        width = convert.WIDTHS[code]
+        raw: Bytes = space.take(("raw rows", self.height), (out.size * width,), np.uint8)
+        self._reader.read_pieces(child.ref, (starts * width).tolist(), raw.data)
+        convert.widen_block(raw, code, out.size, out, _ZEROS)
 
     def _fetch(self, operand: int, start: int, space: Workspace, out: Floats) -> None:
         """Elements start … of an operand as float64."""
@@ -163,29 +200,30 @@ def _sum_of_rows(values: Floats) -> Floats:
     return total
 
 
-def _runs(
-    starts: npt.NDArray[np.int64],
-    operands: npt.NDArray[np.int16],
-    rows: npt.NDArray[np.int64],
-    factors: Floats,
-) -> Iterator[tuple[int, int]]:
-    """Rows low … high that are copied from rows that follow one another; every other row alone.
+def _stretches(starts: npt.NDArray[np.int64], rows: RowMap) -> Iterator[tuple[int, int, int]]:
+    """Rows low … high that are made alike, and how: copied from few runs of rows, from many, or one that is a sum.
 
     Args:
         starts: Where the entries of each row begin, and where the last row's end.
-        operands, rows, factors: Of all entries.
+        rows: All entries.
     """
     entries, counts = starts[:-1], np.diff(starts)
-    if not len(entries):
+    if not rows.entries:
+        yield from ((row, row + 1, _SUM) for row in range(len(entries)))
         return
-    safe = np.minimum(entries, max(0, len(rows) - 1))
-    single = counts == 1
-    copied = single.copy()
-    if len(rows):
-        copied &= (factors[safe] == 1.0) & (rows[safe] != MEAN)
-        follows = copied[1:] & copied[:-1] & (operands[safe[1:]] == operands[safe[:-1]])
-        follows &= rows[safe[1:]] == rows[safe[:-1]] + 1
-    else:
-        follows = np.zeros(len(entries) - 1, np.bool_)
-    bounds = np.flatnonzero(~follows) + 1
-    yield from zip([0, *bounds.tolist()], [*bounds.tolist(), len(entries)], strict=True)
+    safe = np.minimum(entries, rows.entries - 1)
+    copied = (counts == 1) & (rows.factors[safe] == 1.0) & (rows.rows[safe] != MEAN)
+    same = copied[1:] & copied[:-1] & (rows.operands[safe[1:]] == rows.operands[safe[:-1]])
+    bounds = [0, *(np.flatnonzero(~same) + 1).tolist(), len(entries)]
+    for low, high in pairwise(bounds):
+        if not copied[low]:
+            yield low, high, _SUM
+            continue
+        runs = 1 + int((np.diff(rows.rows[entries[low] : entries[low] + high - low]) != 1).sum())
+        yield low, high, _SCATTERED if runs * _FEW > high - low else _RUN
+
+
+def _alike(rows: RowMap, low: int, high: int) -> Iterator[tuple[int, int]]:
+    """Entries of one operand that follow one another, those of the mean row apart."""
+    same = (np.diff(rows.operands[low:high]) == 0) & ~np.diff(rows.rows[low:high] == MEAN)
+    yield from pairwise([low, *(np.flatnonzero(~same) + 1 + low).tolist(), high])

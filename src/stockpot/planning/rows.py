@@ -24,6 +24,7 @@ _ADDED = 3e8
 
 _COMPUTED = 8
 _BLOCK = 1 << 18
+_AT_ONCE = 64
 
 Ints = npt.NDArray[np.int64]
 
@@ -74,6 +75,11 @@ class RowMap:
     def uses_mean(self) -> bool:
         """Whether a mean of all rows is needed."""
         return bool((self.rows == MEAN).any())
+
+    @cached_property
+    def most(self) -> int:
+        """Entries of the row that has most."""
+        return int(np.diff(self.starts).max(initial=0))
 
     def in_order(self, operand: int, rows: int) -> bool:
         """Whether ``operand``, of ``rows`` rows, is read from its first row to its last, each once."""
@@ -139,9 +145,10 @@ class SparseRows(Form):
     def block_bytes(self, shape: tuple[int, ...], widths: Sequence[int], elements: int) -> int:
         """A block as rows are read and as they are added up, where runs begin, a block of what is computed first."""
         del shape
+        entries = min(_AT_ONCE, self.map.most) * min(elements, self.columns)
         computed = sum(width == _COMPUTED for width in widths)
         runs = 64 * (elements // max(1, self.columns) + 2)
-        return (16 + max(widths, default=8)) * elements + runs + 16 * _BLOCK * computed
+        return (16 + max(widths, default=8)) * (elements + entries) + runs + 16 * _BLOCK * computed
 
     def shared_bytes(self, shape: tuple[int, ...]) -> int:
         """The mean row, and what waits to be added to it."""

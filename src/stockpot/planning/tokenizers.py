@@ -131,7 +131,7 @@ def _beside(
     scope: Retokenizing, recipe: Recipe, donor: Checkpoint | None, context: Context
 ) -> tuple[dict[str, Any], dict[str, bytes | Path | None]]:
     """Config entries and files."""
-    number = scope.numbers.get(recipe.donor.key) if recipe.donor is not None else None
+    number = _number(recipe.donor, scope)
     giver = 0 if scope.giver is None else scope.giver
     files: dict[str, bytes | Path | None] = {}
     if number != giver or scope.giver is None:
@@ -148,6 +148,16 @@ def _beside(
         entries |= _special(donor.config, own, scope.target, other, context)
         files |= _generation(donor, own, scope.target, _settings(scope.files, other), context)
     return entries, files
+
+
+def _number(donor: Leaf | None, scope: Retokenizing) -> int | None:
+    """The number of the model that gives the config, an adapter on it left out of account."""
+    if donor is None:
+        return None
+    found = (
+        n for key, n in scope.numbers.items() if key == donor.key or (isinstance(key, tuple) and key[0] == donor.key)
+    )
+    return next(found, None)
 
 
 def _ranges(scope: Retokenizing) -> bytes:

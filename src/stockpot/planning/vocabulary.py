@@ -90,6 +90,9 @@ class Retokenizing:
         return view
 
 
+_PER_LAYER = "embed_tokens_per_layer"
+
+
 class VocabularyView:
     """A model whose embedding and head have the rows of another vocabulary."""
 
@@ -97,6 +100,19 @@ class VocabularyView:
         self._scope, self._number = scope, number
         self._member = scope.members[number]
         self.of = self._member.view
+        self._check()
+
+    def _check(self) -> None:
+        """What has to follow and cannot is reported: a head of other rows than the embedding, say."""
+        count = self._member.count
+        for name, meta in self.of.names.items():
+            follows = len(meta.shape) == 2 and (is_head(name) or _PER_LAYER in name)
+            if follows and not of_vocabulary(name, meta.shape, count):
+                message = (
+                    f"{self.label} has {meta.shape[0]} rows here and {count} in its embedding: tokens do not fit both"
+                )
+                fix = "resize both to the same tokens first, or leave the tokenizer section out"
+                self._scope.context.problem(message, tensor=name, fix=fix)
 
     @property
     def label(self) -> str:
