@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stockpot.api import compute, layers, merge, open, plan, retokenized, save, stack
+    from stockpot.api import compute, layers, merge, open, plan, retokenized, save, stack, transplant
     from stockpot.chains import (
         agree,
         band,
@@ -176,6 +176,7 @@ __all__ = [
     "tall_mask",
     "task_arithmetic",
     "ties",
+    "transplant",
     "trim",
     "tsv_m",
     "warp",

@@ -12,18 +12,19 @@ import numpy.typing as npt
 
 from stockpot.checkpoint.fp8 import coded
 from stockpot.checkpoint.model import from_arrays
-from stockpot.errors import PlanError, Problem, UnsupportedError
+from stockpot.errors import ExpressionError, PlanError, Problem, UnsupportedError
 from stockpot.execute.local import Progress, Result, execute
 from stockpot.execute.local import compute as _compute
 from stockpot.execute.workplace import published
-from stockpot.expression import Adapted, Expression, Layers, Leaf, Linear, Stack, leaves
+from stockpot.expression import Adapted, Expression, Layers, Leaf, Stack, Transplant
 from stockpot.planning.build import build_plan
 from stockpot.planning.model import Limits, Plan
+from stockpot.planning.transplanted import METHODS
 from stockpot.recipe.model import Recipe
 from stockpot.recipe.parse import load_recipe
-from stockpot.tokens import Retokenized, TokenSource
+from stockpot.tokens import Retokenized, TokenSource, main_leaf
 
-__all__ = ["compute", "layers", "merge", "open", "plan", "retokenized", "save", "stack"]
+__all__ = ["compute", "layers", "merge", "open", "plan", "retokenized", "save", "stack", "transplant"]
 
 PathLike = str | os.PathLike[str]
 Model = PathLike | Mapping[str, npt.NDArray[Any]]
@@ -65,6 +66,38 @@ def layers(model: Expression, start: int, stop: int, *, stack: str | None = None
 def stack(*parts: Expression) -> Stack:
     """Models on top of each other: ``stack(layers(a, 0, 24), layers(b, 8, 32))``."""
     return Stack(parts)
+
+
+def transplant(
+    model: Expression | PathLike, tokenizer: Leaf | PathLike, *, method: str = "omp", k: int | None = None
+) -> Transplant:
+    """``model`` with the tokenizer of another; saved, it gets that tokenizer's files.
+
+    Rows of tokens that both have are copied. Others are made of the model's own rows, as ``method`` says:
+
+    - ``omp``: the row of the other model as a sum of ``k`` of its rows in common, by orthogonal matching pursuit; the
+      same sum of this model's rows.
+    - ``interpolation``: the mean of the ``k`` nearest rows in common, weighted by cosine.
+    - ``subword``: the mean of the rows of the pieces into which this model's tokenizer cuts the token.
+    - ``linear``: the other model's row times the matrix that fits the rows in common best.
+    - ``mean``, ``zero``: the mean of all rows; nothing.
+
+    Args:
+        model: A folder, a hub id, or an expression.
+        tokenizer: The model whose tokenizer it gets, with its weights.
+        k: Rows that a row is made of; None takes 64 for ``omp`` and 8 for ``interpolation``.
+
+    Raises:
+        ExpressionError: for an unknown method, or a k that it does not take.
+    """
+    if method not in METHODS:
+        raise ExpressionError(Problem(f"there is no method {method!r}", fix=f"one of {', '.join(METHODS)}"))
+    if k is not None and (k < 1 or not METHODS[method]):
+        fix = "give a positive number" if METHODS[method] else f"{method} takes none: leave it out"
+        raise ExpressionError(Problem(f"{method} with k = {k}", fix=fix))
+    of = model if isinstance(model, Expression) else open(model)
+    theirs = tokenizer if isinstance(tokenizer, Leaf) else open(tokenizer)
+    return Transplant(of, theirs, method, METHODS[method] if k is None else k)
 
 
 def retokenized(
@@ -187,7 +220,7 @@ def _recipe(
     what: Expression | Recipe | PathLike, dtype: str | None, seed: int | None, *, lenient: bool, allow_code: bool
 ) -> Recipe:
     if isinstance(what, Expression):
-        return Recipe(what, dtype=dtype, donor=_donor(what), seed=seed or 0)
+        return Recipe(what, dtype=dtype, donor=main_leaf(what), seed=seed or 0)
     if not isinstance(what, Recipe):
         what = load_recipe(what, lenient=lenient, seed=seed, allow_code=allow_code)
     if what.unsupported:
@@ -201,13 +234,3 @@ def _told(recipe: Recipe, key: str, value: Any) -> Recipe:
         return recipe
     *others, result = recipe.resolved["documents"]
     return replace(recipe, resolved={**recipe.resolved, "documents": [*others, {**result, key: value}]})
-
-
-def _donor(expression: Expression) -> Leaf | None:
-    """The model with the largest coefficient of a sum, else the first leaf."""
-    if isinstance(expression, Linear):
-        return _donor(expression.largest.of)
-    if isinstance(expression, Retokenized):
-        return _donor(expression.base or expression.of)
-    found = leaves(expression)
-    return found[0] if found else None

@@ -40,6 +40,7 @@ __all__ = [
     "Linear",
     "Stack",
     "Term",
+    "Transplant",
     "apply",
     "leaves",
 ]
@@ -350,6 +351,42 @@ class Cast(Expression):
         return (self.of,)
 
 
+@dataclass(frozen=True, eq=False)
+class Transplant(Expression):
+    """A model with the tokenizer of another: rows of its embedding for tokens that it does not know are made.
+
+    Args:
+        of: The model: Weights.
+        tokenizer: The model whose tokenizer it gets, with the embeddings that tell what its tokens mean.
+        method: How rows are made, such as ``omp``.
+        k: Number of rows that one is made of; 0 for methods that do not choose.
+    """
+
+    of: Expression
+    tokenizer: Leaf
+    method: str
+    k: int
+    line: int | None = None
+
+    def __post_init__(self) -> None:
+        models = isinstance(self.tokenizer, Leaf) and not self.tokenizer.adapter
+        if not models or self.of.space is not Space.WEIGHTS:
+            raise ExpressionError(Problem("a tokenizer goes from a model to a model", line=self.line))
+        if _transplanted(self.of):
+            fix = "give it the last tokenizer at once"
+            raise ExpressionError(Problem("a model gets another tokenizer only once", line=self.line, fix=fix))
+        if self.k < 0:
+            raise ExpressionError(Problem(f"k is {self.k}: a row is made of at least one other", line=self.line))
+
+    @property
+    def space(self) -> Space:
+        return Space.WEIGHTS
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (self.of, self.tokenizer)
+
+
 def leaves(expression: Expression, *, companions: bool = True) -> tuple[Leaf, ...]:
     """Every leaf once, in the order in which they appear; without those below ``companions`` on demand."""
     found: dict[tuple[str, str | None, int], Leaf] = {}
@@ -362,11 +399,22 @@ def leaves(expression: Expression, *, companions: bool = True) -> tuple[Leaf, ..
         seen.add(id(node))
         if isinstance(node, Leaf):
             found.setdefault(node.key, node)
-        for child in node.inputs if isinstance(node, Apply) and not companions else node.children:
+        for child in node.children if companions else _merged(node):
             walk(child)
 
     walk(expression)
     return tuple(found.values())
+
+
+def _merged(node: Expression) -> tuple[Expression, ...]:
+    """The children of ``node`` whose weights go into the result: all but what is read beside them."""
+    if isinstance(node, Transplant):
+        return (node.of,)
+    return node.inputs if isinstance(node, Apply) else node.children
+
+
+def _transplanted(expression: Expression) -> bool:
+    return isinstance(expression, Transplant) or any(map(_transplanted, expression.children))
 
 
 def apply(

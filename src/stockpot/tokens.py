@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stockpot.errors import ExpressionError, Problem
-from stockpot.expression import Expression
+from stockpot.expression import Expression, Leaf, Linear, Transplant, leaves
 from stockpot.methods.declare import Space
 
-__all__ = ["Retokenized", "TokenSource"]
+__all__ = ["Retokenized", "TokenSource", "main_leaf"]
 
 
 @dataclass(frozen=True)
@@ -71,3 +71,15 @@ class Retokenized(Expression):
         """What is merged, then the models that are named for their tokens."""
         named = (self.source, self.base, *(token.model for token in self.tokens.values()))
         return (self.of, *(node for node in named if isinstance(node, Expression)))
+
+
+def main_leaf(expression: Expression) -> Leaf | None:
+    """The model that ``expression`` is about: that of the largest coefficient of a sum, else the first."""
+    if isinstance(expression, Linear):
+        return main_leaf(expression.largest.of)
+    if isinstance(expression, Retokenized):
+        return main_leaf(expression.base or expression.of)
+    if isinstance(expression, Transplant):
+        return main_leaf(expression.of)
+    found = leaves(expression)
+    return found[0] if found else None

@@ -32,6 +32,7 @@ _VERBS = {
     "lineage": "Draw the tree of merges behind a model.",
     "reproduce-merge": "Repeat a merge from its receipt and compare.",
     "lora": "Adapters: fold one into its base, or show what it does.",
+    "transplant": "Give a model the tokenizer of another.",
     "demo": "Train small classifiers, merge them by recipe, and show what merging gains.",
 }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -95,6 +95,10 @@ class Evaluator:
 
     def adopt(self, other: Evaluator) -> None:
         """Take what was settled for the same tensor by a survey of the whole model."""
+
+    def told(self) -> Mapping[str, Any] | None:
+        """What a report of the merge says of how the tensor was made, as JSON data; None for nothing."""
+        return None
 
     def compute(self, start: int, n: int, space: Workspace, out: Bytes, code: int) -> bool:
         """Elements start … start + n, rounded to dtype ``code``, into the bytes ``out``.

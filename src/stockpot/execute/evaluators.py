@@ -14,12 +14,14 @@ from stockpot.execute.pieces import Joined
 from stockpot.execute.requantiser import Requantiser
 from stockpot.execute.rows import Rows
 from stockpot.execute.sparse import Gathered
+from stockpot.execute.transplanted import Transplant
 from stockpot.methods.declare import Blockwise, Elementwise, solves
 from stockpot.planning.blocks import Grid, operand_grid
 from stockpot.planning.coded import Decoded, Requantised
 from stockpot.planning.forms import Form, LowRank, Pieces
 from stockpot.planning.model import Compute, Read
 from stockpot.planning.rows import SparseRows
+from stockpot.planning.transplanted import Transplanted
 
 __all__ = ["evaluator_of"]
 
@@ -30,6 +32,7 @@ _FORMS: Mapping[type[Form], type[Evaluator]] = {
     SparseRows: Gathered,
     Decoded: Decoder,
     Requantised: Requantiser,
+    Transplanted: Transplant,
 }
 
 

@@ -34,11 +34,13 @@ class Finished:
         file: The file it is in.
         hash: Hexadecimal xxh3-128 of its bytes.
         read: Key of each input tensor → hash of its bytes.
+        told: What a report of the merge says of it, as JSON data; None for nothing.
     """
 
     file: str
     hash: str
     read: Mapping[tuple[str, str], str]
+    told: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -99,7 +101,8 @@ class Journal:
         read: dict[str, dict[str, str]] = {}
         for (file, name), digest in entry.read.items():
             read.setdefault(file, {})[name] = digest
-        self._add({"tensor": tensor, "file": entry.file, "hash": entry.hash, "read": read})
+        told = {} if entry.told is None else {"told": entry.told}
+        self._add({"tensor": tensor, "file": entry.file, "hash": entry.hash, "read": read, **told})
         with self._lock:
             self._files[tensor] = entry.file
 
@@ -191,7 +194,10 @@ def _take(entry: dict[str, Any], past: Past) -> bool:
             hashes = {(source, name): found for source, names in read.items() for name, found in names.items()}
             if not all(isinstance(found, str) for found in hashes.values()):
                 return False
-            past.finished[tensor] = Finished(file, digest, hashes)
+            told = entry.get("told")
+            if not isinstance(told, dict | None):
+                return False
+            past.finished[tensor] = Finished(file, digest, hashes, told)
         case _:
             return False
     return True

@@ -26,7 +26,7 @@ from stockpot.execute.matrices import one_thread
 from stockpot.execute.output import Output
 from stockpot.execute.receipt import RECEIPT_NAME, make_receipt, read_receipt, receipt_bytes
 from stockpot.execute.schedule import run_all
-from stockpot.execute.step import Sink, step_phases
+from stockpot.execute.step import Made, Sink, step_phases
 from stockpot.execute.survey import grids_of, survey_phases
 from stockpot.execute.workplace import Workplace
 from stockpot.planning.model import Plan, Step, reads
@@ -117,7 +117,7 @@ def compute(plan: Plan, *, progress: Progress | None = None) -> dict[str, npt.ND
 
     with PayloadReader(stamps=_stamps(plan)) as reader:
         counter = _Counter(plan, progress)
-        _run(plan, plan.steps, reader, sink, lambda _step, _digest: None, counter)
+        _run(plan, plan.steps, reader, sink, lambda _step, _digest, _told: None, counter)
         counter.end()
     return {s.name: _typed(arrays[s.name], s) for s in plan.steps}
 
@@ -138,8 +138,8 @@ def _made(
         resumed = len(done)
         with PayloadReader(stamps=_stamps(plan), hashing=True) as reader:
 
-            def finished(step: Step, digest: str) -> None:
-                entry = Finished(step.file, digest, _read(step, reader))
+            def finished(step: Step, digest: str, told: Mapping[str, Any] | None) -> None:
+                entry = Finished(step.file, digest, _read(step, reader), told)
                 journal.finished(step.name, entry)
                 done[step.name] = entry
 
@@ -151,7 +151,8 @@ def _made(
     _unchanged(plan)
     hashes = {step.name: done[step.name].hash for step in plan.steps}
     read: Read = {key: digest for step in plan.steps for key, digest in done[step.name].read.items()}
-    small = _write_small(folder, plan, durable)
+    told = {name: entry.told for name, entry in done.items() if entry.told is not None}
+    small = _write_small(folder, plan, told, durable)
     receipt = make_receipt(plan, hashes, read | here, small)
     write_file(folder / RECEIPT_NAME, (receipt_bytes(receipt),), durable=durable)
     counter.end()
@@ -192,7 +193,7 @@ def _run(
     steps: list[Step] | tuple[Step, ...],
     reader: PayloadReader,
     sink: Sink,
-    finished: Callable[[Step, str], None],
+    finished: Made,
     counter: _Counter,
 ) -> None:
     """Compute ``steps`` of ``plan``."""
@@ -201,9 +202,9 @@ def _run(
     settled: dict[tuple[int, str], Evaluator] = {}
     grids = grids_of(plan)
 
-    def made(step: Step, digest: str) -> None:
+    def made(step: Step, digest: str, told: Mapping[str, Any] | None) -> None:
         reader.check(r.ref for r in reads(step.source))
-        finished(step, digest)
+        finished(step, digest, told)
 
     with one_thread():
         for survey in plan.surveys:
@@ -261,14 +262,16 @@ def _small_unchanged(plan: Plan, before: Mapping[str, Any]) -> None:
             raise StorageError(Problem("the file was changed during the merge", file=str(content), fix=fix))
 
 
-def _write_small(folder: Path, plan: Plan, durable: bool) -> dict[str, str]:
-    """Write the files beside the tensors: name → hexadecimal xxh3-128."""
+def _write_small(folder: Path, plan: Plan, told: Mapping[str, Mapping[str, Any]], durable: bool) -> dict[str, str]:
+    """Write the files beside the tensors, reports of what was ``told`` of them too: name → hexadecimal xxh3-128."""
     files: dict[str, bytes | Path] = {**dict(plan.sidecars), "README.md": model_card(plan).encode()}
     files |= index_files(plan.shards)
-    return {
+    written = {
         name: write_file(folder / name, (c,) if isinstance(c, bytes) else _copied(c), durable=durable)
         for name, c in files.items()
     }
+    reports = {r.name: write_file(folder / r.name, r.content(told), durable=durable) for r in plan.reports}
+    return written | reports
 
 
 def _copied(path: Path) -> Iterator[bytes]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +18,20 @@ from stockpot.execute.workspace import Workspace
 from stockpot.planning.blocks import BLOCK, Grid, grid_of
 from stockpot.planning.model import Compute, Read, Step, ranges
 
-__all__ = ["Sink", "step_phases"]
+__all__ = ["Made", "Sink", "step_phases"]
 
 Sink = Callable[[Step, int, npt.NDArray[np.uint8]], None]
 """Takes (step, first byte within the tensor, bytes)."""
+
+Made = Callable[[Step, str, Mapping[str, Any] | None], None]
+"""Takes (step, hash of the result, what a report says of it)."""
 
 
 def step_phases(
     step: Step,
     reader: PayloadReader,
     sink: Sink,
-    finished: Callable[[Step, str], None],
+    finished: Made,
     moved: Callable[[int], None],
     settled: Settled,
 ) -> Iterator[Phase]:
@@ -36,7 +40,7 @@ def step_phases(
     Args:
         settled: Statistics of the whole model that are known.
         sink: Where result bytes go; called once per block, from any thread.
-        finished: Called with the hash of the result once it is complete.
+        finished: Called once the result is complete.
         moved: Called with numbers of bytes as they are read or written, for progress.
     """
     for read, first, nbytes in ranges(step.source):
@@ -53,7 +57,7 @@ def _computed(
     source: Compute,
     reader: PayloadReader,
     sink: Sink,
-    finished: Callable[[Step, str], None],
+    finished: Made,
     moved: Callable[[int], None],
     settled: Settled,
 ) -> Iterator[Phase]:
@@ -74,7 +78,7 @@ def _computed(
         found.add(start * width, out.data)
 
     def finish() -> None:
-        finished(step, found.hexdigest())
+        finished(step, found.hexdigest(), evaluator.told())
 
     yield counted(Phase("write", grid.count, write, finish), moved, source, reader)
 
@@ -84,7 +88,7 @@ def _copied(
     source: Read,
     reader: PayloadReader,
     sink: Sink,
-    finished: Callable[[Step, str], None],
+    finished: Made,
     moved: Callable[[int], None],
 ) -> Phase:
     grid = Grid(step.nbytes, BLOCK * max(1, step.dtype.itemsize))
@@ -98,7 +102,7 @@ def _copied(
         found.add(start, out.data)
 
     def finish() -> None:
-        finished(step, found.hexdigest())
+        finished(step, found.hexdigest(), None)
 
     nbytes = source.ref.nbytes
     return counted(Phase("copy", grid.count, run, finish), moved, source, reader, nbytes=nbytes)

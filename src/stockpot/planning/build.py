@@ -19,11 +19,12 @@ from stockpot.methods.declare import Space, Span
 from stockpot.planning.beside import donor_of, layers_of, layout_of, models_of, sidecars_of
 from stockpot.planning.cost import estimate
 from stockpot.planning.lowering import apart, build_view
-from stockpot.planning.model import MIB, Compute, Limits, Operand, Plan, Read, Step
+from stockpot.planning.model import MIB, Compute, Limits, Operand, Plan, Read, Report, Step
 from stockpot.planning.passes import check_numbers, passes_of, survey_note, surveys_of
 from stockpot.planning.place import check_output
 from stockpot.planning.quantising import QUANTISE, must_fit, note_aside, requantised
-from stockpot.planning.tokenizers import Tokenizer, differing, tokenizer_beside, vocabulary_bytes
+from stockpot.planning.tokenizers import Tokenizer, differing, tokenizer_beside, transplanted, vocabulary_bytes
+from stockpot.planning.transplant import TransplantView
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
 
@@ -58,7 +59,8 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     shards = layout_of(donor, steps, limits.shard_size)
     steps = _placed(steps, shards)
     differing(recipe.expression, context)
-    tokenizer = Tokenizer() if context.problems else tokenizer_beside(recipe, context, donor)
+    transplant = _transplant(context, donor)
+    tokenizer = Tokenizer() if context.problems else _tokenizer(recipe, transplant, context, donor)
     cost = estimate(steps, surveys, shards, limits, out, vocabulary_bytes(context, tokenizer))
     if out is not None:
         try:
@@ -93,6 +95,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         resolved=recipe.resolved,
         recipe=recipe,
         shard_size=limits.shard_size,
+        reports=_reports(view),
     )
 
 
@@ -197,6 +200,29 @@ def _quantised(steps: list[Step], view: View, how: str, donor: Checkpoint | None
         context.problem(f"unknown way to quantize: {how!r}", fix=f"quantize: {QUANTISE}, which does as the base does")
         return steps
     return requantised(steps, view, donor, context)
+
+
+def _transplant(context: Context, donor: Checkpoint | None) -> TransplantView | None:
+    """The change of tokenizer that the model which gives the config goes through."""
+    found = (view for view in context.cache.values() if isinstance(view, TransplantView) and view.main is donor)
+    return next(found, None)
+
+
+def _reports(view: View) -> tuple[Report, ...]:
+    """What is told of how the result was made, where that is known only then."""
+    report = view.report if isinstance(view, TransplantView) else None
+    return () if report is None else (report,)
+
+
+def _tokenizer(
+    recipe: Recipe, transplant: TransplantView | None, context: Context, donor: Checkpoint | None
+) -> Tokenizer:
+    """What goes with the result's vocabulary."""
+    decided = tokenizer_beside(recipe, context, donor)
+    if transplant is None or donor is None:
+        return decided
+    got = transplanted(transplant, donor, context)
+    return Tokenizer({**got.entries, **decided.entries}, {**got.files, **decided.files}, decided.report)
 
 
 def _mixed_dtypes(checkpoints: Mapping[Any, Checkpoint], recipe: Recipe) -> list[Problem]:

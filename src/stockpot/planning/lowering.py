@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stockpot.checkpoint.dtypes import dtype_named
-from stockpot.expression import Adapted, Apply, Assembled, Cast, Expression, Layers, Leaf, Linear, Stack
+from stockpot.expression import Adapted, Apply, Assembled, Cast, Expression, Layers, Leaf, Linear, Stack, Transplant
 from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, Space, axis_of, scope_of
 from stockpot.planning.adapters import AdaptedView
 from stockpot.planning.assembled import AssembledView
@@ -14,9 +14,10 @@ from stockpot.planning.merged import Merged
 from stockpot.planning.model import Compute, Operand
 from stockpot.planning.retokenize import retokenizing
 from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
+from stockpot.planning.transplant import TransplantView
 from stockpot.planning.views import Context, View
 from stockpot.settings import Setting, first_value
-from stockpot.tokens import Retokenized
+from stockpot.tokens import Retokenized, main_leaf
 
 __all__ = ["ApplyView", "apart", "build_view"]
 
@@ -31,7 +32,7 @@ def build_view(expression: Expression, context: Context) -> View:
 
 
 def _build(expression: Expression, context: Context) -> View:
-    if context.scope is not None and isinstance(expression, Leaf | Adapted | Retokenized):
+    if context.scope is not None and isinstance(expression, Leaf | Adapted | Retokenized | Transplant):
         return context.scope.seen(expression, build_view(expression, context.plain))
     if isinstance(expression, Retokenized):
         return build_view(expression.of, retokenizing(expression, context, build_view))
@@ -40,6 +41,11 @@ def _build(expression: Expression, context: Context) -> View:
     if isinstance(expression, Adapted):
         adapter = context.checkpoints[expression.adapter.key]
         return AdaptedView(build_view(expression.of, context), adapter, context, expression.line)
+    if isinstance(expression, Transplant):
+        main = main_leaf(expression.of)
+        assert main is not None
+        of, donor = build_view(expression.of, context), context.checkpoints[expression.tokenizer.key]
+        return TransplantView(expression, of, context.checkpoints[main.key], donor, context)
     if isinstance(expression, Layers):
         return LayersView(expression, build_view(expression.of, context), context)
     if isinstance(expression, Stack):

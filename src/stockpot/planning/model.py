@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.model import Checkpoint, TensorRef
@@ -25,6 +25,7 @@ __all__ = [
     "Operand",
     "Plan",
     "Read",
+    "Report",
     "Step",
     "Survey",
     "bytes_of",
@@ -229,6 +230,17 @@ class Cost:
     assumed_rate: float
 
 
+class Report(Protocol):
+    """A small file that tells how a merge went, written when all tensors are."""
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+
+    def content(self, told: Mapping[str, Mapping[str, Any]]) -> Iterator[bytes]:
+        """The file, piece by piece, from what the evaluators of tensors told, by tensor name."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything that will happen, decided; nothing has been read but headers.
@@ -245,6 +257,7 @@ class Plan:
         tokenizer: What is told of tokens and rows, where the result's vocabulary was decided.
         recipe: What was planned, to be written down.
         shard_size: Payload bytes of an output file.
+        reports: Small files that are made of what is found while the tensors are made.
     """
 
     steps: tuple[Step, ...]
@@ -260,3 +273,4 @@ class Plan:
     resolved: Mapping[str, Any] = field(default_factory=dict)
     recipe: Recipe | None = None
     shard_size: int = Limits.shard_size
+    reports: tuple[Report, ...] = ()

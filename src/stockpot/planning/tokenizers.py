@@ -12,9 +12,10 @@ from stockpot.checkpoint.jsons import read_json
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.places import member
 from stockpot.errors import StockpotError
-from stockpot.expression import Apply, Expression, Leaf, Linear
+from stockpot.expression import Apply, Expression, Leaf, Linear, Transplant
 from stockpot.planning.lowering import build_view
 from stockpot.planning.rowmaps import counts_of, ranges_of
+from stockpot.planning.transplant import TransplantView
 from stockpot.planning.views import Context
 from stockpot.planning.vocabulary import Retokenizing, key_of, models_of, vocabulary_of
 from stockpot.recipe.model import Recipe
@@ -23,7 +24,7 @@ from stockpot.vocabulary.model import Vocabulary
 from stockpot.vocabulary.read import TOKENIZER_FILES, has_vocabulary, hash_of, tokenizer_files
 from stockpot.vocabulary.templates import TEMPLATES, commonest, foreign_tokens
 
-__all__ = ["REPORT_NAME", "Tokenizer", "differing", "tokenizer_beside", "vocabulary_bytes"]
+__all__ = ["REPORT_NAME", "Tokenizer", "differing", "tokenizer_beside", "transplanted", "vocabulary_bytes"]
 
 REPORT_NAME = "stockpot-tokens.json"
 """Where every row of embedding and head comes from, beside the result."""
@@ -72,6 +73,23 @@ def tokenizer_beside(recipe: Recipe, context: Context, donor: Checkpoint | None)
     if recipe.chat_template is not None:
         files |= _template(recipe, scope, context, donor, files)
     return Tokenizer(entries, files, report)
+
+
+def transplanted(view: TransplantView, donor: Checkpoint, context: Context) -> Tokenizer:
+    """The tokenizer of a model that got another's: the files of that one, and its numbers of special tokens.
+
+    Args:
+        donor: The model itself, whose config and other files the result gets.
+    """
+    matched = view.matched
+    if matched is None:
+        return Tokenizer()
+    by_role = {f"{role}_id": matched.new.ids.get(token) for role, token in matched.new.roles.items()}
+    other = by_role | _settings(view.files, view.giver.config)
+    entries = dict(_sizes(donor.config, matched.known, matched.rows))
+    entries |= _special(donor.config, matched.old, matched.new, other, context)
+    files = {**dict.fromkeys(TOKENIZER_FILES), **view.files}
+    return Tokenizer(entries, files | _generation(donor, matched.old, matched.new, other, context))
 
 
 def vocabulary_bytes(context: Context, tokenizer: Tokenizer) -> int:
@@ -128,7 +146,7 @@ def _beside(
     if number is not None and number != giver:
         own, other = scope.members[number].vocabulary, scope.members[giver].view.config
         entries |= _special(donor.config, own, scope.target, other, context)
-        files |= _generation(donor, own, scope, giver, context)
+        files |= _generation(donor, own, scope.target, _settings(scope.files, other), context)
     return entries, files
 
 
@@ -205,10 +223,25 @@ def _moved(value: Any, own: Vocabulary, target: Vocabulary) -> Any:
     return None if token is None else target.ids.get(token)
 
 
+def _settings(files: Mapping[str, bytes | Path | None], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of special tokens where the files of a tokenizer lie: of the config, and of generation's."""
+    settings = files.get(_SETTINGS)
+    found = dict(config)
+    if isinstance(settings, Path) and (settings.parent / _GENERATION).is_file():
+        found |= {k: v for k, v in read_json(member(settings.parent, _GENERATION)).items() if k in _SPECIAL}
+    return found
+
+
 def _generation(
-    donor: Checkpoint, own: Vocabulary, scope: Retokenizing, giver: int, context: Context
+    donor: Checkpoint, own: Vocabulary, target: Vocabulary, other: Mapping[str, Any], context: Context
 ) -> dict[str, bytes]:
-    """The donor's generation config with the numbers of the result's special tokens."""
+    """The donor's generation config with the numbers of the result's special tokens.
+
+    Args:
+        own: The donor's vocabulary.
+        target: The result's.
+        other: What the model says of special tokens whose tokenizer it is.
+    """
     if donor.folder is None or not (donor.folder / _GENERATION).is_file():
         return {}
     try:
@@ -216,11 +249,7 @@ def _generation(
     except StockpotError as error:
         context.problems.extend(error.problems)
         return {}
-    other = dict(scope.members[giver].view.config)
-    folder = scope.files.get(_SETTINGS)
-    if isinstance(folder, Path) and (folder.parent / _GENERATION).is_file():
-        other |= {k: v for k, v in read_json(member(folder.parent, _GENERATION)).items() if k in _SPECIAL}
-    changed = _special(config, own, scope.target, other, context)
+    changed = _special(config, own, target, other, context)
     kept = {key: changed.get(key, value) for key, value in config.items()}
     return {_GENERATION: (json.dumps({k: v for k, v in kept.items() if v is not None}, indent=2) + "\n").encode()}
 
@@ -272,7 +301,7 @@ def _vocabularies(expression: Expression, context: Context) -> list[Vocabulary]:
 def _stored(node: Expression) -> Iterator[Expression]:
     """Every model, also below what gives others a vocabulary."""
     for model in models_of(node):
-        if isinstance(model, Retokenized):
+        if isinstance(model, Retokenized | Transplant):
             yield from _stored(model.of)
         else:
             yield model
@@ -316,5 +345,5 @@ def _folder(model: Expression, context: Context) -> Path | None:
     while not isinstance(model, Leaf):
         if isinstance(model, Retokenized):
             return None
-        model = model.children[0]
+        model = model.tokenizer if isinstance(model, Transplant) else model.children[0]
     return context.checkpoints[model.key].folder

@@ -10,7 +10,7 @@ from typing import Any
 
 from stockpot.architecture.tied import is_head, of_vocabulary, stand_in
 from stockpot.errors import PlanError
-from stockpot.expression import Adapted, Apply, Expression, Leaf, Linear
+from stockpot.expression import Adapted, Apply, Expression, Leaf, Linear, Transplant
 from stockpot.planning.model import Compute, Operand
 from stockpot.planning.rows import RowMap, SparseRows
 from stockpot.planning.views import Context, Meta, Sliced, View
@@ -183,7 +183,7 @@ def _place(name: str, member: Member) -> str | None:
 
 def models_of(node: Expression) -> Iterator[Expression]:
     """The models that ``node`` merges, in order; what is read beside them is left out."""
-    if isinstance(node, Leaf | Adapted | Retokenized):
+    if isinstance(node, Leaf | Adapted | Retokenized | Transplant):
         yield node
         return
     for child in node.inputs if isinstance(node, Apply) else node.children:
@@ -211,6 +211,8 @@ def vocabulary_of(node: Expression, context: Context) -> tuple[Vocabulary, Files
         if scope is None:
             raise PlanError  # why it has none was reported
         return scope.target, scope.files
+    if isinstance(node, Transplant):
+        return vocabulary_of(node.tokenizer, context)
     inner = node.largest.of if isinstance(node, Linear) else node.children[0]
     return vocabulary_of(inner, context)
 

@@ -13,7 +13,19 @@ from typing import Any
 
 from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.errors import CheckpointError, Problem, StockpotError, UnsupportedError
-from stockpot.expression import Adapted, Apply, Assembled, Cast, Expression, Layers, Leaf, Linear, Stack, Term
+from stockpot.expression import (
+    Adapted,
+    Apply,
+    Assembled,
+    Cast,
+    Expression,
+    Layers,
+    Leaf,
+    Linear,
+    Stack,
+    Term,
+    Transplant,
+)
 from stockpot.methods.declare import Blockwise, Method
 from stockpot.methods.pieces import Use, chain_of, piece_named, steps_of
 from stockpot.methods.registry import METHODS
@@ -64,6 +76,9 @@ def _written(node: Expression, place: Callable[[Expression], int], label: Callab
         return {"leaf": label(node)}
     if isinstance(node, Adapted):
         return {"adapted": place(node.of), "adapter": place(node.adapter), **_line(node.line)}
+    if isinstance(node, Transplant):
+        how = {"method": node.method, "k": int(node.k)}
+        return {"transplant": place(node.of), "tokenizer": place(node.tokenizer), **how, **_line(node.line)}
     if isinstance(node, Layers):
         return {"layers": place(node.of), **_taken(node), **_line(node.line)}
     if isinstance(node, Stack):
@@ -151,7 +166,7 @@ def _sha256(file: str | None) -> str | None:
 
 
 def methods_in(records: Any) -> tuple[str, ...]:
-    """What made the result, outermost first: methods, chains of steps, ``stack``; else ``sum`` or ``adapter``.
+    """What made the result, outermost first: methods, chains, ``stack``; else ``transplant``, ``sum`` or ``adapter``.
 
     Lenient: what is no record is left out.
     """
@@ -161,7 +176,7 @@ def methods_in(records: Any) -> tuple[str, ...]:
         name = node.get("apply", "stack" if "stack" in node and "layers" not in node else None)
         if isinstance(name, str):
             found.setdefault(name)
-    for name, kind in (("sum", "sum"), ("adapter", "adapted")):
+    for name, kind in (("transplant", "transplant"), ("sum", "sum"), ("adapter", "adapted")):
         if not found and any(kind in node for node in nodes):
             return (name,)
     return tuple(found)
@@ -172,6 +187,9 @@ _SETTINGS = map_of(list_of(anything))
 _KINDS: Mapping[str, Check] = {
     "leaf": record({"leaf": text}, {}),
     "adapted": record({"adapted": natural, "adapter": natural}, {"line": natural}),
+    "transplant": record(
+        {"transplant": natural, "tokenizer": natural, "method": text, "k": natural}, {"line": natural}
+    ),
     "layers": record(
         {"layers": natural, "start": natural, "stop": natural},
         {"line": natural, "stack": text, "identity": anything, "module": text},
@@ -261,6 +279,8 @@ def _below(kind: str, data: Record) -> list[int]:
         return [data["adapted"], data["adapter"]]
     if kind == "modules":
         return [*(part["of"] for part in data["modules"]), data["rest"]]
+    if kind == "transplant":
+        return [data["transplant"], data["tokenizer"]]
     if kind == "retokenized":
         return _named_for_tokens(data)
     return list(data["stack"]) if kind == "stack" else [data[kind]]
@@ -280,13 +300,13 @@ def _models(kind: str, data: Record) -> list[int]:
 def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[str, Leaf]) -> Expression:
     line = data.get("line")
     if kind == "leaf":
-        if data["leaf"] not in leaves:
-            raise Misshapen("it uses an input that is not among the inputs")
-        return leaves[data["leaf"]]
+        return _leaf(data, leaves)
     if any(isinstance(node, Leaf) and node.adapter for node in (nodes[i] for i in _models(kind, data))):
         raise Misshapen("an adapter stands where a model is needed")
     if kind == "adapted":
         return _adapted(nodes[data["adapted"]], nodes[data["adapter"]], line)
+    if kind == "transplant":
+        return _transplanted(nodes[data["transplant"]], nodes[data["tokenizer"]], data)
     if kind == "layers":
         identity = data.get("identity") is True
         stack, module = data.get("stack"), data.get("module")
@@ -304,6 +324,12 @@ def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[
     if kind == "sum":
         return _linear([(as_setting(term["times"]), nodes[term["of"]]) for term in data["sum"]])
     return _applied(data, nodes, line)
+
+
+def _leaf(data: Record, leaves: Mapping[str, Leaf]) -> Leaf:
+    if data["leaf"] not in leaves:
+        raise Misshapen("it uses an input that is not among the inputs")
+    return leaves[data["leaf"]]
 
 
 def _with_vocabulary(data: Record, nodes: Sequence[Expression], line: int | None) -> Retokenized:
@@ -329,6 +355,12 @@ def _adapted(of: Expression, adapter: Expression, line: int | None) -> Adapted:
     if not isinstance(adapter, Leaf):
         raise Misshapen("a model stands where an adapter is needed")
     return Adapted(of, adapter, line)
+
+
+def _transplanted(of: Expression, tokenizer: Expression, data: Record) -> Transplant:
+    if not isinstance(tokenizer, Leaf):
+        raise Misshapen("something computed stands where the model with the tokenizer is needed")
+    return Transplant(of, tokenizer, data["method"], data["k"], data.get("line"))
 
 
 def _linear(terms: Sequence[tuple[Setting, Expression]]) -> Linear:

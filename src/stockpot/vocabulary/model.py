@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import xxhash
 
-__all__ = ["ROLES", "AddedToken", "Alphabet", "Kind", "Vocabulary"]
+__all__ = ["BYTES_SPELT", "ROLES", "AddedToken", "Alphabet", "Kind", "Vocabulary"]
 
 Kind = Literal["BPE", "Unigram", "WordPiece", "WordLevel"]
 """How text is cut into tokens."""
@@ -144,11 +144,12 @@ def _alphabet_of_bytes() -> dict[str, int]:
     return found | {chr(256 + place): byte for place, byte in enumerate(others)}
 
 
-_BYTES = _alphabet_of_bytes()
+BYTES_SPELT = _alphabet_of_bytes()
+"""Character of a byte-level token → the byte that it stands for."""
 
 
 def _from_bytes(token: str) -> bytes:
     try:
-        return bytes([_BYTES[character] for character in token])
+        return bytes([BYTES_SPELT[character] for character in token])
     except KeyError:
         return token.encode("utf-8", "surrogatepass")
