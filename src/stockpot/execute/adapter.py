@@ -26,7 +26,7 @@ _STRETCH = 1 << 20
 
 
 class Adapter(Evaluator):
-    """A weight and the two factors of what is added to it.
+    """A weight and the two factors of what is added to it; without a weight, the product of the factors alone.
 
     For each block the right factor is read (it is small, and in the page cache after the first block) and those
     rows of the left one that the block lies in. Nothing is kept between blocks, and each element is a sum over the
@@ -121,6 +121,9 @@ class Adapter(Evaluator):
         return values
 
     def _weight(self, start: int, n: int, space: Workspace, values: Floats) -> None:
+        if not self.node.inputs:
+            values[:] = 0.0
+            return
         child, code = self._children[0], int(self.codes[0])
         width = convert.WIDTHS[code]
         raw: Bytes = space.take(("weight", self.height), (n * width,), np.uint8)

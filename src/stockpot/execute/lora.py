@@ -24,7 +24,7 @@ from stockpot.planning.blocks import BLOCK
 from stockpot.planning.structure import LeafView
 from stockpot.planning.views import Context
 
-__all__ = ["Portrait", "Seen", "portrait", "singular_values"]
+__all__ = ["Portrait", "Seen", "portrait", "singular_values", "values_of"]
 
 Progress = Callable[[int, int], None]
 
@@ -117,12 +117,17 @@ def _norm(ref: TensorRef, reader: PayloadReader) -> float:
     """Frobenius norm, block by block."""
     total = 0.0
     for start in range(0, ref.elements, BLOCK):
-        values = _values(ref, start, min(BLOCK, ref.elements - start), reader)
+        values = values_of(ref, start, min(BLOCK, ref.elements - start), reader)
         total += float(np.dot(values, values))
     return math.sqrt(total)
 
 
-def _values(ref: TensorRef, start: int, n: int, reader: PayloadReader) -> Floats:
+def values_of(ref: TensorRef, start: int, n: int, reader: PayloadReader) -> Floats:
+    """Elements start … start + n of a tensor as float64.
+
+    Raises:
+        ExecutionError: for a number that is not finite.
+    """
     raw = np.empty(n * ref.dtype.itemsize, np.uint8)
     reader.read(ref, start * ref.dtype.itemsize, raw.data)
     values = np.empty(n)
@@ -133,8 +138,8 @@ def _values(ref: TensorRef, start: int, n: int, reader: PayloadReader) -> Floats
 
 
 def _seen(module: Module, weight: float | None, reader: PayloadReader) -> Seen:
-    a = _values(module.a, 0, module.a.elements, reader).reshape(module.rank, -1)
-    b = _values(module.b, 0, module.b.elements, reader).reshape(-1, module.rank)
+    a = values_of(module.a, 0, module.a.elements, reader).reshape(module.rank, -1)
+    b = values_of(module.b, 0, module.b.elements, reader).reshape(-1, module.rank)
     values = abs(module.scale) * singular_values(b, a)
     norm = float(np.sqrt(np.sum(values**2)))
     relative = None if not weight else norm / weight
