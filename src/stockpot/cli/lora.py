@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stockpot.cli.lora_make import extract, merge, resize
 from stockpot.cli.merge import Asked, carry_out, output_options
 from stockpot.cli.options import limit_options, print_json, progress_bar, say
 
@@ -18,7 +19,11 @@ __all__ = ["command"]
 
 @click.group("lora")
 def command() -> None:
-    """Adapters: fold one into its base, or show what it does."""
+    """Adapters: merge, extract, cut, fold into a base, or show what one does."""
+
+
+for _verb in (merge, extract, resize):
+    command.add_command(_verb)
 
 
 @command.command("fold")

@@ -15,11 +15,11 @@ from stockpot.execute.schedule import run_all
 from stockpot.execute.step import step_phases
 from stockpot.execute.survey import grids_of, survey_phases
 from stockpot.methods.declare import Floats
-from stockpot.planning.cost import estimate
+from stockpot.planning.cost import BASELINE, estimate
 from stockpot.planning.model import MIB, Compute, Cost, Limits, Operand, Plan, Step, Survey, reads
 from stockpot.planning.passes import passes_of
 
-__all__ = ["Engine", "Progress", "checked_memory", "hashes_of", "step_of"]
+__all__ = ["Engine", "Progress", "checked", "hashes_of", "step_of"]
 
 Progress = Callable[[int, int], None]
 
@@ -32,13 +32,13 @@ def step_of(name: str, operand: Operand, shape: tuple[int, ...], dtype: DType = 
     return Step(name, dtype, shape, source, passes=passes_of(source))
 
 
-def checked_memory(cost: Cost, beside: int, limits: Limits) -> int:
-    """The memory that a command takes: of the engine, and ``beside`` it.
+def checked(beside: int, limits: Limits, cost: Cost | None = None) -> int:
+    """The memory that a command takes: of the process, or of the engine with it, and what is held ``beside``.
 
     Raises:
         PlanError: when that is more than the budget.
     """
-    needed = cost.memory + beside
+    needed = beside + (BASELINE if cost is None else cost.memory)
     if needed > limits.memory:
         mib = -(-needed // MIB)
         message = f"needs {mib} MiB of memory, the budget is {limits.memory // MIB} MiB"

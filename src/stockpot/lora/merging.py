@@ -18,7 +18,7 @@ from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import CheckpointError, PlanError, Problem, UnsupportedError
 from stockpot.execute.matrices import Normals, one_thread
 from stockpot.lora.changes import Changes, ChangesView, Place, changes_of, plain_change
-from stockpot.lora.engine import Engine, Progress, checked_memory, hashes_of, step_of
+from stockpot.lora.engine import Engine, Progress, checked, hashes_of, step_of
 from stockpot.lora.factors import Cut, Wanted, as_is, cut, cut_bytes, cut_dense, dense_bytes
 from stockpot.lora.output import Factors, Files, Made, Writing, peft_factors, written
 from stockpot.lora.recipes import Opened, opened
@@ -46,7 +46,7 @@ class Merge:
     Args:
         recipe: A merge whose models are adapters.
         wanted: Rank and energy; neither: the largest rank that an adapter has in each module.
-        base: The model that the adapters are on; None where it is not needed.
+        base: The model that the adapters are on; None takes the one that the recipe names, if it names one.
         space: Where the changes are merged.
         exact: Whether factors are put side by side, uncut; for linear methods.
         dtype: Of the factors, by name; None takes the recipe's, else that of the first adapter's.
@@ -79,7 +79,7 @@ def merge_adapters(
     if merge.recipe.unsupported:
         raise UnsupportedError(*merge.recipe.unsupported)
     inputs = opened(merge.recipe)
-    base = None if merge.base is None else open_checkpoint(merge.base)
+    base = _base(merge, inputs)
     context = Context({}, merge.recipe.seed)
     changes = changes_of(inputs.adapters, base, context)
     _raise(context)
@@ -88,6 +88,14 @@ def merge_adapters(
         job = _Job(merge, inputs, base, changes, context, limits, reader, progress)
         names = tensor_names(job.changes.places)
         return written(out, names, job.fill, overwrite=overwrite, durable=durable)
+
+
+def _base(merge: Merge, inputs: Opened) -> Checkpoint | None:
+    """The model that the adapters are on: as it is given, else as the recipe names it."""
+    if merge.base is not None:
+        return open_checkpoint(merge.base)
+    leaf = inputs.base
+    return None if leaf is None else open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
 
 
 def named_dtype(name: str | None, default: DType) -> DType:
@@ -156,7 +164,7 @@ class _Job:
         self._held += max((self._work(name) for name in self._operands), default=0)
         self._engine = Engine([*steps.values()], surveys, limits, reader, beside=self._held, progress=progress)
         self._steps = steps
-        self._memory = checked_memory(self._engine.cost, self._held, limits)
+        self._memory = checked(self._held, limits, self._engine.cost)
 
     def _hold(self) -> None:
         """Bytes that are held beside the engine, as far as shapes and ranks tell."""

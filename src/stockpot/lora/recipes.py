@@ -71,19 +71,18 @@ class Opened:
         places: For each node that stands for an adapter, by ``id``, its number.
         origins: The nodes, by ``id``, that stand for the base.
         others: The nodes that stand for checkpoints that a method reads beside its models.
-        base: The model that the adapters are on, where one is named that is needed or given.
-        base_name: What the recipe calls it.
+        base: The model that the adapters are on, where the recipe names one.
     """
 
     adapters: tuple[tuple[str, Checkpoint], ...]
     places: Mapping[int, int]
     origins: frozenset[int]
     others: Mapping[int, Checkpoint]
-    base_name: str | None = None
+    base: Leaf | None = None
 
 
 def opened(recipe: Recipe) -> Opened:
-    """Open every adapter of ``recipe``; bases are named, not opened.
+    """Open every adapter of ``recipe``; its base is named, not opened.
 
     Raises:
         UnsupportedError: for what makes no adapter: layers, stacks, masks, functions of models' weights.
@@ -91,38 +90,63 @@ def opened(recipe: Recipe) -> Opened:
     """
     nodes = list(_nodes(recipe.expression, set()))
     _check(nodes)
-    models, bases = _named(recipe.resolved)
-    beside = {id(leaf) for node in nodes if isinstance(node, Apply) for leaf in _companions(node)}
-    found: dict[Any, tuple[int, str, Checkpoint]] = {}
-    places: dict[int, int] = {}
-    origins: set[int] = set()
-    others: dict[int, Checkpoint] = {}
-    names: list[str] = []
-    problems: list[Problem] = []
+    found = _Opening(nodes, *_named(recipe.resolved))
     for node in nodes:
-        leaf = node.adapter if isinstance(node, Adapted) else node
-        if not isinstance(leaf, Leaf) or (leaf.adapter and leaf is node):
-            continue
-        if leaf is node and (leaf.reference == ORIGIN or (leaf.reference in bases and leaf.reference not in models)):
-            origins.add(id(node))
-            names += [leaf.reference] if leaf.reference != ORIGIN else []
-            continue
+        found.take(node)
+    return found.result()
+
+
+class _Opening:
+    """Opens the models of a recipe, one node at a time."""
+
+    def __init__(self, nodes: Sequence[Expression], models: set[str], bases: set[str]) -> None:
+        self._beside = {id(leaf) for node in nodes if isinstance(node, Apply) for leaf in _companions(node)}
+        self._origins_named = (bases - models) | {ORIGIN}
+        self._adapters: dict[Any, tuple[int, str, Checkpoint]] = {}
+        self._places: dict[int, int] = {}
+        self._origins: set[int] = set()
+        self._others: dict[int, Checkpoint] = {}
+        self._bases: dict[Any, Leaf] = {}
+        self._problems: list[Problem] = []
+
+    def take(self, node: Expression) -> None:
+        """Open what ``node`` names, if it names something."""
         try:
-            if id(node) in beside and not _is_adapter(leaf):
-                others[id(node)] = open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
-                continue
-            if leaf.key not in found:
-                label = leaf.reference if leaf is node else f"{_of(node)}+{leaf.reference}"
-                adapter = open_adapter(leaf.reference, folder=leaf.folder, line=leaf.line)
-                found[leaf.key] = (len(found), label, adapter)
-            places[id(node)] = found[leaf.key][0]
-            names += [_of(node)] if leaf is not node else []
+            if isinstance(node, Adapted) and isinstance(node.of, Leaf):
+                self._bases[node.of.key] = node.of
+                self._adapter(node, node.adapter, f"{node.of.reference}+{node.adapter.reference}")
+            elif isinstance(node, Leaf):
+                self._leaf(node)
         except StockpotError as error:
-            problems += error.problems
-    if problems:
-        raise CheckpointError(*problems)
-    adapters = tuple((label, adapter) for _, label, adapter in found.values())
-    return Opened(adapters, places, frozenset(origins), others, next(iter(names), None))
+            self._problems += error.problems
+
+    def _leaf(self, leaf: Leaf) -> None:
+        if leaf.reference in self._origins_named:
+            self._origins.add(id(leaf))
+            if leaf.reference != ORIGIN:
+                self._bases[leaf.key] = leaf
+        elif id(leaf) in self._beside and not _is_adapter(leaf):
+            self._others[id(leaf)] = open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
+        else:
+            self._adapter(leaf, leaf, leaf.reference)
+
+    def _adapter(self, node: Expression, leaf: Leaf, label: str) -> None:
+        if leaf.key not in self._adapters:
+            adapter = open_adapter(leaf.reference, folder=leaf.folder, line=leaf.line)
+            self._adapters[leaf.key] = (len(self._adapters), label, adapter)
+        self._places[id(node)] = self._adapters[leaf.key][0]
+
+    def result(self) -> Opened:
+        """Everything, opened."""
+        if len(self._bases) > 1:
+            one, other, *_ = self._bases.values()
+            message = f"adapters on different bases, {one.reference} and {other.reference}, cannot be merged"
+            self._problems.append(Problem(message, line=other.line, fix="merge adapters of one base"))
+        if self._problems:
+            raise CheckpointError(*self._problems)
+        adapters = tuple((label, adapter) for _, label, adapter in self._adapters.values())
+        base = next(iter(self._bases.values()), None)
+        return Opened(adapters, self._places, frozenset(self._origins), self._others, base)
 
 
 def _nodes(node: Expression, seen: set[int]) -> Iterator[Expression]:
@@ -174,13 +198,6 @@ def _is_adapter(leaf: Leaf) -> bool:
     except StockpotError:
         return False
     return True
-
-
-def _of(node: Expression) -> str:
-    """What an adapter is on."""
-    assert isinstance(node, Adapted)
-    assert isinstance(node.of, Leaf)
-    return node.of.reference
 
 
 def _named(data: Any) -> tuple[set[str], set[str]]:

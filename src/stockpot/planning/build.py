@@ -29,7 +29,7 @@ from stockpot.planning.passes import check_numbers, passes_of, survey_note, surv
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
 
-__all__ = ["beside", "build_plan"]
+__all__ = ["beside", "build_plan", "open_all"]
 
 
 def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overwrite: bool = False) -> Plan:
@@ -42,7 +42,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     Raises:
         StockpotError: with everything that is wrong: inputs, shapes, parameters, output.
     """
-    checkpoints = _open_all(recipe.expression)
+    checkpoints = open_all(recipe.expression)
     context = Context(checkpoints, recipe.seed)
     if recipe.expression.space is not Space.WEIGHTS:
         context.problem(
@@ -99,7 +99,7 @@ def _grouped(problems: Sequence[Problem]) -> Iterator[Problem]:
         yield replace(first, message=first.message + more)
 
 
-def _open_all(expression: Expression) -> dict[tuple[str, str | None, int], Checkpoint]:
+def open_all(expression: Expression) -> dict[tuple[str, str | None, int], Checkpoint]:
     """Every checkpoint by the key of its leaf.
 
     Raises:
