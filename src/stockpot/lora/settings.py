@@ -58,7 +58,7 @@ def merged_config(
         "init_lora_weights": True,
         "inference_mode": True,
     }
-    if not alike:
+    if not alike or not first.get("target_modules"):
         changes |= {"target_modules": list(ranks)} | {k: None for k in _OTHER_MODULES if k in first}
     return first | ranks_of(ranks) | changes
 
