@@ -175,5 +175,5 @@ def test_what_compat_refuses(tmp_path, monkeypatch, capsys):
     assert "svd has no density" in refused(capsys, *how, "--method=svd", "--density=0.5")
     assert "3 weights for 2" in refused(capsys, *how, "--method=svd", *GIVEN)
     assert "n.weight" in refused(capsys, "merge", "d", "d", "x", "--compat=peft", "--method=svd")
-    assert "--space" in refused(capsys, *how, "--space=core", code=2)
+    assert "--rank alone" in refused(capsys, *how, "--space=core", code=2)
     assert not (tmp_path / "x").exists()

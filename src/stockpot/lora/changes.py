@@ -7,7 +7,7 @@ these differences, around a base that is zero. Such models are views over the ad
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any, Literal
@@ -17,7 +17,10 @@ import numpy as np
 from stockpot.architecture.lora import Lora, Module, lora_of
 from stockpot.checkpoint.dtypes import DTYPES, DType
 from stockpot.checkpoint.model import Checkpoint, TensorRef
+from stockpot.checkpoint.reader import PayloadReader
+from stockpot.execute.lora import values_of
 from stockpot.planning.adapters import fitted, renamed, transposition
+from stockpot.planning.blocks import BLOCK
 from stockpot.planning.forms import LowRank
 from stockpot.planning.model import Compute, Operand, Read
 from stockpot.planning.views import Context, Meta
@@ -70,12 +73,15 @@ class Changes:
         members: One view for each adapter, in order.
         zero: The base that they are differences from.
         modules: Of each adapter, name of the tensor → its module, for those with factors.
+        backings: Name of a tensor → the whole tensor below its factors, which all adapters share; PEFT stores
+            embeddings so.
     """
 
     places: Mapping[str, Place]
     members: tuple[ChangesView, ...]
     zero: ChangesView
     modules: tuple[Mapping[str, Module], ...]
+    backings: Mapping[str, TensorRef] = field(default_factory=dict)
 
 
 class ChangesView:
@@ -133,6 +139,7 @@ def changes_of(
     """
     builders = [_Builder(label, adapter, base, context, line) for label, adapter in adapters]
     places: dict[str, Place] = {}
+    backings = _backed(builders, base, context)
     for builder in builders:
         for name, place in builder.places.items():
             places[name] = _united(name, places.get(name), place, builder, context)
@@ -146,7 +153,42 @@ def changes_of(
         tuple(ChangesView(b.label, shapes, b.operands) for b in builders),
         ChangesView("no change", shapes, {}),
         tuple(b.modules for b in builders),
+        backings,
     )
+
+
+def _backed(builders: Sequence[_Builder], base: Checkpoint | None, context: Context) -> dict[str, TensorRef]:
+    """Whole tensors below factors: what all adapters share; nothing where the base is given, which tells what changed.
+
+    PEFT stores an embedding that has factors whole, too, though nobody has trained it.
+    """
+    found: dict[str, TensorRef] = {}
+    stamps = {path: stamp for b in builders for path, stamp in b.adapter.stamps.items()}
+    with PayloadReader(stamps=stamps | (dict(base.stamps) if base is not None else {})) as reader:
+        for builder in builders:
+            for name, ref in builder.backings.items():
+                if base is not None:
+                    if not _same_values(ref, base.tensors[name], reader):
+                        builder.rebased(name, ref)
+                elif not _same_values(ref, found.setdefault(name, ref), reader):
+                    message = "the adapters store this tensor whole below their factors, and not the same one"
+                    context.problem(message, tensor=name, fix=_BASE_FIX)
+    for name in found:
+        lacking = [b.label for b in builders if name in b.modules and name not in b.backings]
+        if lacking:
+            message = f"{lacking[0]} does not store it whole below its factors, as others do"
+            context.problem(message, tensor=name, fix=_BASE_FIX)
+    return found
+
+
+def _same_values(one: TensorRef, other: TensorRef, reader: PayloadReader) -> bool:
+    if one.shape != other.shape:
+        return False
+    for start in range(0, one.elements if one is not other else 0, BLOCK):
+        n = min(BLOCK, one.elements - start)
+        if not np.array_equal(values_of(one, start, n, reader), values_of(other, start, n, reader)):
+            return False
+    return True
 
 
 def _united(name: str, known: Place | None, place: Place, builder: _Builder, context: Context) -> Place:
@@ -197,7 +239,8 @@ class _Builder:
         self.places: dict[str, Place] = {}
         self.operands: dict[str, Operand] = {}
         self.modules: dict[str, Module] = {}
-        self._adapter, self._context, self._line = adapter, context, line
+        self.backings: dict[str, TensorRef] = {}
+        self.adapter, self._context, self._line = adapter, context, line
         self._read(lora_of(adapter))
 
     def _read(self, lora: Lora) -> None:
@@ -283,6 +326,8 @@ class _Builder:
     def _whole(self, name: str, ref: TensorRef) -> None:
         if not ref.dtype.is_float:
             self._problem(f"{self.label} stores {ref.dtype.code} whole, which cannot be merged", name, "leave it out")
+        elif name in self.modules:
+            self.backings[name] = ref
         elif self._fits(name, ref.shape):
             self.places[name] = Place(ref.name, "whole", ref.shape, dtype=ref.dtype)
             self.operands[name] = own = Read(ref, self.label)
@@ -290,6 +335,14 @@ class _Builder:
                 before = Read(self.base.tensors[name], self.base.label)
                 self.operands[name] = Compute(None, (own, before), ref.shape, factors=(1.0, -1.0))
 
+    def rebased(self, name: str, ref: TensorRef) -> None:
+        """Factors stand on a whole tensor that is not the base's: the change is that of both."""
+        assert self.base is not None
+        before = Read(self.base.tensors[name], self.base.label)
+        self.places[name] = replace(self.places[name], module=ref.name, kind="whole", dtype=ref.dtype)
+        parts = (self.operands[name], Read(ref, self.label), before)
+        self.operands[name] = Compute(None, parts, ref.shape, factors=(1.0, 1.0, -1.0))
+
     def _problem(self, message: str, name: str | None, fix: str) -> None:
-        file = str(self._adapter.files[0]) if self._adapter.files else None
+        file = str(self.adapter.files[0]) if self.adapter.files else None
         self._context.problem(message, tensor=name, file=file, line=self._line, fix=fix)

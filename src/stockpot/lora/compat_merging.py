@@ -74,7 +74,11 @@ def merge_as_peft(
     changes = changes_of(adapters, None, context)
     for name, place in changes.places.items():
         parts = [member.own.get(name) for member in changes.members]
-        if place.kind != "weight" or any(p is not None and not plain_change(p) for p in parts):
+        if (
+            place.kind != "weight"
+            or name in changes.backings
+            or any(p is not None and not plain_change(p) for p in parts)
+        ):
             fix = "merge without --compat"
             context.problem("compat forms merge pairs of factors, and nothing else", tensor=name, fix=fix)
     if context.problems:

@@ -86,7 +86,7 @@ def merge_adapters(
     stamps = _stamps([c for _, c in inputs.adapters] + [*inputs.others.values()] + ([base] if base else []))
     with PayloadReader(stamps=stamps, hashing=True) as reader, one_thread():
         job = _Job(merge, inputs, base, changes, context, limits, reader, progress)
-        names = tensor_names(job.changes.places)
+        names = [*tensor_names(job.changes.places), *(r.name for r in changes.backings.values())]
         return written(out, names, job.fill, overwrite=overwrite, durable=durable)
 
 
@@ -251,6 +251,9 @@ class _Job:
         wide = [name for name in whole if self._steps[name].dtype.bits > self._dtype.bits]
         for name in wide:
             self._whole(name, file)
+        backings = [r for r in self.changes.backings.values() if r.dtype.bits > self._dtype.bits]
+        for ref in backings:
+            file.copy(ref, self._reader)
         losses, ranks = [], {}
         for factors in self._factors():
             for name, values in factors.tensors():
@@ -260,10 +263,12 @@ class _Job:
         for name in whole:
             if name not in wide:
                 self._whole(name, file)
+        for ref in self.changes.backings.values():
+            if ref not in backings:
+                file.copy(ref, self._reader)
+        kept = (*(places[n].module for n in whole), *(r.name for r in self.changes.backings.values()))
         notes = (*self.merge.recipe.notes, *self._context.notes)
-        report = Report(
-            tuple(losses), tuple(places[n].module for n in whole), notes=tuple(map(str, notes)), memory=self._memory
-        )
+        report = Report(tuple(losses), kept, notes=tuple(map(str, notes)), memory=self._memory)
         biased = any(place.kind == "bias" for place in places.values())
         configs = [adapter.config for _, adapter in self.inputs.adapters]
         config = merged_config(configs, ranks, report.whole, lora_bias=biased, dora=False)
@@ -272,7 +277,8 @@ class _Job:
     def _read(self) -> tuple[dict[str, Checkpoint], dict[tuple[str, str], str]]:
         checkpoints = [c for _, c in self.inputs.adapters] + [*self.inputs.others.values()]
         checkpoints += [self.base] if self.base is not None else []
-        read = hashes_of(self._reader, [*self._sources, *self._operands.values()])
+        below = [Read(ref, "") for ref in self.changes.backings.values()]
+        read = hashes_of(self._reader, [*self._sources, *self._operands.values(), *below])
         return dict(zip(apart(c.label for c in checkpoints), checkpoints, strict=True)), read
 
     def _whole(self, name: str, file: Writing) -> None:

@@ -16,7 +16,8 @@ import xxhash
 from stockpot.architecture.lora_settings import CONFIG_NAME
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.header import HeaderEntry, encode_header
-from stockpot.checkpoint.model import Checkpoint
+from stockpot.checkpoint.model import Checkpoint, TensorRef
+from stockpot.checkpoint.reader import PayloadReader
 from stockpot.checkpoint.storage import cannot_write, write_all, write_file
 from stockpot.checkpoint.tensorhash import PIECE, TensorHash
 from stockpot.errors import ExecutionError, Problem
@@ -35,6 +36,8 @@ from stockpot.provenance.receipts import FORMAT, file_hash, sealed
 __all__ = ["WEIGHTS_NAME", "Factors", "Files", "Made", "Writing", "peft_factors", "written"]
 
 WEIGHTS_NAME = "adapter_model.safetensors"
+
+_PIECE = 1 << 20
 
 _ROOT = "base_model.model."
 _ENTRY = 400
@@ -169,6 +172,14 @@ class Writing:
             raise ExecutionError(Problem(message, tensor=name, fix="write another dtype: --dtype float32"))
         if flat.size:
             put(None, 0, out)
+
+    def copy(self, ref: TensorRef, reader: PayloadReader) -> None:
+        """A stored tensor, byte for byte."""
+        put = self.begin(ref.name, ref.dtype, ref.shape)
+        for start in range(0, ref.nbytes, _PIECE):
+            data: Bytes = np.empty(min(_PIECE, ref.nbytes - start), np.uint8)
+            reader.read(ref, start, data.data)
+            put(None, start, data)
 
     def finish(self, *, durable: bool) -> dict[str, dict[str, Any]]:
         """Write the header; name → row of the receipt, in the order of the file."""

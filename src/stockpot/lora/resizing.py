@@ -11,10 +11,8 @@ import numpy as np
 from stockpot.architecture.lora import Lora, Module, lora_of
 from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.folder import natural
-from stockpot.checkpoint.model import TensorRef
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import PlanError, Problem
-from stockpot.execute.evaluate import Bytes
 from stockpot.execute.lora import values_of
 from stockpot.execute.matrices import one_thread
 from stockpot.lora.engine import checked, hashes_of
@@ -23,7 +21,6 @@ from stockpot.lora.merging import named_dtype
 from stockpot.lora.output import Factors, Files, Made, Writing, written
 from stockpot.lora.report import Loss, Report
 from stockpot.lora.settings import merged_config
-from stockpot.planning.blocks import BLOCK
 from stockpot.planning.model import Limits, Read
 
 __all__ = ["resize"]
@@ -59,7 +56,7 @@ def resize(
             kind = named_dtype(dtype, next(iter(lora.modules.values())).a.dtype)
             wide = [ref for ref in lora.replaced.values() if ref.dtype.bits > kind.bits]
             for ref in wide:
-                _copied(ref, file, reader)
+                file.copy(ref, reader)
             losses, ranks = [], {}
             for factors in _factors(lora, wanted, reader):
                 for name, values in factors.tensors():
@@ -68,7 +65,7 @@ def resize(
                 ranks[factors.module] = factors.rank
             for ref in lora.replaced.values():
                 if ref not in wide:
-                    _copied(ref, file, reader)
+                    file.copy(ref, reader)
             whole = tuple(ref.name for ref in lora.replaced.values())
             report = Report(tuple(losses), whole, memory=memory)
             biased, dora = (any(m.bias for m in lora.modules.values()), any(m.magnitude for m in lora.modules.values()))
@@ -98,11 +95,3 @@ def _factors(lora: Lora, wanted: Wanted, reader: PayloadReader) -> Iterator[Fact
         shaped_a = found.product.right.reshape(found.rank, *module.a.shape[1:])
         shaped_b = found.product.left.reshape(module.b.shape[0], found.rank, *module.b.shape[2:])
         yield Factors(name, shaped_a, shaped_b, loss, module.embedding, bias, magnitude)
-
-
-def _copied(ref: TensorRef, file: Writing, reader: PayloadReader) -> None:
-    put = file.begin(ref.name, ref.dtype, ref.shape)
-    for start in range(0, ref.nbytes, BLOCK):
-        data: Bytes = np.empty(min(BLOCK, ref.nbytes - start), np.uint8)
-        reader.read(ref, start, data.data)
-        put(None, start, data)
