@@ -131,7 +131,7 @@ def _memory(form: Form, changes: Changes) -> int:
         inner = place.rank * len(changes.members)
         dense = (3 * len(changes.members) + 3) * rows * columns if form.on == "changes" or _elects(form) else 0
         svd = dense_bytes(rows, columns, place.rank) if form.on == "changes" else 0
-        most = max(most, 8 * dense + svd + 8 * 8 * (rows + columns) * inner)
+        most = max(most, 8 * dense + svd + 8 * 12 * (rows + columns) * inner)
     return most
 
 

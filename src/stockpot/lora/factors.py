@@ -14,6 +14,10 @@ from stockpot.methods.matrix.svd import NOISE, energy_count, leading, svd, trunc
 __all__ = ["Cut", "Product", "Wanted", "as_is", "cut", "cut_bytes", "cut_dense", "dense_bytes", "stacked"]
 
 
+_COPIES = 7
+"""Factors that are held at once: as they are stored, as they were read, stacked, transposed, twice in QR, as Q."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """How many singular directions are kept; where both are given, the smaller number.
@@ -165,9 +169,9 @@ class _Work:
 
 
 def cut_bytes(rows: int, columns: int, inner: int) -> int:
-    """Bytes that :func:`cut` holds at its peak, the product included: factors, their Q and R, the core's SVD."""
+    """Bytes that :func:`cut` and reading its product hold at their peak: factors as read and stacked, Q, R, copies."""
     small = min(inner, rows) + min(inner, columns)
-    return 8 * (4 * (rows + columns) * inner + 12 * small * small)
+    return 8 * (_COPIES * (rows + columns) * inner + 12 * small * small)
 
 
 def dense_bytes(rows: int, columns: int, rank: int) -> int:

@@ -144,7 +144,7 @@ class _Job:
         self._context, self._reader, self._limits = context, reader, limits
         self._shared: dict[str, Shared] = {}
         self._sources = [op for member in changes.members for op in member.own.values()]
-        self._hold()
+        self._held, self._memory = self._hold()
         members = self._in_space()
         for node, number in inputs.places.items():
             context.cache[node] = members[number]
@@ -164,23 +164,23 @@ class _Job:
         self._held += max((self._work(name) for name in self._operands), default=0)
         self._engine = Engine([*steps.values()], surveys, limits, reader, beside=self._held, progress=progress)
         self._steps = steps
-        self._memory = checked(self._held, limits, self._engine.cost)
+        self._memory = max(self._memory, checked(self._held, limits, self._engine.cost))
 
-    def _hold(self) -> None:
-        """Bytes that are held beside the engine, as far as shapes and ranks tell."""
-        places = self.changes.places
-        inner = {
-            name: sum(m[name].rank for m in self.changes.modules if name in m)
+    def _hold(self) -> tuple[int, int]:
+        """Bytes that a space keeps beside the engine, and the memory that finding it takes in all."""
+        places, space = self.changes.places, self.merge.space
+        parts = [
+            space_bytes(
+                space,
+                place.flat,
+                sum(m[name].rank for m in self.changes.modules if name in m),
+                len(self.changes.members),
+            )
             for name, place in places.items()
             if place.kind == "weight"
-        }
-        count = len(self.changes.members)
-        space = self.merge.space
-        self._held = sum(space_bytes(space, places[name].flat, rank, count) for name, rank in inner.items())
-        self._inner = inner
-        if self._held > self._limits.memory:
-            message = f"space {space} keeps {self._held >> 20} MiB of coordinates, more than the budget"
-            raise PlanError(Problem(message, fix="give more --memory, or --space full"))
+        ]
+        held = sum(kept for kept, _ in parts)
+        return held, checked(held + max((work for _, work in parts), default=0), self._limits)
 
     def _in_space(self) -> tuple[ChangesView, ...]:
         """The adapters as they are, or as coordinates in the space that is asked for."""

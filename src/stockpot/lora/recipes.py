@@ -39,13 +39,17 @@ def recipe_text(adapters: Sequence[str], method: str, values: Mapping[str, Seque
     if method == CONCAT:
         method, values = "linear", {**values, "normalize": [False]}
     found = method_named(method)
+    known = {p.name for p in found.parameters} | {c.name for c in found.companions} | _scaled(found)
+    if surplus := [name for name in values if name not in known]:
+        fix = f"it takes: {', '.join(sorted(known)) or 'none'}"
+        raise ExpressionError(Problem(f"{method} has no parameter {surplus[0]!r}", fix=fix))
     per_model = {p.name for p in found.parameters if p.per_model}
     models: list[dict[str, Any]] = [{"model": _reference(a)} for a in adapters]
     shared: dict[str, Any] = {}
     for name, given in values.items():
         if len(given) == 1:
             shared[name] = given[0]
-        elif len(given) != len(adapters) or (name in {p.name for p in found.parameters} and name not in per_model):
+        elif len(given) != len(adapters) or name not in per_model:
             wanted = f"one value, or one for each of {len(adapters)} adapters" if name in per_model else "one value"
             raise ExpressionError(Problem(f"{method}: {name} takes {wanted}, not {len(given)}"))
         else:
@@ -55,6 +59,10 @@ def recipe_text(adapters: Sequence[str], method: str, values: Mapping[str, Seque
     if found.base.name == "MEMBER":
         recipe["base_model"] = models[0]["model"]
     return json.dumps(recipe | ({"parameters": shared} if shared else {}), indent=1, ensure_ascii=False) + "\n"
+
+
+def _scaled(method: Method) -> set[str]:
+    return {"lambda"} if method.scaled else set()
 
 
 def _reference(adapter: str) -> Any:
@@ -207,7 +215,8 @@ def _named(data: Any) -> tuple[set[str], set[str]]:
     if isinstance(data, dict):
         for key, value in data.items():
             if key in ("model", "base_model"):
-                (models if key == "model" else bases).update(_text(value))
+                is_model = key == "model" and "lora" not in data  # beside an adapter stands what it is on
+                (models if is_model else bases).update(_text(value))
             below = _named(value)
             models |= below[0]
             bases |= below[1]

@@ -108,8 +108,8 @@ def placed(name: str, label: str, values: Floats) -> Read:
     return Read(ref, label)
 
 
-def space_bytes(space: Space, flat: tuple[int, int], inner: int, count: int) -> int:
-    """Bytes that the coordinates and bases of one weight take, all of which are kept until it is written.
+def space_bytes(space: Space, flat: tuple[int, int], inner: int, count: int) -> tuple[int, int]:
+    """Bytes of the coordinates and bases of one weight, which are kept until it is written, and of finding them.
 
     Args:
         flat: (rows, columns).
@@ -117,9 +117,11 @@ def space_bytes(space: Space, flat: tuple[int, int], inner: int, count: int) -> 
         count: Number of adapters.
     """
     rows, columns = flat
+    factors, small = 8 * (rows + columns) * inner, min(inner, rows)
     if space == "full":
-        return 0
-    small = min(inner, rows)
+        return 0, 0
     if space == "knots":
-        return 8 * small * (rows + count * columns)
-    return 8 * (small * rows + min(inner, columns) * columns + count * small * min(inner, columns))
+        side = 8 * small * count * columns
+        return side + 8 * small * rows, 4 * factors + 6 * side
+    across = min(inner, columns)
+    return 8 * (small * rows + across * columns + count * small * across), 10 * factors
