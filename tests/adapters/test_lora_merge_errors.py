@@ -10,7 +10,9 @@ from adapting import ROOT, factors, write_adapter, write_base
 from making import MODULES, SHAPES, apart, changes, made, refused, some_adapter
 
 from files import read_file
+from stockpot.cli.main import main
 from stockpot.execute.verify import verify
+from stockpot.provenance.ancestry import lineage
 
 
 @pytest.fixture
@@ -151,7 +153,7 @@ def test_memory_is_a_budget(place, capsys):
     assert nothing_left(place)
 
 
-def test_the_receipt_tells_inputs_request_and_losses(place):
+def test_the_receipt_tells_inputs_request_and_losses(place, capsys):
     """Enough to verify it, and to know where it came from."""
     made("merge", "a", "b", "out", "--method=ties", "--density=0.5", "--seed=7")
     receipt = json.loads((place / "out" / "stockpot-receipt.json").read_text())
@@ -162,7 +164,32 @@ def test_the_receipt_tells_inputs_request_and_losses(place):
     assert receipt["seed"] == 7
     assert len(receipt["report"]["modules"]) == 9
     weights = place / "out" / "adapter_model.safetensors"
+    assert lineage(place / "out").methods == ("ties",)
+    assert main(["reproduce-merge", "out", "again"]) != 0
+    assert "receipt of an adapter" in capsys.readouterr().err
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
     assert verify(place / "out") != ()
+
+
+@pytest.mark.parametrize("verb", ["merge", "resize"])
+def test_settings_and_factors_that_disagree(place, capsys, verb):
+    """Ranks that the settings do not say, half a pair, no factors at all: by name."""
+    rng = np.random.default_rng(0)
+    good = factors(rng, "q", 6, 5)
+    half = {"q.lora_A.weight": good["q.lora_A.weight"]}
+    cases = {
+        "rank is 4, the settings say 7": (good, {"r": 7}),
+        "half of a pair": (half, {}),
+        "'r' is": (good, {"r": 0}),
+    }
+    for word, (parts, settings) in cases.items():
+        write_adapter(place / "c", parts, **settings)
+        told = refused(capsys, verb, "c", "out", *(["--rank=2"] if verb == "resize" else []))
+        assert word.replace("'r' is", "r is 0") in told
+        assert "c" in told
+    write_adapter(place / "c", {"n.weight": np.ones(4, np.float32)}, modules_to_save=["n"])
+    if verb == "resize":
+        assert "no factors" in refused(capsys, "resize", "c", "out", "--rank=2")
+    assert nothing_left(place)

@@ -23,7 +23,7 @@ from stockpot.lora.compat import FORMS, Form, Member, exact, merged
 from stockpot.lora.engine import checked, hashes_of
 from stockpot.lora.factors import Cut, Product, Wanted, as_is, cut, cut_dense, dense_bytes, stacked
 from stockpot.lora.merging import named_dtype, tensor_names
-from stockpot.lora.output import Factors, Files, Made, Writing, written
+from stockpot.lora.output import Factors, Files, Made, Writing, one_method, written
 from stockpot.lora.report import Loss, Report
 from stockpot.lora.settings import merged_config
 from stockpot.methods.declare import Floats
@@ -101,7 +101,16 @@ def merge_as_peft(
             config = merged_config([c.config for _, c in adapters], ranks, (), lora_bias=False, dora=False)
             read = hashes_of(reader, [op for member in changes.members for op in member.own.values()])
             inputs = dict(zip(apart(label for label, _ in adapters), (c for _, c in adapters), strict=True))
-            return Files(config, merge.asked or {}, inputs, read, f"Adapter, PEFT's {merge.form}", report, merge.seed)
+            return Files(
+                config,
+                merge.asked or {},
+                inputs,
+                read,
+                f"Adapter, PEFT's {merge.form}",
+                report,
+                merge.seed,
+                one_method(f"peft {merge.form}"),
+            )
 
         return written(out, tensor_names(changes.places), fill, overwrite=overwrite, durable=durable)
 

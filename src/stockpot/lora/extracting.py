@@ -24,7 +24,7 @@ from stockpot.expression import Adapted, Expression, Leaf
 from stockpot.lora.engine import Engine, Progress, checked, hashes_of, step_of
 from stockpot.lora.factors import Wanted, cut_dense, dense_bytes
 from stockpot.lora.merging import named_dtype
-from stockpot.lora.output import Factors, Files, Made, Writing, peft_factors, written
+from stockpot.lora.output import Factors, Files, Made, Writing, one_method, peft_factors, written
 from stockpot.lora.report import Loss, Report
 from stockpot.lora.settings import extracted_config
 from stockpot.planning.blocks import BLOCK
@@ -126,7 +126,9 @@ def extract(
             report, config = job.fill(file)
             read = hashes_of(reader, operands.values())
             inputs = dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True))
-            return Files(config, what.asked, inputs, read, "Extracted adapter", report, what.seed)
+            return Files(
+                config, what.asked, inputs, read, "Extracted adapter", report, what.seed, one_method("lora extract")
+            )
 
         return written(out, job.names(), fill, overwrite=overwrite, durable=durable)
 

@@ -272,7 +272,8 @@ class _Job:
         biased = any(place.kind == "bias" for place in places.values())
         configs = [adapter.config for _, adapter in self.inputs.adapters]
         config = merged_config(configs, ranks, report.whole, lora_bias=biased, dora=False)
-        return Files(config, self.merge.asked, *self._read(), "Merged adapter", report, self.merge.recipe.seed)
+        recipe = self.merge.recipe
+        return Files(config, self.merge.asked, *self._read(), "Merged adapter", report, recipe.seed, recipe.resolved)
 
     def _read(self) -> tuple[dict[str, Checkpoint], dict[tuple[str, str], str]]:
         checkpoints = [c for _, c in self.inputs.adapters] + [*self.inputs.others.values()]

@@ -33,7 +33,7 @@ from stockpot.planning.model import Step
 from stockpot.provenance.identity import described
 from stockpot.provenance.receipts import FORMAT, file_hash, sealed
 
-__all__ = ["WEIGHTS_NAME", "Factors", "Files", "Made", "Writing", "peft_factors", "written"]
+__all__ = ["WEIGHTS_NAME", "Factors", "Files", "Made", "Writing", "one_method", "peft_factors", "written"]
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 
@@ -82,6 +82,11 @@ class Factors:
             yield start + self.magnitude[0], self.magnitude[1]
 
 
+def one_method(name: str) -> dict[str, Any]:
+    """What stands for the recipe of a verb that has none."""
+    return {"documents": [{"merge_method": name}]}
+
+
 def peft_factors(left: Floats, right: Floats, shape: tuple[int, ...], *, crossed: bool) -> tuple[Floats, Floats]:
     """(A, B) as PEFT has them, of a product that stands for a weight of ``shape`` as the model stores it."""
     if crossed:
@@ -102,6 +107,7 @@ class Files:
         read: Key of an input's tensor → hash of its bytes.
         title: What the card calls it.
         report: What it holds.
+        resolved: A recipe as plain data, or what stands for one: lineage tells its methods.
     """
 
     config: Mapping[str, Any]
@@ -111,7 +117,7 @@ class Files:
     title: str
     report: Report
     seed: int = 0
-    notes: tuple[Problem, ...] = field(default=())
+    resolved: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Writing:
@@ -278,6 +284,7 @@ def _receipt(
             "format": FORMAT,
             "versions": versions(),
             "seed": int(files.seed),
+            "resolved": plain(dict(files.resolved)),
             "adapter": plain(dict(files.asked)),
             "report": plain(files.report.as_data()),
             "inputs": {label: described(source, files.read) for label, source in sorted(files.inputs.items())},

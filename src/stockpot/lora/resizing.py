@@ -18,7 +18,7 @@ from stockpot.execute.matrices import one_thread
 from stockpot.lora.engine import checked, hashes_of
 from stockpot.lora.factors import Product, Wanted, cut, cut_bytes
 from stockpot.lora.merging import named_dtype
-from stockpot.lora.output import Factors, Files, Made, Writing, written
+from stockpot.lora.output import Factors, Files, Made, Writing, one_method, written
 from stockpot.lora.report import Loss, Report
 from stockpot.lora.settings import merged_config
 from stockpot.planning.model import Limits, Read
@@ -71,7 +71,16 @@ def resize(
             biased, dora = (any(m.bias for m in lora.modules.values()), any(m.magnitude for m in lora.modules.values()))
             config = merged_config([opened.config], ranks, whole, lora_bias=biased, dora=dora)
             read = hashes_of(reader, [Read(ref, adapter) for ref in opened.tensors.values()])
-            return Files(config, asked or {}, {adapter: opened}, read, "Adapter of another rank", report)
+            return Files(
+                config,
+                asked or {},
+                {adapter: opened},
+                read,
+                "Adapter of another rank",
+                report,
+                0,
+                one_method("lora resize"),
+            )
 
         return written(out, list(opened.tensors), fill, overwrite=overwrite, durable=durable)
 
