@@ -64,14 +64,20 @@ def inspect(adapter: str, base: str | None, as_json: bool) -> None:
         say("DoRA: the weights of each output then get a length of their own; the numbers are of scale · B·A alone")
     if found.whole:
         say(f"whole tensors that take the place of the base's: {len(found.whole)}")
+    if found.added:
+        say(f"whole tensors that are added to the base's: {len(found.added)}")
+    if found.others:
+        listed = ", ".join(f"{name or 'no component'} ({count} modules)" for name, count in found.others.items())
+        say(f"not looked at: {listed}")
 
 
 def _table(found: Portrait) -> list[str]:
     """The modules as lines of a table."""
-    head = ("module", "rank", "alpha", "scale", "norm", "relative", "effective rank", "90 %")
+    head = ("module", "kind", "rank", "alpha", "scale", "norm", "relative", "effective rank", "90 %")
     rows = [
         (
             m.name,
+            m.kind,
             str(m.rank),
             f"{m.alpha:g}",
             f"{m.scale:.4g}",
@@ -82,10 +88,17 @@ def _table(found: Portrait) -> list[str]:
         )
         for m in found.modules
     ]
-    kept = [i for i in range(len(head)) if i != 5 or any(row[5] for row in rows)]
+    kept = [i for i in range(len(head)) if _told(i, rows)]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in kept]
     cells = [[row[i] for i in kept] for row in (head, *rows)]
     return [
         "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         for row in cells
     ]
+
+
+def _told(column: int, rows: list[tuple[str, ...]]) -> bool:
+    """Whether a column tells anything: the kind where there is another than LoRA, the relative norm where it is known."""
+    if column == 1:
+        return any(row[1] != "lora" for row in rows)
+    return column != 6 or any(row[6] for row in rows)
