@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def _table(found: Portrait) -> list[str]:
     ]
 
 
-def _told(column: int, rows: list[tuple[str, ...]]) -> bool:
+def _told(column: int, rows: Sequence[tuple[str, ...]]) -> bool:
     """Whether a column tells anything: the kind where there is another than LoRA, the relative norm where it is known."""
     if column == 1:
         return any(row[1] != "lora" for row in rows)
