@@ -151,6 +151,7 @@ def _with_settings(adapter: Checkpoint, settings: LoraSettings) -> Lora:
 
 _DIFFERENT = "adapter_config.json and weights are of different adapters: get both again"
 _UNKNOWN = "a tensor of the adapter that is not understood, and must not be left out"
+_ONE_DIMENSION = "of convolutions in one dimension PEFT's LoKr mixes outputs and kernel in an order of its own, which is not supported"
 _MERGE = "merge the adapter with peft (merge_and_unload), save the model and name its folder"
 
 
@@ -184,6 +185,9 @@ def _products(
             surplus = [ref for part, ref in parts.items() if part not in KINDS[settings.kind.lower()]]
             if surplus:
                 raise CheckpointError(*(_problem(ref, _UNKNOWN, _MERGE) for ref in surplus))
+            whole = parts.get("lokr_w2")
+            if whole is not None and len(whole.shape) == 3:
+                raise CheckpointError(_problem(whole, _ONE_DIMENSION, _MERGE))
             kind: Literal["loha", "lokr"] = "loha" if settings.kind == "LOHA" else "lokr"
             found[name] = product_of(name, kind, parts, scaling)
         except CheckpointError as error:

@@ -131,7 +131,10 @@ def _unsupported(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in config.items():
         strange = key.startswith("use_") and key not in _KNOWN_USES[kind]
         if value and (key in _OTHER_ARITHMETIC or strange):
-            yield f"the adapter's setting {key} means other arithmetic than {_FORMULAS[kind]}, which is not supported", _MERGE
+            yield (
+                f"the adapter's setting {key} means other arithmetic than {_FORMULAS[kind]}, which is not supported",
+                _MERGE,
+            )
     start = config.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower() not in _PLAIN_STARTS:
         fix = "save it with peft's path_initial_model_for_weight_conversion, or, where BASE has the changed weights, "

@@ -210,7 +210,9 @@ def _no_adapter(names: Sequence[str], alone: Sequence[str], settings: bool, weig
         listed = ", ".join(sorted(alone, key=natural)[:8]) + ", …" * (len(alone) > 8)
         return Problem(f"it holds {len(alone)} files of weights: {listed}", file=where, fix="name one of the files")
     lacks = "adapter_config.json" if weights else "adapter_model.safetensors"
-    fix = "name a folder that peft's save_pretrained wrote (adapter_config.json and adapter_model.safetensors), or a file"
+    fix = (
+        "name a folder that peft's save_pretrained wrote (adapter_config.json and adapter_model.safetensors), or a file"
+    )
     return Problem(f"not an adapter: {lacks} is missing", file=where, fix=fix)
 
 

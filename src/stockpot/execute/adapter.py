@@ -7,7 +7,6 @@ from threading import Lock
 
 import numpy as np
 
-from stockpot.checkpoint.model import TensorRef
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, Problem
 from stockpot.execute.changed import Changed

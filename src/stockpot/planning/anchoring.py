@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from stockpot.errors import PlanError, Problem
+from stockpot.errors import PlanError, Problem, UnsupportedError
 from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack, Term
 from stockpot.methods.declare import Space
 from stockpot.planning.lowering import difference
@@ -30,11 +30,13 @@ def anchored(expression: Expression, taken_for: Mapping[tuple[str, str | None, i
 
     Raises:
         PlanError: for adapters of which nothing tells the base.
+        UnsupportedError: where they were all written as models.
     """
     walk = _Walk(taken_for, hint)
     found = walk.at(expression, None)
     if walk.problems:
-        raise PlanError(*walk.problems)
+        kind = UnsupportedError if walk.written_as_models else PlanError
+        raise kind(*walk.problems)
     return found
 
 
@@ -46,6 +48,7 @@ class _Walk:
         self._done: dict[tuple[int, int], Expression] = {}
         self._kept: list[Expression | None] = []
         self.problems: list[Problem] = []
+        self.written_as_models = True
 
     def at(self, node: Expression, base: Expression | None) -> Expression:
         """``node`` where ``base`` is what differences are added to."""
@@ -88,6 +91,7 @@ class _Walk:
 
     def _alone(self, node: Leaf) -> bool:
         """Report an adapter of which nothing tells the base."""
+        self.written_as_models &= not node.adapter
         named = self._hint(node)
         made = f" (its settings name {named})" if named else ""
         fix = f"add it to its base{made}: BASE+ADAPTER in recipes, or base_model beside it; in Python base + adapter"

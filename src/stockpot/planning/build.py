@@ -16,6 +16,7 @@ from stockpot.checkpoint.dtypes import DType, dtype_named
 from stockpot.checkpoint.folder import IsAdapterError
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.open import open_checkpoint, with_line
+from stockpot.checkpoint.places import existing_path
 from stockpot.checkpoint.sidecars import plan_sidecars
 from stockpot.checkpoint.storage import held_bytes
 from stockpot.checkpoint.writer import ShardLayout, layout
@@ -106,7 +107,7 @@ def _grouped(problems: Sequence[Problem]) -> Iterator[Problem]:
 
 
 def _open_all(expression: Expression) -> tuple[Expression, dict[Key, Checkpoint]]:
-    """The expression, every adapter in it on a model; and every checkpoint by the key of its leaf.
+    """The expression, every adapter in it on a model; and every checkpoint by the key of its leaf, in their order.
 
     Raises:
         CheckpointError: with all that is wrong; UnsupportedError, when all of it is not supported.
@@ -126,7 +127,8 @@ def _open_all(expression: Expression) -> tuple[Expression, dict[Key, Checkpoint]
         base = found[own.key].config.get("base_model_name_or_path")
         return base if isinstance(base, str) and base.isprintable() else None
 
-    return anchored(expression, taken_for, named), found
+    whole = anchored(expression, taken_for, named)
+    return whole, {leaf.key: found[leaf.key] for leaf in leaves(whole)}
 
 
 def _open_each(wanted: Iterable[Leaf], found: dict[Key, Checkpoint]) -> dict[Key, Leaf]:
@@ -138,7 +140,10 @@ def _open_each(wanted: Iterable[Leaf], found: dict[Key, Checkpoint]) -> dict[Key
             continue
         try:
             found[leaf.key] = _understood(leaf) if leaf.adapter else _opened(leaf)
-        except IsAdapterError:
+        except IsAdapterError as error:
+            if leaf.on is None and existing_path(leaf.reference, leaf.folder) is None:
+                errors.append(error)  # nothing is fetched only to be refused
+                continue
             adapters[leaf.key] = Leaf(leaf.reference, None, leaf.folder, leaf.line, adapter=True)
         except StockpotError as error:
             errors.append(error)

@@ -89,7 +89,8 @@ class FlatNames:
 
 
 def _flat(name: str) -> str:
-    """
+    """``name`` with one sign between its words.
+
     >>> _flat("down_blocks.0.attn.to_out.0.weight")
     'down_blocks_0_attn_to_out_0_weight'
     """

@@ -43,7 +43,7 @@ class Factors:
         return (1 if self.rank == 0 else 2) + (self.inner > 0)
 
     def elements(self, rows: int) -> int:
-        """Numbers that are held to make ``rows`` rows of it, those rows left out: as float64, and as they are stored."""
+        """Numbers that are held to make ``rows`` rows of it, as float64 and as stored; those rows are left out."""
         if self.rank == 0:
             return self.columns * rows
         left = self.rank * ((2 * self.rows if self.crossed else rows) + rows)
