@@ -49,9 +49,9 @@ def open(model: Model, *, name: str = "memory", adapter: PathLike | None = None)
 
 
 def open_adapter(adapter: PathLike) -> Leaf:
-    """An adapter alone, as a difference: ``base + 0.5 * open_adapter(a)``, ``base + ties(open_adapter(a), …)``.
+    """An adapter alone, which is a difference; no file is read yet.
 
-    It is put on the model that it is added to; no file is read yet.
+    It is put on the model that it is added to: ``base + 0.5 * open_adapter(a)``, ``base + ties(open_adapter(a), …)``.
 
     Args:
         adapter: A folder that PEFT wrote, a file, or a hub id.

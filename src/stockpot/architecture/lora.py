@@ -1,8 +1,9 @@
 """Adapters as PEFT writes them: what the settings and the tensors' names mean, nothing left out.
 
 An adapter adds ``scale · B·A`` (or another product of small matrices) to the weights of modules; it may also hold whole
-tensors that replace those of its base. What is a single file without settings is read by ``lora_tables``. Anything in the file that is not understood is an error by name, and so is any setting that means other
-arithmetic: an adapter is read exactly or not at all.
+tensors that replace those of its base. What is a single file without settings is read by ``lora_tables``. Anything in
+the file that is not understood is an error by name, and so is any setting that means other arithmetic: an adapter is
+read exactly or not at all.
 """
 
 from __future__ import annotations
@@ -151,7 +152,10 @@ def _with_settings(adapter: Checkpoint, settings: LoraSettings) -> Lora:
 
 _DIFFERENT = "adapter_config.json and weights are of different adapters: get both again"
 _UNKNOWN = "a tensor of the adapter that is not understood, and must not be left out"
-_ONE_DIMENSION = "of convolutions in one dimension PEFT's LoKr mixes outputs and kernel in an order of its own, which is not supported"
+_ONE_DIMENSION = (
+    "of convolutions in one dimension PEFT's LoKr mixes outputs and kernel in an order of its own, "
+    "which is not supported"
+)
 _MERGE = "merge the adapter with peft (merge_and_unload), save the model and name its folder"
 
 
@@ -182,17 +186,21 @@ def _products(
     for name, parts in factors.items():
         try:
             _check_length(name, parts, settings)
-            surplus = [ref for part, ref in parts.items() if part not in KINDS[settings.kind.lower()]]
-            if surplus:
-                raise CheckpointError(*(_problem(ref, _UNKNOWN, _MERGE) for ref in surplus))
-            whole = parts.get("lokr_w2")
-            if whole is not None and len(whole.shape) == 3:
-                raise CheckpointError(_problem(whole, _ONE_DIMENSION, _MERGE))
+            _check_parts(parts, settings)
             kind: Literal["loha", "lokr"] = "loha" if settings.kind == "LOHA" else "lokr"
             found[name] = product_of(name, kind, parts, scaling)
         except CheckpointError as error:
             problems += error.problems
     return found
+
+
+def _check_parts(parts: Mapping[str, TensorRef], settings: LoraSettings) -> None:
+    surplus = [ref for part, ref in parts.items() if part not in KINDS[settings.kind.lower()]]
+    if surplus:
+        raise CheckpointError(*(_problem(ref, _UNKNOWN, _MERGE) for ref in surplus))
+    whole = parts.get("lokr_w2")
+    if whole is not None and len(whole.shape) == 3:
+        raise CheckpointError(_problem(whole, _ONE_DIMENSION, _MERGE))
 
 
 def _check_length(name: str, parts: Mapping[str, TensorRef], settings: LoraSettings) -> None:

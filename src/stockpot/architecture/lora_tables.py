@@ -180,7 +180,9 @@ def _misfits(down: TensorRef, up: TensorRef, magnitude: TensorRef | None) -> Ite
         grouped = len(up.shape) > 2 and up.shape[1] and down.shape[0] % up.shape[1] == 0
         why = " (a convolution in groups, which is not supported)" if grouped else ""
         yield _problem(down, f"{shapes}: their ranks differ{why}")
-    elif (magnitude is not None and magnitude.elements != up.shape[0]) or (magnitude is not None and magnitude.shape and magnitude.shape[0] != up.shape[0]):
+    elif (magnitude is not None and magnitude.elements != up.shape[0]) or (
+        magnitude is not None and magnitude.shape and magnitude.shape[0] != up.shape[0]
+    ):
         yield _problem(
             magnitude, f"it has shape {magnitude.shape}: lengths of inputs, not of outputs, are not supported"
         )

@@ -99,7 +99,7 @@ def _table(found: Portrait) -> list[str]:
 
 
 def _told(column: int, rows: Sequence[tuple[str, ...]]) -> bool:
-    """Whether a column tells anything: the kind where there is another than LoRA, the relative norm where it is known."""
+    """Whether a column tells anything: kinds other than LoRA, relative norms that are known."""
     if column == 1:
         return any(row[1] != "lora" for row in rows)
     return column != 6 or any(row[6] for row in rows)
