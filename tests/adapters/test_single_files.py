@@ -34,7 +34,14 @@ from single_files import (
 import stockpot as sp
 from files import read_model, write_file
 from reference import same_bytes
+from stockpot.architecture.lora import lora_of
+from stockpot.checkpoint.adapters import open_adapter
+from stockpot.checkpoint.reader import PayloadReader
 from stockpot.cli.main import main
+from stockpot.execute.evaluators import evaluator_of
+from stockpot.execute.workspace import Workspace
+from stockpot.planning.adapters import change_of
+from stockpot.planning.blocks import grid_of
 
 
 @pytest.fixture
@@ -123,6 +130,25 @@ def test_the_same_bytes_however_it_is_cut(tmp_path, monkeypatch, rng, name):
     for size, threads in ((1, 1), (64, 2), (997, 3)):
         monkeypatch.setattr(blocks, "BLOCK", size)
         assert same_bytes(folded(tmp_path, threads=threads), first), size
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_change_itself(place, rng, name):
+    """Without a weight, the change is computed alone: an operand like any other."""
+    tensor, make, more = KINDS[name]
+    shape, parts = UNET[tensor], make(rng, *UNET[tensor], **more)
+    write_table(place / "style.safetensors", {kohya(tensor): parts}, {kohya(tensor): 2.0})
+    lora_file = lora_of(open_adapter("style.safetensors"))
+    (module,) = (*lora_file.modules.values(), *lora_file.products.values())
+    node = change_of(module, shape).on(None, shape, "style", tensor)
+    grid = grid_of(node, shape)
+    out = np.empty(grid.elements)
+    with PayloadReader() as reader:
+        evaluator = evaluator_of(node, grid, reader, {})
+        for start in range(0, grid.elements, 50):
+            part = out[start : start + 50]
+            assert not evaluator.compute(start, part.size, Workspace(), part.view(np.uint8), 0)
+    np.testing.assert_allclose(out.reshape(shape), change(parts, shape, 2.0), rtol=1e-13, atol=1e-13)
 
 
 def test_whole_differences(place, rng):

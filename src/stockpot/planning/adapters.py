@@ -33,6 +33,20 @@ class Change:
     form: Form
     refs: tuple[TensorRef, ...]
 
+    def on(
+        self, weight: Operand | None, shape: tuple[int, ...], label: str, name: str, line: int | None = None
+    ) -> Compute:
+        """The ``weight`` with the change added; without one, the change itself (lengths of DoRA belong to a weight).
+
+        Args:
+            shape: Of the weight.
+            label: Of the adapter.
+            name: Of the tensor.
+        """
+        companions = tuple(Read(ref, label) for ref in self.refs)
+        inputs = () if weight is None else (weight,)
+        return Compute(None, inputs, shape, companions=companions, key=(name, 0), line=line, form=self.form)
+
 
 class AdaptedView:
     """``of`` with the changes of ``adapter``, which is understood; what it does not change is that of ``of``."""
@@ -221,16 +235,7 @@ class AdaptedView:
             return Compute(None, (operand, added), meta.shape, factors=(1.0, scale), line=self._line)
         if name not in self._added:
             return operand
-        change = self._added[name]
-        return Compute(
-            None,
-            (operand,),
-            meta.shape,
-            companions=tuple(Read(ref, self._adapter.label) for ref in change.refs),
-            key=(name, 0),
-            line=self._line,
-            form=change.form,
-        )
+        return self._added[name].on(operand, meta.shape, self._adapter.label, name, self._line)
 
     def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
         if name in self.of.names:
