@@ -12,19 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from stockpot.errors import CheckpointError, Problem, UnsupportedError
+from stockpot.errors import CheckpointError, Problem, StockpotError, UnsupportedError
 
 __all__ = [
     "LEGACY_SUFFIXES",
     "WEIGHT_SUFFIXES",
     "AdapterFiles",
-    "IsAdapterError",
     "Weights",
     "adapter_error",
     "adapter_files",
     "choose_weights",
     "is_adapter",
     "natural",
+    "tells_of_adapter",
     "training_state",
 ]
 
@@ -216,15 +216,18 @@ def _no_adapter(names: Sequence[str], alone: Sequence[str], settings: bool, weig
     return Problem(f"not an adapter: {lacks} is missing", file=where, fix=fix)
 
 
-class IsAdapterError(UnsupportedError):
-    """An adapter stands where a model is opened."""
+_AN_ADAPTER = "an adapter, not a whole model"
 
 
-def adapter_error(where: str) -> IsAdapterError:
+def adapter_error(where: str) -> UnsupportedError:
     """The error for an adapter at ``where``."""
-    message = "an adapter, not a whole model"
     fix = "write it on its base: BASE+ADAPTER (in Python: stockpot.open(BASE, adapter=ADAPTER))"
-    return IsAdapterError(Problem(message, file=where, fix=fix))
+    return UnsupportedError(Problem(_AN_ADAPTER, file=where, fix=fix))
+
+
+def tells_of_adapter(error: StockpotError) -> bool:
+    """Whether ``error`` is the one of :func:`adapter_error`."""
+    return isinstance(error, UnsupportedError) and all(p.message == _AN_ADAPTER for p in error.problems)
 
 
 def _nothing(names: Sequence[str], top: Sequence[str], where: str) -> CheckpointError | UnsupportedError:

@@ -13,7 +13,7 @@ from stockpot.architecture.lora import lora_of
 from stockpot.architecture.tied import is_head, ties_embeddings
 from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.dtypes import DType, dtype_named
-from stockpot.checkpoint.folder import IsAdapterError
+from stockpot.checkpoint.folder import tells_of_adapter
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.open import open_checkpoint, with_line
 from stockpot.checkpoint.places import existing_path
@@ -140,13 +140,12 @@ def _open_each(wanted: Iterable[Leaf], found: dict[Key, Checkpoint]) -> dict[Key
             continue
         try:
             found[leaf.key] = _understood(leaf) if leaf.adapter else _opened(leaf)
-        except IsAdapterError as error:
-            if leaf.on is None and existing_path(leaf.reference, leaf.folder) is None:
-                errors.append(error)  # nothing is fetched only to be refused
-                continue
-            adapters[leaf.key] = Leaf(leaf.reference, None, leaf.folder, leaf.line, adapter=True)
         except StockpotError as error:
-            errors.append(error)
+            fetched = existing_path(leaf.reference, leaf.folder) is None
+            if leaf.adapter or not tells_of_adapter(error) or (fetched and leaf.on is None):
+                errors.append(error)  # and nothing is fetched only to be refused
+            else:
+                adapters[leaf.key] = Leaf(leaf.reference, None, leaf.folder, leaf.line, adapter=True)
     if errors:
         kind = UnsupportedError if all(isinstance(e, UnsupportedError) for e in errors) else CheckpointError
         raise kind(*(p for e in errors for p in e.problems))
