@@ -8,7 +8,7 @@ compared like weights: PEFT's file, and the scales (``.alpha``) that stand as te
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from stockpot.checkpoint.jsons import CONFIG, BadJsonError, parse_json, read_jso
 from stockpot.checkpoint.model import Checkpoint, Stamp, TensorRef
 from stockpot.checkpoint.open import checkpoint_of, fetched, read_file, with_line
 from stockpot.checkpoint.places import existing_path, member, must_be_file
-from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import CheckpointError, Problem
 
 __all__ = ["open_adapter", "parted_component"]
@@ -123,7 +122,7 @@ def _single(reference: str, path: Path, file: Path, part: str | None) -> Checkpo
     if not any(map(piece_of, found.tensors)):
         fix = "name a folder that peft's save_pretrained wrote, or a file of kohya's scripts, LyCORIS or diffusers"
         raise CheckpointError(Problem("not an adapter: none of its tensors is part of one", file=str(file), fix=fix))
-    alphas = _alphas(found.tensors.values(), found.stamps)
+    alphas = _alphas(found.tensors.values(), file)
     config = {"alphas": alphas, "part": part, "settings": _metadata(file)}
     identity = {**found.identity, "adapter": True}
     if alphas:
@@ -133,23 +132,26 @@ def _single(reference: str, path: Path, file: Path, part: str | None) -> Checkpo
     return replace(found, config=config, identity=identity)
 
 
-def _alphas(refs: Iterable[TensorRef], stamps: Mapping[str, Stamp]) -> dict[str, float]:
-    """Name of each scale that is a number → it.
+def _alphas(refs: Iterable[TensorRef], file: Path) -> dict[str, float]:
+    """Name of each scale that is a number → it: settings that stand among the tensors, read as settings are.
 
     Raises:
         CheckpointError: for scales that are not finite.
     """
     found = {}
-    with PayloadReader(stamps=stamps) as reader:
+    with file.open("rb") as stream:
         for ref in refs:
             piece = piece_of(ref.name)
             if piece is None or piece.part != "alpha" or ref.elements != 1 or ref.dtype.numpy is None:
                 continue
-            raw = bytearray(ref.nbytes)
-            reader.read(ref, 0, memoryview(raw))
-            number = np.frombuffer(raw, ref.dtype.numpy).astype(np.complex128)[0]
+            stream.seek(ref.offset)
+            raw = stream.read(ref.nbytes)
+            number = np.frombuffer(raw, ref.dtype.numpy).astype(np.complex128)[0] if len(raw) == ref.nbytes else np.nan
             if not np.isfinite(number) or number.imag or abs(number) > 1e30:
-                raise CheckpointError(Problem("a scale that is no finite number", tensor=ref.name, file=ref.file))
+                fix = "get the file again"
+                raise CheckpointError(
+                    Problem("a scale that is no finite number", tensor=ref.name, file=ref.file, fix=fix)
+                )
             found[ref.name] = float(number.real)
     return found
 
