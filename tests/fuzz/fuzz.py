@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+import fuzz_adapters
 import fuzz_folders
 import fuzz_headers
 import fuzz_pickles
@@ -47,6 +48,8 @@ TARGETS = {
     "index": Target(fuzz_folders.make_index, fuzz_folders.read_index, "x.json"),
     "config": Target(fuzz_folders.make_config, fuzz_folders.read_config, "y.json"),
     "pickle": Target(fuzz_pickles.make, fuzz_pickles.read, "x.pt"),
+    "adapter": Target(fuzz_adapters.make_settings, fuzz_adapters.read_settings, "z.json"),
+    "table": Target(fuzz_adapters.make_table, fuzz_adapters.read_table, "z.safetensors"),
 }
 
 

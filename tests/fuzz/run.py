@@ -19,6 +19,7 @@ sys.path[:0] = [str(_HERE), str(_HERE.parents[1] / "src")]
 import fuzz  # noqa: E402 - its folder was just put on the path
 
 _PROMISED = {"header": 1_000_000, "recipe": 100_000, "index": 100_000, "config": 100_000, "pickle": 100_000}
+_PROMISED |= {"adapter": 50_000, "table": 50_000}
 _CHUNK = 1000
 _ADDRESS_SPACE = 8 << 30
 

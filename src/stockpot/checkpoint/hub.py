@@ -91,7 +91,7 @@ def _online(hub: Any, wanted: HubId, adapter: bool) -> Path:
     info = hub.HfApi().model_info(wanted.name, revision=wanted.revision, timeout=_TIMEOUT)
     names = [file.rfilename for file in info.siblings or ()]
     if adapter:
-        return _download(hub, wanted, adapter_files(names, f"hub repository {_shown(wanted)}"))
+        return _download(hub, wanted, adapter_files(names, f"hub repository {_shown(wanted)}").names)
     weights = choose_weights(names, f"hub repository {_shown(wanted)}")
     first = [*small_files(names), *weights.files]
     if weights.index is None:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stockpot.checkpoint.adapter_names import is_table
 from stockpot.checkpoint.folder import Weights, adapter_error, choose_weights, is_adapter, natural
 from stockpot.checkpoint.header import looks_like_header, read_header
 from stockpot.checkpoint.jsons import read_index, read_json
@@ -105,6 +106,8 @@ def _open_file(label: str, path: Path) -> Checkpoint:
     if is_adapter(path.name):
         raise adapter_error(str(path))
     file = read_file(path)
+    if is_table(ref.name for ref in file.tensors):
+        raise adapter_error(str(path))
     beside = path.parent
     has_config = (beside / "config.json").is_file()
     config = read_json(member(beside, "config.json")) if has_config else {}
@@ -119,6 +122,8 @@ def _open_folder(label: str, folder: Path) -> Checkpoint:
         files = _read_indexed(folder, weights)
     else:
         files = _each([partial(_read_member, folder, name) for name in weights.files])
+    if len(files) == 1 and is_table(ref.name for ref in files[0].tensors):
+        raise adapter_error(str(files[0].path))
     return checkpoint_of(label, folder, files, folder, config)
 
 

@@ -25,7 +25,7 @@ from stockpot.planning.forms import LowRank
 from stockpot.planning.model import Compute, Operand, Read
 from stockpot.planning.views import Context, Meta
 
-__all__ = ["Changes", "ChangesView", "Place", "changes_of", "plain_change", "zero"]
+__all__ = ["NO_PAIRS", "Changes", "ChangesView", "Place", "changes_of", "pairs_alone", "plain_change", "zero"]
 
 F64 = DTYPES["F64"]
 
@@ -33,6 +33,12 @@ Kind = Literal["weight", "bias", "whole"]
 
 _ORDER: Mapping[Kind, int] = {"weight": 0, "bias": 1, "whole": 2}
 _EMPTY = np.empty(0, np.uint8)
+NO_PAIRS = (
+    "is a single file, or of a kind whose changes are no pairs of factors (LoHa, LoKr)",
+    "fold it into its base (stockpot lora fold), and extract the difference (stockpot lora extract)",
+)
+"""What is said of adapters that are read, but not taken apart; and the way on."""
+
 _BASE_FIX = "give --base: the model that the adapters were trained on"
 
 
@@ -121,6 +127,11 @@ def zero(shape: tuple[int, ...]) -> Compute:
     empty = (TensorRef(side, F64, size, array=_EMPTY) for side, size in (("B", (rows, 0)), ("A", (0, columns))))
     factors = tuple(Read(ref, "nothing") for ref in empty)
     return Compute(None, (), shape, companions=factors, form=LowRank(0, rows, columns, 0.0))
+
+
+def pairs_alone(lora: Lora) -> bool:
+    """Whether an adapter holds what LoRA does: pairs of factors, lengths, biases, whole tensors in place of others."""
+    return not (lora.products or lora.added or lora.flat)
 
 
 def plain_change(operand: Operand) -> bool:
@@ -244,6 +255,9 @@ class _Builder:
         self._read(lora_of(adapter))
 
     def _read(self, lora: Lora) -> None:
+        if not pairs_alone(lora):
+            self._problem(f"{self.label} {NO_PAIRS[0]}", None, NO_PAIRS[1])
+            return
         wanted = [*(f"{name}.weight" for name in lora.modules), *lora.replaced]
         rename = renamed(wanted, self._stored, self._words()) if self.base is not None else str
         metas = {name: self._meta(rename(f"{name}.weight")) for name in lora.modules}

@@ -20,7 +20,7 @@ from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, ExpressionError, PlanError, Problem
 from stockpot.execute.evaluate import Bytes
 from stockpot.execute.matrices import Normals, one_thread
-from stockpot.expression import Adapted, Expression, Leaf
+from stockpot.expression import Adapted, Expression, Leaf, Linear
 from stockpot.lora.engine import Engine, Progress, checked, hashes_of, step_of
 from stockpot.lora.factors import Wanted, cut_dense, dense_bytes
 from stockpot.lora.merging import named_dtype
@@ -109,8 +109,8 @@ def extract(
         StockpotError: with everything that is wrong.
     """
     patterns = {key: _pattern(key, getattr(what, key)) for key in ("include", "exclude", "drop")}
-    expression = model_named(what.tuned) - model_named(what.base)
-    checkpoints = open_all(expression)
+    expression, checkpoints = open_all(model_named(what.tuned) - model_named(what.base))
+    assert isinstance(expression, Linear)
     context = Context(checkpoints, what.seed)
     view = build_view(expression, context)
     operands = {name: view.lower(name) for name in sorted(view.names, key=natural)}

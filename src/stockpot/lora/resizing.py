@@ -12,9 +12,10 @@ from stockpot.architecture.lora import Lora, Module, lora_of
 from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.folder import natural
 from stockpot.checkpoint.reader import PayloadReader
-from stockpot.errors import PlanError, Problem
+from stockpot.errors import PlanError, Problem, UnsupportedError
 from stockpot.execute.lora import values_of
 from stockpot.execute.matrices import one_thread
+from stockpot.lora.changes import NO_PAIRS, pairs_alone
 from stockpot.lora.engine import checked, hashes_of
 from stockpot.lora.factors import Product, Wanted, cut, cut_bytes
 from stockpot.lora.merging import named_dtype
@@ -47,6 +48,8 @@ def resize(
     """
     opened = open_adapter(adapter)
     lora = lora_of(opened)
+    if not pairs_alone(lora):
+        raise UnsupportedError(Problem(f"{adapter} {NO_PAIRS[0]}", fix=NO_PAIRS[1]))
     if not lora.modules:
         raise PlanError(Problem(f"{adapter} has no factors: there is no rank to change"))
     memory = checked(max(map(_bytes, lora.modules.values())), limits)

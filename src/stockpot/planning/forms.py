@@ -59,7 +59,7 @@ class Form(ABC):
 class LowRank(Form):
     """An adapter's part in a tensor of ``rows`` rows: left × right, of inner dimension ``rank``, times ``scale``.
 
-    The operand is the weight; without one, it is the product alone. Companions are the factors left and right, and
+    The operand is the weight, or none where only the change is wanted; companions are the factors left and right, and
     lengths where it is weighed.
 
     Args:
