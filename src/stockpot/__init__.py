@@ -156,6 +156,7 @@ __all__ = [
     "nuslerp",
     "opcm",
     "open",
+    "open_adapter",
     "passthrough",
     "pcb",
     "perpendicular",

@@ -24,7 +24,7 @@ from stockpot.recipe.model import Recipe
 from stockpot.recipe.parse import load_recipe
 from stockpot.tokens import Retokenized, TokenSource, main_leaf
 
-__all__ = ["compute", "layers", "merge", "open", "plan", "retokenized", "save", "stack", "transplant"]
+__all__ = ["compute", "layers", "merge", "open", "open_adapter", "plan", "retokenized", "save", "stack", "transplant"]
 
 PathLike = str | os.PathLike[str]
 Model = PathLike | Mapping[str, npt.NDArray[Any]]
@@ -40,7 +40,7 @@ def open(model: Model, *, name: str = "memory", adapter: PathLike | None = None)
     Args:
         model: A folder, a file, a hub id with optional ``@revision``, or a map of arrays.
         name: Label of a model given as arrays; keys random numbers, names it in errors.
-        adapter: A LoRA adapter to be on the model: a folder that PEFT wrote, or a hub id.
+        adapter: An adapter to be on the model: a folder that PEFT wrote, a file, or a hub id.
 
     >>> import numpy as np
     >>> a, b = open({"w": np.zeros(2)}, name="a"), open({"w": np.ones(2)}, name="b")
@@ -49,6 +49,20 @@ def open(model: Model, *, name: str = "memory", adapter: PathLike | None = None)
     """
     leaf = Leaf(name, coded(from_arrays(name, model))) if isinstance(model, Mapping) else Leaf(os.fspath(model))
     return leaf if adapter is None else Adapted(leaf, Leaf(os.fspath(adapter), adapter=True))
+
+
+def open_adapter(adapter: PathLike) -> Leaf:
+    """An adapter alone, which is a difference; no file is read yet.
+
+    It is put on the model that it is added to: ``base + 0.5 * open_adapter(a)``, ``base + ties(open_adapter(a), …)``.
+
+    Args:
+        adapter: A folder that PEFT wrote, a file, or a hub id.
+
+    >>> open_adapter("style.safetensors:unet").space
+    <Space.DELTA: 'Delta'>
+    """
+    return Leaf(os.fspath(adapter), adapter=True)
 
 
 def layers(model: Expression, start: int, stop: int, *, stack: str | None = None, identity: bool = False) -> Layers:

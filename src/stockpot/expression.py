@@ -95,7 +95,8 @@ class Leaf(Expression):
         checkpoint: The opened checkpoint when it is in memory already.
         folder: Folder that relative paths are relative to (that of the recipe).
         line: Recipe line, for errors.
-        adapter: Whether it is an adapter, which stands in an :class:`Adapted` only.
+        adapter: Whether it is an adapter: alone a Delta, which is put on the model that it is added to.
+        on: What it is put on if it turns out to be an adapter though it stands where a model may.
     """
 
     reference: str
@@ -103,10 +104,11 @@ class Leaf(Expression):
     folder: str | None = None
     line: int | None = None
     adapter: bool = False
+    on: Expression | None = None
 
     @property
     def space(self) -> Space:
-        return Space.WEIGHTS
+        return Space.DELTA if self.adapter else Space.WEIGHTS
 
     @property
     def children(self) -> tuple[Expression, ...]:

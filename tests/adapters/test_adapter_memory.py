@@ -51,3 +51,35 @@ def test_the_plan_counts_adapters(tmp_path, crossed, dora, threads):
     assert done.code == 0, done.errors
     assert 0 < done.peak <= cost["memory"], (done.peak / MIB, cost["memory"] / MIB)
     assert cost["memory"] <= 2 * done.peak, (done.peak / MIB, cost["memory"] / MIB)
+
+
+LESS = {name: SHAPES[name] for name in list(SHAPES)[:2]}
+
+
+def large_product(folder, seed, kind):
+    """An adapter of LoHa or LoKr on the layers."""
+    rng = np.random.default_rng(seed)
+    parts = {}
+    for name, (rows, columns) in LESS.items():
+        module = name.removesuffix(".weight")
+        shapes = (
+            {f"hada_w{i}_{x}": (rows, 64) if x == "a" else (64, columns) for i in "12" for x in "ab"}
+            if kind == "LOHA"
+            else {"lokr_w1": (8, 4), "lokr_w2_a": (rows // 8, 64), "lokr_w2_b": (64, columns // 4)}
+        )
+        parts |= {f"{module}.{part}": rng.normal(size=shape).astype(np.float32) for part, shape in shapes.items()}
+    return write_adapter(folder, parts, peft_type=kind, r=64, alpha=8)
+
+
+@pytest.mark.parametrize(("kind", "threads"), [("LOHA", "2"), ("LOKR", "1")])
+def test_the_plan_counts_other_kinds(tmp_path, kind, threads):
+    """The same holds of LoHa and LoKr."""
+    large_model(tmp_path / "base", LESS, data=1 << 12)
+    large_product(tmp_path / "one", 1, kind)
+    recipe = tmp_path / "r.yml"
+    recipe.write_text(json.dumps({"merge_method": "ties", "base_model": "base", "models": [{"model": "one"}]}))
+    cost = planned(recipe, "--threads", threads)
+    done = stockpot("merge", recipe, tmp_path / "out", "--threads", threads, "--quiet")
+    assert done.code == 0, done.errors
+    assert 0 < done.peak <= cost["memory"], (done.peak / MIB, cost["memory"] / MIB)
+    assert cost["memory"] <= 2 * done.peak, (done.peak / MIB, cost["memory"] / MIB)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+import fuzz_adapters
 import fuzz_folders
 import fuzz_gguf
 import fuzz_headers
@@ -49,6 +50,8 @@ TARGETS = {
     "config": Target(fuzz_folders.make_config, fuzz_folders.read_config, "y.json"),
     "gguf": Target(fuzz_gguf.make, fuzz_gguf.read, "x.gguf"),
     "pickle": Target(fuzz_pickles.make, fuzz_pickles.read, "x.pt"),
+    "adapter": Target(fuzz_adapters.make_settings, fuzz_adapters.read_settings, "z.json"),
+    "table": Target(fuzz_adapters.make_table, fuzz_adapters.read_table, "z.safetensors"),
 }
 
 

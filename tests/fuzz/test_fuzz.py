@@ -10,7 +10,16 @@ import pytest
 
 import fuzz
 
-SHORT = {"header": 8000, "recipe": 1000, "index": 1000, "config": 1000, "gguf": 4000, "pickle": 2000}
+SHORT = {
+    "header": 8000,
+    "recipe": 1000,
+    "index": 1000,
+    "config": 1000,
+    "gguf": 4000,
+    "pickle": 2000,
+    "adapter": 500,
+    "table": 500,
+}
 """The same inputs at every run; ``make fuzz`` gives as many as are promised."""
 
 KEPT = sorted(path for path in fuzz.CORPUS.rglob("*") if path.is_file())

@@ -19,7 +19,7 @@ from typing import Any
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.errors import CheckpointError, Problem, UnsupportedError
 
-__all__ = ["CONFIG_NAME", "LONGEST_NAME", "LoraSettings", "settings_of"]
+__all__ = ["CONFIG_NAME", "LONGEST_NAME", "LoraSettings", "settings_in", "settings_of"]
 
 CONFIG_NAME = "adapter_config.json"
 
@@ -28,6 +28,11 @@ _OTHER_ARITHMETIC = (
     "kasa_config", "monteclora_config",
 )  # fmt: skip
 """Settings that, when given, mean that the model is not its base with ``scale · B·A`` added."""
+
+_KNOWN_USES = {"LORA": ("use_rslora", "use_dora"), "LOHA": ("use_effective_conv2d",), "LOKR": ("use_effective_conv2d",)}
+"""Kind of adapter → the settings ``use_…`` that are understood."""
+
+_FORMULAS = {"LORA": "scale · B·A", "LOHA": "scale · (w1_a·w1_b)∘(w2_a·w2_b)", "LOKR": "scale · w1⊗w2"}
 
 _PLAIN_STARTS = ("gaussian", "eva", "orthogonal")
 """Ways to initialise A and B that leave the base's weights as they are."""
@@ -52,6 +57,7 @@ class LoraSettings:
         bias: ``none``, ``all`` or ``lora_only``: which biases the adapter brings.
         saved: Modules that are stored whole.
         dora: Whether each module has a magnitude for each of its outputs.
+        kind: ``LORA``, ``LOHA`` or ``LOKR``.
     """
 
     rank: int
@@ -63,6 +69,7 @@ class LoraSettings:
     bias: str = "none"
     saved: tuple[str, ...] = ()
     dora: bool = False
+    kind: str = "LORA"
 
     def rank_of(self, module: str) -> int:
         """The rank of a module."""
@@ -81,17 +88,30 @@ def settings_of(adapter: Checkpoint) -> LoraSettings:
         UnsupportedError: for other kinds of adapters, and for arithmetic other than ``scale · B·A``.
         CheckpointError: for settings that are missing or are no numbers.
     """
-    config = adapter.config
     where = str(adapter.folder / CONFIG_NAME) if adapter.folder is not None else None
+    return settings_in(adapter.config, where)
+
+
+def settings_in(config: Mapping[str, Any], where: str | None) -> LoraSettings:
+    """The settings that ``config`` holds.
+
+    Args:
+        where: The file that it stands in, for errors.
+
+    Raises:
+        UnsupportedError: as :func:`settings_of`.
+        CheckpointError: as :func:`settings_of`.
+    """
     strange = [Problem(message, file=where, fix=fix) for message, fix in _unsupported(config)]
     if strange:
         raise UnsupportedError(*strange)
-    wrong = [Problem(m, file=where, fix="get the adapter again, or mend its settings") for m in _wrong(config)]
+    alpha = "lora_alpha" if config["peft_type"] == "LORA" else "alpha"
+    wrong = [Problem(m, file=where, fix="get the adapter again, or mend its settings") for m in _wrong(config, alpha)]
     if wrong:
         raise CheckpointError(*wrong)
     return LoraSettings(
         rank=config["r"],
-        alpha=float(config["lora_alpha"]),
+        alpha=float(config[alpha]),
         ranks=dict(config.get("rank_pattern") or {}),
         alphas={pattern: float(alpha) for pattern, alpha in (config.get("alpha_pattern") or {}).items()},
         rooted=bool(config.get("use_rslora")),
@@ -99,17 +119,22 @@ def settings_of(adapter: Checkpoint) -> LoraSettings:
         bias=config.get("bias") or "none",
         saved=tuple(config.get("modules_to_save") or ()),
         dora=bool(config.get("use_dora")),
+        kind=config["peft_type"],
     )
 
 
 def _unsupported(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     kind = config.get("peft_type")
-    if kind != "LORA":
-        yield f"adapters of type {kind} are not supported, LORA alone is", _MERGE
+    if kind not in _KNOWN_USES:
+        yield f"adapters of type {kind} are not supported; {', '.join(_KNOWN_USES)} are", _MERGE
         return
     for key, value in config.items():
-        if value and (key in _OTHER_ARITHMETIC or (key.startswith("use_") and key not in ("use_rslora", "use_dora"))):
-            yield f"the adapter's setting {key} means other arithmetic than scale · B·A, which is not supported", _MERGE
+        strange = key.startswith("use_") and key not in _KNOWN_USES[kind]
+        if value and (key in _OTHER_ARITHMETIC or strange):
+            yield (
+                f"the adapter's setting {key} means other arithmetic than {_FORMULAS[kind]}, which is not supported",
+                _MERGE,
+            )
     start = config.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower() not in _PLAIN_STARTS:
         fix = "save it with peft's path_initial_model_for_weight_conversion, or, where BASE has the changed weights, "
@@ -119,11 +144,11 @@ def _unsupported(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _wrong(config: Mapping[str, Any]) -> Iterator[str]:
+def _wrong(config: Mapping[str, Any], alpha: str) -> Iterator[str]:
     if not _is_rank(config.get("r")):
         yield f"r is {config.get('r')!r}, not a whole number from 1"
-    if not _is_number(config.get("lora_alpha")):
-        yield f"lora_alpha is {config.get('lora_alpha')!r}, not a number"
+    if not _is_number(config.get(alpha)):
+        yield f"{alpha} is {config.get(alpha)!r}, not a number"
     for key, check in (("rank_pattern", _is_rank), ("alpha_pattern", _is_number)):
         found = config.get(key) or {}
         if not isinstance(found, dict) or len(found) > _MAX_PATTERNS:

@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from stockpot.checkpoint.gguf.names import parts_of
-from stockpot.errors import CheckpointError, Problem, UnsupportedError
+from stockpot.errors import CheckpointError, Problem, StockpotError, UnsupportedError
 
 __all__ = [
     "LEGACY_SUFFIXES",
     "WEIGHT_SUFFIXES",
+    "AdapterFiles",
     "Weights",
     "adapter_error",
     "adapter_files",
     "choose_weights",
     "is_adapter",
     "natural",
+    "tells_of_adapter",
     "training_state",
 ]
 
@@ -172,26 +174,78 @@ def is_adapter(name: str) -> bool:
     return name.startswith(("adapter_model", "adapter_config", "pytorch_lora_weights"))
 
 
-def adapter_files(names: Sequence[str], where: str) -> tuple[str, ...]:
-    """The files of an adapter among a folder's: settings, then weights, then what tells its licence.
+@dataclass(frozen=True)
+class AdapterFiles:
+    """The files of an adapter.
+
+    Args:
+        weights: Name of the file that holds its tensors.
+        settings: Name of PEFT's settings; None for an adapter that is a single file.
+        beside: What tells its licence.
+    """
+
+    weights: str
+    settings: str | None = None
+    beside: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (self.weights, *(() if self.settings is None else (self.settings,)), *self.beside)
+
+
+def adapter_files(names: Sequence[str], where: str) -> AdapterFiles:
+    """The files of an adapter among a folder's: PEFT's two, else the only file of weights.
+
+    Args:
+        names: Of the folder's files; names in subfolders (with ``/``) only help errors.
 
     Raises:
-        CheckpointError: when settings or weights are missing.
+        CheckpointError: when settings or weights are missing, or several adapters are there to choose from.
     """
-    weights = [name for name in ("adapter_model.safetensors", "adapter_model.bin") if name in names]
-    if "adapter_config.json" not in names or not weights:
-        lacks = "adapter_config.json" if weights else "adapter_model.safetensors"
-        fix = "name a folder that peft's save_pretrained wrote: adapter_config.json and adapter_model.safetensors"
-        raise CheckpointError(Problem(f"not an adapter: {lacks} is missing", file=where, fix=fix))
-    beside = sorted(name for name in names if name.startswith(("README", "LICENSE", "LICENCE", "NOTICE")))
-    return ("adapter_config.json", weights[0], *beside)
+    top = [name for name in names if "/" not in name]
+    beside = tuple(sorted(name for name in top if name.startswith(("README", "LICENSE", "LICENCE", "NOTICE"))))
+    weights = [name for name in ("adapter_model.safetensors", "adapter_model.bin") if name in top]
+    settings = "adapter_config.json" in top
+    if settings and weights:
+        return AdapterFiles(weights[0], "adapter_config.json", beside)
+    alone = [name for name in top if name.endswith(".safetensors") and not name.startswith("adapter_model")]
+    if "pytorch_lora_weights.safetensors" in alone:
+        alone = ["pytorch_lora_weights.safetensors"]
+    if len(alone) == 1 and not settings and not weights:
+        return AdapterFiles(alone[0], None, beside)
+    raise CheckpointError(_no_adapter(names, alone, settings, bool(weights), where))
+
+
+def _no_adapter(names: Sequence[str], alone: Sequence[str], settings: bool, weights: bool, where: str) -> Problem:
+    """Why a folder is none, and which of the adapters in or below it may be meant."""
+    below = sorted(name.rpartition("/")[0] for name in names if name.endswith("/adapter_config.json"))
+    if below and not settings and not weights:
+        listed = ", ".join(below[:8]) + ", …" * (len(below) > 8)
+        message = f"it holds {len(below)} adapter{'s' * (len(below) > 1)} in folders of their own: {listed}"
+        return Problem(message, file=where, fix=f"name one of them: {where.rstrip('/')}/{below[0]}")
+    if alone and not settings and not weights:
+        listed = ", ".join(sorted(alone, key=natural)[:8]) + ", …" * (len(alone) > 8)
+        return Problem(f"it holds {len(alone)} files of weights: {listed}", file=where, fix="name one of the files")
+    lacks = "adapter_config.json" if weights else "adapter_model.safetensors"
+    fix = (
+        "name a folder that peft's save_pretrained wrote (adapter_config.json and adapter_model.safetensors), or a file"
+    )
+    return Problem(f"not an adapter: {lacks} is missing", file=where, fix=fix)
+
+
+_AN_ADAPTER = "an adapter, not a whole model"
 
 
 def adapter_error(where: str) -> UnsupportedError:
     """The error for an adapter at ``where``."""
-    message = "an adapter, not a whole model"
     fix = "write it on its base: BASE+ADAPTER (in Python: stockpot.open(BASE, adapter=ADAPTER))"
-    return UnsupportedError(Problem(message, file=where, fix=fix))
+    return UnsupportedError(Problem(_AN_ADAPTER, file=where, fix=fix))
+
+
+def tells_of_adapter(error: StockpotError) -> bool:
+    """Whether ``error`` is the one of :func:`adapter_error`."""
+    return isinstance(error, UnsupportedError) and all(p.message == _AN_ADAPTER for p in error.problems)
 
 
 def _nothing(names: Sequence[str], top: Sequence[str], where: str) -> CheckpointError | UnsupportedError:

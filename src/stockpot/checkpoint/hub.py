@@ -92,7 +92,7 @@ def _online(hub: Any, wanted: HubId, adapter: bool) -> Path:
     info = hub.HfApi().model_info(wanted.name, revision=wanted.revision, timeout=_TIMEOUT)
     names = [file.rfilename for file in info.siblings or ()]
     if adapter:
-        return _download(hub, wanted, adapter_files(names, f"hub repository {_shown(wanted)}"))
+        return _download(hub, wanted, adapter_files(names, f"hub repository {_shown(wanted)}").names)
     lists = [name for name in (COMPONENTS, MODULES) if name in names]
     home = _download(hub, wanted, lists) if lists else Path()
     listed = listed_in(home, names) if lists else ()

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stockpot.checkpoint.adapter_names import is_table
 from stockpot.checkpoint.folder import Weights, adapter_error, choose_weights, is_adapter, natural
 from stockpot.checkpoint.fp8 import coded
 from stockpot.checkpoint.header import HeaderEntry, looks_like_header, read_header
@@ -115,7 +116,10 @@ def _open_file(label: str, path: Path) -> Checkpoint:
     folder = beside if has_config else None
     if path.suffix == ".gguf" or _lead(path)[0][:4] == _GGUF:
         return _open_gguf(label, path, folder, config)
-    return checkpoint_of(label, path, [read_file(path)], folder, config)
+    file = read_file(path)
+    if is_table(ref.name for ref in file.tensors):
+        raise adapter_error(str(path))
+    return checkpoint_of(label, path, [file], folder, config)
 
 
 def _open_folder(label: str, folder: Path) -> Checkpoint:
@@ -163,6 +167,8 @@ def _open_plain(label: str, folder: Path, names: list[str]) -> Checkpoint:
         files = _read_indexed(folder, weights)
     else:
         files = _each([partial(_read_member, folder, name) for name in weights.files])
+    if len(files) == 1 and is_table(ref.name for ref in files[0].tensors):
+        raise adapter_error(str(files[0].path))
     return checkpoint_of(label, folder, files, folder, config)
 
 

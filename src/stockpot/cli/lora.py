@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from stockpot.cli.lora_make import extract, merge, resize
 from stockpot.cli.merge import Asked, carry_out, output_options
 from stockpot.cli.options import limit_options, print_json, progress_bar, say
 
@@ -18,7 +20,11 @@ __all__ = ["command"]
 
 @click.group("lora")
 def command() -> None:
-    """Adapters: fold one into its base, or show what it does."""
+    """Adapters: merge, extract, cut, fold into a base, or show what one does."""
+
+
+for _verb in (merge, extract, resize):
+    command.add_command(_verb)
 
 
 @command.command("fold")
@@ -64,14 +70,20 @@ def inspect(adapter: str, base: str | None, as_json: bool) -> None:
         say("DoRA: the weights of each output then get a length of their own; the numbers are of scale · B·A alone")
     if found.whole:
         say(f"whole tensors that take the place of the base's: {len(found.whole)}")
+    if found.added:
+        say(f"whole tensors that are added to the base's: {len(found.added)}")
+    if found.others:
+        listed = ", ".join(f"{name or 'no component'} ({count} modules)" for name, count in found.others.items())
+        say(f"not looked at: {listed}")
 
 
 def _table(found: Portrait) -> list[str]:
     """The modules as lines of a table."""
-    head = ("module", "rank", "alpha", "scale", "norm", "relative", "effective rank", "90 %")
+    head = ("module", "kind", "rank", "alpha", "scale", "norm", "relative", "effective rank", "90 %")
     rows = [
         (
             m.name,
+            m.kind,
             str(m.rank),
             f"{m.alpha:g}",
             f"{m.scale:.4g}",
@@ -82,10 +94,17 @@ def _table(found: Portrait) -> list[str]:
         )
         for m in found.modules
     ]
-    kept = [i for i in range(len(head)) if i != 5 or any(row[5] for row in rows)]
+    kept = [i for i in range(len(head)) if _told(i, rows)]
     widths = [max(len(row[i]) for row in (head, *rows)) for i in kept]
     cells = [[row[i] for i in kept] for row in (head, *rows)]
     return [
         "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         for row in cells
     ]
+
+
+def _told(column: int, rows: Sequence[tuple[str, ...]]) -> bool:
+    """Whether a column tells anything: kinds other than LoRA, relative norms that are known."""
+    if column == 1:
+        return any(row[1] != "lora" for row in rows)
+    return column != 6 or any(row[6] for row in rows)

@@ -7,9 +7,9 @@ from threading import Lock
 
 import numpy as np
 
-from stockpot.checkpoint.model import TensorRef
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, Problem
+from stockpot.execute.changed import Changed
 from stockpot.execute.evaluate import Bytes, Evaluator, NotFiniteError, OrderedSum, Phase, Tick
 from stockpot.execute.workspace import Workspace
 from stockpot.kernels import convert, gram, low_rank
@@ -25,7 +25,7 @@ __all__ = ["Adapter"]
 _STRETCH = 1 << 20
 
 
-class Adapter(Evaluator):
+class Adapter(Changed):
     """A weight and the two factors of what is added to it.
 
     For each block the right factor is read (it is small, and in the page cache after the first block) and those
@@ -92,7 +92,7 @@ class Adapter(Evaluator):
         lengths = self.node.companions[2]
         assert isinstance(lengths, Read)
         wanted = np.empty(squares.size)
-        self._widened(lengths.ref, 0, Workspace(), wanted)
+        self.widened(lengths.ref, 0, Workspace(), wanted)
         if not squares.all():
             message = f"{lengths.model} gives a length to weights that are all zero (output {int(np.argmin(squares))})"
             raise ExecutionError(Problem(message, tensor=self.node.key[0], line=self.node.line))
@@ -120,26 +120,16 @@ class Adapter(Evaluator):
         low_rank.add_low_rank(values, start % part.columns, n, left, right, part.scale, acc)
         return values
 
-    def _weight(self, start: int, n: int, space: Workspace, values: Floats) -> None:
-        child, code = self._children[0], int(self.codes[0])
-        width = convert.WIDTHS[code]
-        raw: Bytes = space.take(("weight", self.height), (n * width,), np.uint8)
-        if isinstance(child, Read):
-            self._reader.read(child.ref, start * width, raw.data)
-        else:
-            child.compute(start, n, space, raw, code)
-        convert.widen_block(raw, code, n, values, np.zeros(ROW))
-
     def _read_left(self, first: int, last: int, space: Workspace, left: Floats) -> None:
         """Rows first … last of the left factor; stored transposed, they are a piece of each of its rows."""
         rank, rows = self._part.rank, last - first
         if not self._part.crossed:
-            self._widened(self._left, first * rank, space, left.reshape(-1))
+            self.widened(self._left, first * rank, space, left.reshape(-1))
             return
         self._pass_once()
         piece = space.take(("piece", self.height), (rows,), np.float64)
         for k in range(rank):
-            self._widened(self._left, k * self._part.rows + first, space, piece)
+            self.widened(self._left, k * self._part.rows + first, space, piece)
             left[:, k] = piece
 
     def _pass_once(self) -> None:
@@ -154,15 +144,8 @@ class Adapter(Evaluator):
 
     def _read_right(self, space: Workspace, right: Floats) -> None:
         if not self._part.crossed:
-            self._widened(self._right, 0, space, right.reshape(-1))
+            self.widened(self._right, 0, space, right.reshape(-1))
             return
         stored = space.take(("stored", self.height), (self._part.columns, self._part.rank), np.float64)
-        self._widened(self._right, 0, space, stored.reshape(-1))
+        self.widened(self._right, 0, space, stored.reshape(-1))
         right[:] = stored.T
-
-    def _widened(self, ref: TensorRef, start: int, space: Workspace, out: Floats) -> None:
-        """Elements start … of a factor as float64."""
-        width = ref.dtype.itemsize
-        raw: Bytes = space.take(("factor", self.height), (out.size * width,), np.uint8)
-        self._reader.read(ref, start * width, raw.data)
-        convert.widen_block(raw, ref.dtype.kernel, out.size, out, np.zeros(ROW))

@@ -11,6 +11,7 @@ from stockpot.execute.decoder import Decoder
 from stockpot.execute.evaluate import Evaluator, Settled
 from stockpot.execute.matrices import Blocks, Whole
 from stockpot.execute.pieces import Joined
+from stockpot.execute.products import HadamardAdapter, KroneckerAdapter
 from stockpot.execute.requantiser import Requantiser
 from stockpot.execute.rows import Rows
 from stockpot.execute.sparse import Gathered
@@ -20,6 +21,7 @@ from stockpot.planning.blocks import Grid, operand_grid
 from stockpot.planning.coded import Decoded, Requantised
 from stockpot.planning.forms import Form, LowRank, Pieces
 from stockpot.planning.model import Compute, Read
+from stockpot.planning.products import Hadamard, Kronecker
 from stockpot.planning.rows import SparseRows
 from stockpot.planning.transplanted import Transplanted
 
@@ -33,6 +35,8 @@ _FORMS: Mapping[type[Form], type[Evaluator]] = {
     Decoded: Decoder,
     Requantised: Requantiser,
     Transplanted: Transplant,
+    Hadamard: HadamardAdapter,
+    Kronecker: KroneckerAdapter,
 }
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from stockpot.architecture.lora import Module, lora_of
+from stockpot.architecture.lora_products import Product, Thin
 from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.folder import natural
 from stockpot.checkpoint.model import Checkpoint, TensorRef
@@ -27,7 +28,7 @@ from stockpot.planning.quantising import must_fit
 from stockpot.planning.structure import LeafView
 from stockpot.planning.views import Context
 
-__all__ = ["Portrait", "Seen", "portrait", "singular_values"]
+__all__ = ["Portrait", "Seen", "portrait", "singular_values", "stored_values"]
 
 Progress = Callable[[int, int], None]
 
@@ -40,13 +41,14 @@ class Seen:
 
     Args:
         name: As the adapter calls it.
-        rank, alpha, scale: Of it.
+        rank, alpha, scale: Of it; the rank is 0 where all is stored whole.
         norm: Frobenius norm of the change, scale · B·A.
         relative: That over the norm of the weight; None where the base is not given, or the weight is zero.
         effective_rank: exp(−Σ p log p), p the singular values over their sum; 0 where nothing changes.
         most: How many singular values hold 90 % of the squared norm.
         singular_values: Of the change, the largest first.
         dora: Whether the weights of each output then get a length of their own, which is not in the numbers above.
+        kind: ``lora``, ``loha`` or ``lokr``.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Seen:
     most: int
     singular_values: tuple[float, ...]
     dora: bool = False
+    kind: str = "lora"
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,16 @@ class Portrait:
         made_for: The base that its settings name.
         modules: What it changes, layer 2 before layer 10.
         whole: Names of the tensors that take the place of the base's.
+        added: Names of the tensors that whole tensors are added to.
+        others: Component → how many modules of it the file changes, which were not asked for.
     """
 
     adapter: str
     made_for: str | None
     modules: tuple[Seen, ...]
     whole: tuple[str, ...]
+    added: tuple[str, ...] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 def portrait(adapter: str, base: str | None = None, *, progress: Progress | None = None) -> Portrait:
@@ -92,10 +99,12 @@ def portrait(adapter: str, base: str | None = None, *, progress: Progress | None
     lora = lora_of(opened)
     with PayloadReader(stamps=opened.stamps) as reader:
         norms = {} if base is None else _norms(open_checkpoint(base), opened, progress)
-        ordered = sorted(lora.modules.items(), key=lambda pair: natural(pair[0]))
+        changed: dict[str, Module | Product] = {**lora.modules, **lora.products}
+        ordered = sorted(changed.items(), key=lambda pair: natural(pair[0]))
         modules = tuple(_seen(module, norms.get(name), reader) for name, module in ordered)
     made_for = opened.config.get("base_model_name_or_path")
-    return Portrait(adapter, made_for if isinstance(made_for, str) else None, modules, tuple(lora.replaced))
+    named = made_for if isinstance(made_for, str) else None
+    return Portrait(adapter, named, modules, tuple(lora.replaced), tuple(lora.added), lora.others)
 
 
 def _norms(base: Checkpoint, adapter: Checkpoint, progress: Progress | None) -> Mapping[str, float]:
@@ -127,7 +136,12 @@ def _norm(ref: TensorRef, values_at: Values) -> float:
     return math.sqrt(total)
 
 
-def _values(ref: TensorRef, start: int, n: int, reader: PayloadReader) -> Floats:
+def stored_values(ref: TensorRef, start: int, n: int, reader: PayloadReader) -> Floats:
+    """Elements start … start + n of a tensor as float64.
+
+    Raises:
+        ExecutionError: for a number that is not finite.
+    """
     raw = np.empty(n * ref.dtype.itemsize, np.uint8)
     reader.read(ref, start * ref.dtype.itemsize, raw.data)
     values = np.empty(n)
@@ -141,24 +155,49 @@ def _must_be_finite(values: Floats, ref: TensorRef) -> None:
         raise ExecutionError(Problem("a weight that is not finite", tensor=ref.name, file=ref.file))
 
 
-def _seen(module: Module, weight: float | None, reader: PayloadReader) -> Seen:
-    a = _values(module.a, 0, module.a.elements, reader).reshape(module.rank, -1)
-    b = _values(module.b, 0, module.b.elements, reader).reshape(-1, module.rank)
-    values = abs(module.scale) * singular_values(b, a)
+def _seen(module: Module | Product, weight: float | None, reader: PayloadReader) -> Seen:
+    values = abs(module.scale) * _spectrum(module, reader)
     norm = float(np.sqrt(np.sum(values**2)))
-    relative = None if not weight else norm / weight
     return Seen(
         module.name,
         module.rank,
         module.alpha,
         module.scale,
         norm,
-        relative,
+        None if not weight else norm / weight,
         _effective_rank(values),
         _most(values),
         tuple(float(v) for v in values),
-        module.magnitude is not None,
+        isinstance(module, Module) and module.magnitude is not None,
+        module.kind if isinstance(module, Product) else "lora",
     )
+
+
+def _spectrum(module: Module | Product, reader: PayloadReader) -> Floats:
+    """Singular values of a module's change before it is scaled, the largest first."""
+    if isinstance(module, Module):
+        return singular_values(*_matrices(Thin(module.b, module.a), reader))
+    parts = [_matrices(part, reader) for part in module.parts]
+    if module.kind == "lokr":  # those of a Kronecker product are the products of those of its factors
+        one, other = (singular_values(*pair) for pair in parts)
+        return np.sort(np.multiply.outer(one, other).reshape(-1))[::-1]
+    left, right = parts[0]
+    for b, a in parts[1:]:  # (B₁A₁) ∘ (B₂A₂) = B·A, B having all products of columns, A of rows
+        left = (left[:, :, None] * b[:, None, :]).reshape(len(left), -1)
+        right = (right[:, None, :] * a[None, :, :]).reshape(-1, right.shape[1])
+    return singular_values(left, right)
+
+
+def _matrices(part: Thin, reader: PayloadReader) -> tuple[Floats, Floats]:
+    """(B, A) whose product ``part`` is; what is stored whole, and the identity."""
+    left = stored_values(part.left, 0, part.left.elements, reader).reshape(part.left.shape[0], -1)
+    if part.right is None:
+        return left, np.eye(part.columns)
+    right = stored_values(part.right, 0, part.right.elements, reader).reshape(part.right.shape[0], -1)
+    if part.core is not None:
+        core = stored_values(part.core, 0, part.core.elements, reader).reshape(*part.core.shape[:2], -1)
+        right = np.einsum("ijk,jc->ick", core, right).reshape(part.rank, -1)
+    return (left.T if part.crossed else left), right
 
 
 def singular_values(b: Floats, a: Floats) -> Floats:

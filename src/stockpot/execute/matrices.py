@@ -22,7 +22,7 @@ from stockpot.methods.declare import Blockwise, Floats, Matrix, Resolved
 from stockpot.planning.blocks import BLOCK, Grid
 from stockpot.planning.model import Compute, Read
 
-__all__ = ["Blocks", "Whole", "one_thread"]
+__all__ = ["Blocks", "Normals", "Whole", "one_thread"]
 
 
 _NUMERIC = (ValueError, ArithmeticError, np.linalg.LinAlgError, TypeError)
@@ -190,31 +190,54 @@ def _shaped(values: Floats, shape: tuple[int, ...]) -> Floats:
     return result
 
 
+class Normals:
+    """Random numbers of counters that go on from call to call: standard normal ones, by Box and Muller, or even ones.
+
+    Args:
+        name, seed: Tensor and seed, of which they are a function.
+    """
+
+    def __init__(self, name: str, seed: int) -> None:
+        self._name, self._seed, self._drawn = name, seed, 0
+
+    def normal(self, rows: int, columns: int) -> Floats:
+        """The next rows × columns, standard normal."""
+        count = rows * columns
+        words = self._words(2 * count)
+        first = (words[:count].astype(np.float64) + 1.0) * 2.0**-32
+        second = words[count : 2 * count].astype(np.float64) * 2.0**-32
+        values: Floats = np.sqrt(-2.0 * np.log(first)) * np.cos(2.0 * np.pi * second)
+        return values.reshape(rows, columns)
+
+    def even(self, count: int) -> Floats:
+        """The next ``count``, evenly spread over [0, 1)."""
+        found: Floats = self._words(count)[:count].astype(np.float64) * 2.0**-32
+        return found
+
+    def _words(self, count: int) -> npt.NDArray[np.uint32]:
+        from stockpot.execute.rows import random_key
+
+        blocks = max(1, -(-count // ROW))
+        words = np.empty(blocks * ROW, np.uint32)
+        philox_block(self._drawn, blocks, *random_key(self._name, self._seed, "normal"), words)
+        self._drawn += blocks
+        return words
+
+
 class _Work:
     """What a matrix method is given beside its matrices."""
 
     def __init__(self, node: Compute, companions: Sequence[Floats], tick: Callable[[], None]) -> None:
         self._node, self._companions, self._tick = node, companions, tick
-        self._drawn = 0
+        self._normals = Normals(*node.key)
 
     def tick(self) -> None:
         """One unit of work is done."""
         self._tick()
 
     def normal(self, rows: int, columns: int) -> Floats:
-        """Standard normal numbers by Box and Muller, of counters that go on from call to call."""
-        from stockpot.execute.rows import random_key
-
-        count = rows * columns
-        blocks = max(1, -(-2 * count // ROW))
-        words = np.empty(blocks * ROW, np.uint32)
-        key = random_key(*self._node.key, "normal")
-        philox_block(self._drawn, blocks, *key, words)
-        self._drawn += blocks
-        first = (words[:count].astype(np.float64) + 1.0) * 2.0**-32
-        second = words[count : 2 * count].astype(np.float64) * 2.0**-32
-        values: Floats = np.sqrt(-2.0 * np.log(first)) * np.cos(2.0 * np.pi * second)
-        return values.reshape(rows, columns)
+        """Standard normal numbers."""
+        return self._normals.normal(rows, columns)
 
     def companion(self, name: str) -> Sequence[Floats]:
         """The matrices of a companion."""

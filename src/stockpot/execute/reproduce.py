@@ -86,6 +86,11 @@ def plan_again(
 ) -> Plan:
     """The plan of the merge that ``receipt`` tells of, from its own data and the inputs alone."""
     file = str(folder / RECEIPT_NAME)
+    if "adapter" in receipt:
+        fix = "run the command again that the receipt tells of under adapter: its bytes will be the same"
+        raise CheckpointError(
+            Problem("the receipt of an adapter, which is repeated by its own verb", file=file, fix=fix)
+        )
     if "expression" not in receipt:
         fix = 'merge again from its recipe: the receipt holds it under "recipe"'
         raise CheckpointError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stockpot.checkpoint.adapters import open_adapter
+from stockpot.checkpoint.adapters import open_adapter, parted_component
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.places import HubId, hub_id
@@ -49,8 +49,12 @@ def found_again(row: Mapping[str, Any], place: str | None = None, *, offline: bo
     Raises:
         StockpotError: when it is gone or cannot be opened.
     """
-    opening = open_adapter if row.get("adapter") is True else open_checkpoint
-    opened = opening(_place(row) if place is None else place, offline=offline)
+    where = _place(row) if place is None else place
+    if row.get("adapter") is True:
+        part = None if parted_component(where, None)[1] else row.get("part")
+        opened = open_adapter(where, offline=offline, part=part)
+    else:
+        opened = open_checkpoint(where, offline=offline)
     known = {key: row[key] for key in _BACKGROUND if key in row}
     label, identity = row.get("reference", opened.label), {**opened.identity, RECORDED: known}
     if row.get("memory") is True:  # arrays had no config, on which tied heads depend
@@ -84,6 +88,8 @@ def differences_of(checkpoint: Checkpoint, row: Mapping[str, Any]) -> list[str]:
         elif "sha256" in was[name] and now[name].get("sha256", was[name]["sha256"]) != was[name]["sha256"]:
             found.append(f"{name}: its sha256 has changed")
     found += [f"{name}: missing" for name in row.get("tensors", {}) if name not in checkpoint.tensors]
+    if row.get("alphas") != checkpoint.identity.get("alphas"):
+        found.append("its scales (alpha) have changed")
     return sorted(found)
 
 

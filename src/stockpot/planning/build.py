@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,15 @@ from typing import Any
 from stockpot.architecture.lora import lora_of
 from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.dtypes import DType, dtype_named
+from stockpot.checkpoint.folder import tells_of_adapter
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.open import open_checkpoint, with_line
+from stockpot.checkpoint.places import existing_path
 from stockpot.checkpoint.writer import ShardLayout
 from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError, UnsupportedError
 from stockpot.expression import Expression, Leaf, leaves
 from stockpot.methods.declare import Space, Span
+from stockpot.planning.anchoring import anchored
 from stockpot.planning.beside import donor_of, layers_of, layout_of, models_of, sidecars_of
 from stockpot.planning.cost import estimate
 from stockpot.planning.lowering import apart, build_view
@@ -28,7 +31,10 @@ from stockpot.planning.transplant import TransplantView
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
 
-__all__ = ["build_plan"]
+__all__ = ["build_plan", "open_all"]
+
+Key = tuple[str, str | None, int]
+"""Of a leaf: equal for two that mean the same checkpoint."""
 
 
 def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overwrite: bool = False) -> Plan:
@@ -41,7 +47,8 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     Raises:
         StockpotError: with everything that is wrong: inputs, shapes, parameters, output.
     """
-    checkpoints = _open_all(recipe.expression)
+    expression, checkpoints = open_all(recipe.expression)
+    recipe = replace(recipe, expression=expression)
     context = Context(checkpoints, recipe.seed, recipe.mismatched)
     if recipe.expression.space is not Space.WEIGHTS:
         context.problem(
@@ -109,23 +116,50 @@ def _grouped(problems: Sequence[Problem]) -> Iterator[Problem]:
         yield replace(first, message=first.message + more)
 
 
-def _open_all(expression: Expression) -> dict[tuple[str, str | None, int], Checkpoint]:
-    """Every checkpoint by the key of its leaf.
+def open_all(expression: Expression) -> tuple[Expression, dict[Key, Checkpoint]]:
+    """The expression, every adapter in it on a model; and every checkpoint by the key of its leaf, in their order.
 
     Raises:
         CheckpointError: with all that is wrong; UnsupportedError, when all of it is not supported.
+        PlanError: for adapters of which nothing tells the base.
     """
-    found: dict[tuple[str, str | None, int], Checkpoint] = {}
+    found: dict[Key, Checkpoint] = {}
+    taken_for: dict[Key, Leaf] = {}
+    waiting = list(leaves(expression))
+    while waiting:
+        adapters = _open_each(waiting, found)
+        taken_for |= adapters
+        bases = (leaf for own in waiting if own.key in adapters and own.on is not None for leaf in leaves(own.on))
+        waiting = [*adapters.values(), *(leaf for leaf in bases if leaf.key not in (*found, *taken_for))]
+
+    def named(leaf: Leaf) -> str | None:
+        own = taken_for.get(leaf.key, leaf)
+        base = found[own.key].config.get("base_model_name_or_path")
+        return base if isinstance(base, str) and base.isprintable() else None
+
+    whole = anchored(expression, taken_for, named)
+    return whole, {leaf.key: found[leaf.key] for leaf in leaves(whole)}
+
+
+def _open_each(wanted: Iterable[Leaf], found: dict[Key, Checkpoint]) -> dict[Key, Leaf]:
+    """Open what is not in ``found`` yet; of the leaves that turn out to be adapters, their leaves as such."""
     errors: list[StockpotError] = []
-    for leaf in leaves(expression):
+    adapters: dict[Key, Leaf] = {}
+    for leaf in wanted:
+        if leaf.key in found:
+            continue
         try:
             found[leaf.key] = _understood(leaf) if leaf.adapter else _opened(leaf)
         except StockpotError as error:
-            errors.append(error)
+            fetched = existing_path(leaf.reference, leaf.folder) is None
+            if leaf.adapter or not tells_of_adapter(error) or (fetched and leaf.on is None):
+                errors.append(error)  # and nothing is fetched only to be refused
+            else:
+                adapters[leaf.key] = Leaf(leaf.reference, None, leaf.folder, leaf.line, adapter=True)
     if errors:
         kind = UnsupportedError if all(isinstance(e, UnsupportedError) for e in errors) else CheckpointError
         raise kind(*(p for e in errors for p in e.problems))
-    return found
+    return adapters
 
 
 def _understood(leaf: Leaf) -> Checkpoint:

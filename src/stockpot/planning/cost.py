@@ -15,7 +15,7 @@ from stockpot.methods.elementwise.program import assemble
 from stockpot.planning.blocks import BLOCK, Grid, grid_of, operand_grid, row_length
 from stockpot.planning.model import Compute, Cost, Limits, Operand, Read, Step, Survey
 
-__all__ = ["estimate", "free_bytes", "nearest"]
+__all__ = ["BASELINE", "estimate", "free_bytes", "nearest"]
 
 BASELINE = 190 << 20
 """Resident bytes of the process itself: Python, NumPy, the compiled kernels (measured)."""

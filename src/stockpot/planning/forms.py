@@ -80,7 +80,8 @@ class Form(ABC):
 class LowRank(Form):
     """An adapter's part in a tensor of ``rows`` rows: left × right, of inner dimension ``rank``, times ``scale``.
 
-    The operand is the weight; companions are the factors left and right, and lengths where it is weighed.
+    The operand is the weight, or none where only the change is wanted; companions are the factors left and right, and
+    lengths where it is weighed.
 
     Args:
         rank, rows, columns: Dimensions; a kernel's dimensions count as columns.
@@ -112,7 +113,7 @@ class LowRank(Form):
         """A block of the weight, as it is stored and in float64, the rows of the left factor, all of the right."""
         del shape
         rows = min(self.rows, elements // max(1, self.columns) + 2)
-        stored = max(widths[1:])
+        stored = max(widths)
         left, right = self.rank * rows, self.rank * self.columns + (2 * self.columns if self.weighed else 0)
         return 16 * elements + 8 * (left + rows + right * (2 if self.crossed else 1)) + stored * max(left, right)
 

@@ -19,7 +19,7 @@ from stockpot.planning.views import Context, View
 from stockpot.settings import Setting, first_value
 from stockpot.tokens import Retokenized, main_leaf
 
-__all__ = ["ApplyView", "apart", "build_view"]
+__all__ = ["ApplyView", "apart", "build_view", "difference"]
 
 
 def build_view(expression: Expression, context: Context) -> View:
@@ -90,7 +90,7 @@ def _same(a: Expression, b: Expression) -> bool:
     return False
 
 
-def _difference(expression: Expression) -> tuple[Expression, Expression] | None:
+def difference(expression: Expression) -> tuple[Expression, Expression] | None:
     """(x, base) of an expression ``x - base``, else None."""
     if not isinstance(expression, Linear) or len(expression.terms) != 2:
         return None
@@ -103,7 +103,7 @@ class ApplyView(Merged):
 
     def __init__(self, node: Apply, context: Context) -> None:
         self.node = node
-        pairs = [_difference(child) for child in node.inputs]
+        pairs = [difference(child) for child in node.inputs]
         first = pairs[0] if pairs else None
         common = first is not None and all(p is not None and _same(p[1], first[1]) for p in pairs)
         self.base_expression = first[1] if common and first is not None else None

@@ -60,6 +60,8 @@ _INPUT = record(
         "licence_link": text,
         "ancestry": map_of(anything),
         "adapter": anything,
+        "part": text,
+        "alphas": _XXH3,
     },
 )
 _TENSOR = record({"file": file_name, "dtype": text, "shape": list_of(natural), "hash": _XXH3}, {})

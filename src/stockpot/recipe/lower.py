@@ -150,7 +150,7 @@ class Lowering:
     def _group(self, merge: Merge, piece: Slice, mode: Mode) -> Group:
         base = piece.base or merge.base
         whole = None if base is None else self._model(base, mode)
-        inputs = tuple(self._input(merge, source, mode) for source in piece.sources)
+        inputs = tuple(self._input(merge, piece, source, mode) for source in piece.sources)
         _report_lengths(piece, self._findings)
         _report_twice(inputs, self._findings)
         group = Group(
@@ -170,8 +170,11 @@ class Lowering:
             return group
         return replace(group, companions=self._companions(merge, levels, first.source, mode))
 
-    def _input(self, merge: Merge, source: Source, mode: Mode) -> Input:
-        model = self._layers(self._model(source.model, mode), source, merge.tower)
+    def _input(self, merge: Merge, piece: Slice, source: Source, mode: Mode) -> Input:
+        """A source; what turns out to be an adapter alone is on the base."""
+        base = piece.base or merge.base
+        on = None if base is None else self._model(base, replace(mode, dtype=None))
+        model = self._layers(self._model(source.model, mode, on), source, merge.tower)
         companions = self._companions(merge, source.parameters.companions, source, mode)
         return Input(source, self._key(source.model), model, companions)
 
@@ -201,7 +204,8 @@ class Lowering:
     def _key(self, model: Model) -> Hashable:
         return self._target(model).key
 
-    def _model(self, model: Model, mode: Mode) -> Expression:
+    def _model(self, model: Model, mode: Mode, on: Expression | None = None) -> Expression:
+        """The expression of ``model``; ``on`` is what it is put on if it is an adapter alone."""
         if isinstance(model, Reference) and model.lora is not None:
             return self._stored(self._adapted(model, model.lora, mode), mode.dtype)
         target = self._target(model)
@@ -213,7 +217,7 @@ class Lowering:
             return self._document(target, bool(self._library.result.compat))
         if isinstance(target, Merge):
             return self._rounded(target, mode)
-        return self._stored(self._leaf(target), mode.dtype)
+        return self._stored(self._leaf(target, on), mode.dtype)
 
     def _adapted(self, model: Reference, adapter: str, mode: Mode) -> Expression:
         """A model, or the document of that name, with an adapter on it."""
@@ -231,12 +235,13 @@ class Lowering:
             self._done[model, dtype] = Cast(model, dtype)
         return self._done[model, dtype]
 
-    def _leaf(self, reference: Reference) -> Leaf:
+    def _leaf(self, reference: Reference, on: Expression | None = None) -> Leaf:
         """The checkpoint itself, without an adapter."""
-        if reference.key not in self._leaves:
+        key = (reference.key, on)
+        if key not in self._leaves:
             text = reference.path if reference.revision is None else f"{reference.path}@{reference.revision}"
-            self._leaves[reference.key] = Leaf(text, None, self._folder, reference.line)
-        return self._leaves[reference.key]
+            self._leaves[key] = Leaf(text, None, self._folder, reference.line, on=on)
+        return self._leaves[key]
 
 
 def _bare(model: Model) -> Model:

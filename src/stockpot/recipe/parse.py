@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from stockpot.errors import Problem, RecipeError
@@ -30,7 +31,12 @@ _EXAMPLE = "a recipe has at least merge_method: linear and models: [{model: A}, 
 
 
 def load_recipe(
-    path: str | os.PathLike[str], *, lenient: bool = False, seed: int | None = None, allow_code: bool = False
+    path: str | os.PathLike[str],
+    *,
+    lenient: bool = False,
+    seed: int | None = None,
+    allow_code: bool = False,
+    origin: str | None = None,
 ) -> Recipe:
     """The recipe in the file ``path``; relative models are relative to its folder.
 
@@ -39,6 +45,7 @@ def load_recipe(
         lenient: Unknown keys and parameters become notes.
         seed: In place of the recipe's own.
         allow_code: Whether its method file may run.
+        origin: The base of methods that work on differences, in merges that name none.
 
     Raises:
         RecipeError: when the file cannot be read, or with everything that is wrong in it.
@@ -54,7 +61,8 @@ def load_recipe(
         fix = "save it as UTF-8 text"
         raise RecipeError(Problem("the recipe is not a UTF-8 text file", file=str(file), fix=fix)) from None
     folder, name = str(file.parent), str(file)
-    return parse_recipe(text, folder=folder, name=name, lenient=lenient, seed=seed, allow_code=allow_code)
+    options = {"lenient": lenient, "allow_code": allow_code}
+    return parse_recipe(text, folder=folder, name=name, seed=seed, origin=origin, **options)
 
 
 def _decoded(data: bytes) -> str:
@@ -70,6 +78,7 @@ def parse_recipe(
     lenient: bool = False,
     seed: int | None = None,
     allow_code: bool = False,
+    origin: str | None = None,
 ) -> Recipe:
     """The recipe in ``text``: the document without a name, else the last one.
 
@@ -80,6 +89,7 @@ def parse_recipe(
         lenient: Unknown keys and parameters become notes.
         seed: In place of the recipe's own.
         allow_code: Whether its method file may run.
+        origin: The base of methods that work on differences, in merges that name none.
 
     Raises:
         RecipeError: with everything that is wrong in it.
@@ -91,13 +101,16 @@ def parse_recipe(
     """
     findings = Findings(None if name == _UNNAMED else name, lenient)
     try:
-        return _parse(text, folder, findings, seed, MethodFiles(folder, allow_code, findings))
+        return _parse(
+            text, Scope(findings, folder=folder, origin=origin), seed, MethodFiles(folder, allow_code, findings)
+        )
     except RecursionError:
         raise RecipeError(Problem("merges are nested too deeply", file=findings.file)) from None
 
 
-def _parse(text: str, folder: str | None, findings: Findings, seed: int | None, files: MethodFiles) -> Recipe:
-    library = _library(text, folder, findings, files)
+def _parse(text: str, scope: Scope, seed: int | None, files: MethodFiles) -> Recipe:
+    findings, folder = scope.findings, scope.folder
+    library = _library(text, scope, files)
     if library is None:
         findings.raise_if_any()
         raise RecipeError(Problem("the recipe is empty", file=findings.file, fix=_EXAMPLE))
@@ -132,8 +145,9 @@ def _quantize(library: Library, findings: Findings) -> str | None:
     return None if found is None else str(found)
 
 
-def _library(text: str, folder: str | None, findings: Findings, files: MethodFiles) -> Library | None:
+def _library(text: str, scope: Scope, files: MethodFiles) -> Library | None:
     """All documents, checked and read; None when none of them is a merge."""
+    findings = scope.findings
     try:
         documents, problems = compose(text)
     except RecipeError as error:
@@ -141,11 +155,12 @@ def _library(text: str, folder: str | None, findings: Findings, files: MethodFil
         return None
     for problem in problems:
         findings.problem(problem.message, problem.line, problem.fix)
-    merges = [merge for node in documents if (merge := _document(node, folder, findings, files)) is not None]
+    merges = [merge for node in documents if (merge := _document(node, scope, files)) is not None]
     return Library.of(merges, findings) if merges else None
 
 
-def _document(node: Node, folder: str | None, findings: Findings, files: MethodFiles) -> Merge | None:
+def _document(node: Node, scope: Scope, files: MethodFiles) -> Merge | None:
+    findings = scope.findings
     if isinstance(node, Scalar) and node.tag == "null":
         return None
     if not isinstance(node, Mapping):
@@ -153,11 +168,11 @@ def _document(node: Node, folder: str | None, findings: Findings, files: MethodF
         return None
     keys = {entry.key for entry in node.entries}
     if "merge_method" not in keys and keys & set(_EXPERT_KEYS):
-        check_section(node, PLACES["experts"], Scope(findings, folder=folder))
+        check_section(node, PLACES["experts"], scope)
         findings.not_yet("mixtures of experts (experts:) are not yet supported", node.line)
         return None
     known, file = files.of(node)
-    scope = Scope(findings, known, folder=folder)
+    scope = replace(scope, known=known)
     check_section(node, PLACES["recipe"], scope)
     return read_merge(node, scope, file)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.errors import CheckpointError
+from stockpot.methods.declare import Base
 from stockpot.recipe.findings import Findings
 from stockpot.recipe.known import STEPS
 from stockpot.recipe.method_files import MethodFile
@@ -40,7 +41,7 @@ def read_merge(node: Mapping, scope: Scope, file: MethodFile | None = None) -> M
         given=choice.given,
         known=scope.known,
         file=file,
-        base=_model(node.get("base_model"), scope),
+        base=_base(node, scope),
         slices=(),
         sliced=False,
         module=None,
@@ -76,6 +77,13 @@ def read_merge(node: Mapping, scope: Scope, file: MethodFile | None = None) -> M
 def _filled(merge: Merge, holder: Mapping, scope: Scope) -> Merge:
     """``merge`` with the models or slices that stand in ``holder``."""
     return replace(merge, slices=_slices(holder, scope), sliced=bool(_items(holder, "slices")))
+
+
+def _base(node: Mapping, scope: Scope) -> Model | None:
+    """What ``base_model`` says; of a method that needs one where none is named, the origin of the scope."""
+    named = _model(node.get("base_model"), scope)
+    needed = scope.method is not None and scope.method.base is Base.REQUIRED
+    return Reference(scope.origin) if named is None and needed and scope.origin is not None else named
 
 
 def _steps_or_method(node: Mapping, scope: Scope) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stockpot.checkpoint.adapters import parted_component
 from stockpot.checkpoint.places import existing_path
 from stockpot.errors import StockpotError
 
@@ -31,6 +32,6 @@ def parted(text: str, folder: str | None) -> tuple[str, str | None] | None:
 
 def _exists(text: str, folder: str | None) -> bool:
     try:
-        return existing_path(text, folder) is not None
+        return existing_path(parted_component(text, folder)[0], folder) is not None
     except StockpotError:
         return True  # it is there, and opening it will say what is wrong

@@ -20,12 +20,14 @@ class Scope:
         known: The names of the document.
         method: Of the merge that the part belongs to; None when it is unknown.
         folder: Folder that relative paths are relative to.
+        origin: The base of merges of differences that name none.
     """
 
     findings: Findings
     known: Known = field(default_factory=Known)
     method: Method | None = None
     folder: str | None = None
+    origin: str | None = None
 
     def within(self, method: Method | None) -> Scope:
         """The scope inside a merge by ``method``."""
