@@ -173,7 +173,8 @@ class Lowering:
     def _input(self, merge: Merge, piece: Slice, source: Source, mode: Mode) -> Input:
         """A source; what turns out to be an adapter alone is on the base."""
         base = piece.base or merge.base
-        on = None if base is None else self._model(base, replace(mode, dtype=None))
+        itself = base is None or self._key(source.model) == self._key(base)
+        on = None if base is None or itself else self._model(base, replace(mode, dtype=None))
         model = self._layers(self._model(source.model, mode, on), source, merge.tower)
         companions = self._companions(merge, source.parameters.companions, source, mode)
         return Input(source, self._key(source.model), model, companions)
@@ -238,9 +239,11 @@ class Lowering:
     def _leaf(self, reference: Reference, on: Expression | None = None) -> Leaf:
         """The checkpoint itself, without an adapter."""
         key = (reference.key, on)
+        if key not in self._leaves and on is not None:
+            self._leaves[key] = replace(self._leaf(reference), on=on)
         if key not in self._leaves:
             text = reference.path if reference.revision is None else f"{reference.path}@{reference.revision}"
-            self._leaves[key] = Leaf(text, None, self._folder, reference.line, on=on)
+            self._leaves[key] = Leaf(text, None, self._folder, reference.line)
         return self._leaves[key]
 
 
