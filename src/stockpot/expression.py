@@ -33,10 +33,12 @@ __all__ = [
     "Adapted",
     "Apply",
     "Cast",
+    "Expert",
     "Expression",
     "Layers",
     "Leaf",
     "Linear",
+    "Mixture",
     "Stack",
     "Term",
     "apply",
@@ -312,6 +314,71 @@ class Cast(Expression):
         return (self.of,)
 
 
+@dataclass(frozen=True)
+class Expert:
+    """A model that gives its MLPs to a mixture.
+
+    Args:
+        of: The model.
+        noise: Standard deviation of normal numbers that are added to each of its MLP's weights.
+        residual: Factor of what it adds to the residual stream: of its last matrix.
+    """
+
+    of: Expression
+    noise: float = 0.0
+    residual: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture(Expression):
+    """A dense model with a router and several experts in place of each MLP: Weights.
+
+    Args:
+        of: The model that gives everything but the experts.
+        experts: Each gives its MLPs.
+        router: A checkpoint of the rows of the routers, under their names in the result.
+        layout: Name of the kind of mixture.
+        per_token: To how many experts a token goes.
+        shared: The expert that every token goes to.
+        line: Recipe line, for errors.
+    """
+
+    of: Expression
+    experts: tuple[Expert, ...]
+    router: Leaf
+    layout: str
+    per_token: int
+    shared: Expert | None = None
+    line: int | None = None
+
+    def __post_init__(self) -> None:
+        if any(e.space is not Space.WEIGHTS for e in (self.of, *(e.of for e in self.all_experts))):
+            raise ExpressionError(Problem("a mixture is made of models, not of differences", line=self.line))
+        if not 1 <= self.per_token <= len(self.experts):
+            message = f"{self.per_token} experts for each token, of {len(self.experts)}"
+            raise ExpressionError(Problem(message, line=self.line, fix=f"1 to {len(self.experts)}"))
+        if not all(math.isfinite(e.residual) and 0 <= e.noise < math.inf for e in self.all_experts):
+            raise ExpressionError(Problem("noise is at least 0, and it and factors are finite", line=self.line))
+
+    @property
+    def all_experts(self) -> tuple[Expert, ...]:
+        """The experts, the shared one last."""
+        return (*self.experts, *(() if self.shared is None else (self.shared,)))
+
+    @property
+    def models(self) -> tuple[Expression, ...]:
+        """What it is made of, but for the router."""
+        return (self.of, *(expert.of for expert in self.all_experts))
+
+    @property
+    def space(self) -> Space:
+        return Space.WEIGHTS
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        return (*self.models, self.router)
+
+
 def leaves(expression: Expression, *, companions: bool = True) -> tuple[Leaf, ...]:
     """Every leaf once, in the order in which they appear; without those below ``companions`` on demand."""
     found: dict[tuple[str, str | None, int], Leaf] = {}
@@ -324,11 +391,18 @@ def leaves(expression: Expression, *, companions: bool = True) -> tuple[Leaf, ..
         seen.add(id(node))
         if isinstance(node, Leaf):
             found.setdefault(node.key, node)
-        for child in node.inputs if isinstance(node, Apply) and not companions else node.children:
+        for child in node.children if companions else _merged(node):
             walk(child)
 
     walk(expression)
     return tuple(found.values())
+
+
+def _merged(node: Expression) -> tuple[Expression, ...]:
+    """What ``node`` is made of, without what it reads beside that."""
+    if isinstance(node, Mixture):
+        return node.models
+    return node.inputs if isinstance(node, Apply) else node.children
 
 
 def apply(

@@ -50,6 +50,7 @@ def plan_sidecars(
     dtype: DType | None = None,
     tied: bool | None = None,
     layers: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> tuple[Sidecar, ...]:
     """What to write beside the merged tensors, config.json first.
 
@@ -64,14 +65,15 @@ def plan_sidecars(
         tied: Whether embedding and head share one tensor; None leaves the config's.
         layers: Config keys that stacking layers changed, with their new values, such as
             ``{"num_hidden_layers": 48}``; ``text_config.num_hidden_layers`` names a nested one.
+        config: Takes the place of the donor's config, for a result of another kind.
 
     Raises:
         CheckpointError: for a file that cannot be read, or a link that leads out of the folder.
     """
     planned: list[Sidecar] = []
-    config = _corrected(donor.config, dtype, tied, layers or {})
-    if config != donor.config or (donor.config and donor.folder is None):
-        planned.append(("config.json", _written(config)))
+    corrected = _corrected(donor.config if config is None else config, dtype, tied, layers or {})
+    if corrected != donor.config or (donor.config and donor.folder is None):
+        planned.append(("config.json", _written(corrected)))
     elif donor.config and donor.folder is not None:
         planned.append(("config.json", member(donor.folder, "config.json")))
     if donor.folder is not None:

@@ -9,16 +9,17 @@ from stockpot.execute.adapter import Adapter
 from stockpot.execute.combination import Combination
 from stockpot.execute.evaluate import Evaluator, Settled
 from stockpot.execute.matrices import Blocks, Whole
+from stockpot.execute.noise import Noisy
 from stockpot.execute.rows import Rows
 from stockpot.methods.declare import Blockwise, Elementwise, solves
 from stockpot.planning.blocks import Grid
-from stockpot.planning.forms import Form, LowRank
+from stockpot.planning.forms import Form, LowRank, Noise
 from stockpot.planning.model import Compute, Read
 
 __all__ = ["evaluator_of"]
 
 
-_FORMS: Mapping[type[Form], type[Evaluator]] = {LowRank: Adapter}
+_FORMS: Mapping[type[Form], type[Evaluator]] = {LowRank: Adapter, Noise: Noisy}
 
 
 def evaluator_of(node: Compute, grid: Grid, reader: PayloadReader, settled: Settled) -> Evaluator:

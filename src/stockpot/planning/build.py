@@ -24,6 +24,7 @@ from stockpot.methods.declare import Space, Span
 from stockpot.planning.configs import layer_entries
 from stockpot.planning.cost import estimate, nearest
 from stockpot.planning.lowering import apart, build_view
+from stockpot.planning.mixtures import rewritten
 from stockpot.planning.model import GIB, MIB, Compute, Limits, Operand, Plan, Read, Step, reads
 from stockpot.planning.passes import check_numbers, passes_of, survey_note, surveys_of
 from stockpot.planning.views import Context, Meta, View
@@ -71,7 +72,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     return Plan(
         steps=tuple(steps),
         shards=shards,
-        sidecars=_sidecars(recipe, steps, checkpoints, layers),
+        sidecars=_sidecars(recipe, steps, checkpoints, layers, rewritten(view)),
         sources=dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True)),
         cost=cost,
         notes=(
@@ -259,6 +260,7 @@ def _sidecars(
     steps: Sequence[Step],
     checkpoints: Mapping[Any, Checkpoint],
     layers: Mapping[str, Any],
+    config: Mapping[str, Any] | None,
 ) -> tuple[tuple[str, bytes | Path], ...]:
     if recipe.donor is None or recipe.donor.key not in checkpoints:
         return ()
@@ -268,7 +270,7 @@ def _sidecars(
     floats = [s.dtype for s in steps if s.dtype.is_float]
     dtype = max(set(floats), key=floats.count) if floats else None
     tied = _tied(donor, steps, checkpoints)
-    return tuple(plan_sidecars(donor, dtype=dtype, tied=tied, layers=layers or None))
+    return tuple(plan_sidecars(donor, dtype=dtype, tied=tied, layers=layers or None, config=config))
 
 
 def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from stockpot.checkpoint.dtypes import dtype_named
-from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack
+from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Mixture, Stack
 from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, axis_of, scope_of
 from stockpot.planning.adapters import AdaptedView
 from stockpot.planning.merged import Merged
+from stockpot.planning.mixtures import MixtureView
 from stockpot.planning.model import Compute, Operand
 from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
 from stockpot.planning.views import Context, View
@@ -40,8 +41,16 @@ def _build(expression: Expression, context: Context) -> View:
         return CastView(build_view(expression.of, context), dtype_named(expression.dtype))
     if isinstance(expression, Apply):
         return ApplyView(expression, context)
+    if isinstance(expression, Mixture):
+        return _mixture(expression, context)
     assert isinstance(expression, Linear)
     return LinearView(expression, context)
+
+
+def _mixture(node: Mixture, context: Context) -> MixtureView:
+    experts = [build_view(expert.of, context) for expert in node.experts]
+    shared = None if node.shared is None else build_view(node.shared.of, context)
+    return MixtureView(node, build_view(node.of, context), experts, shared, build_view(node.router, context), context)
 
 
 def apart(labels: Iterable[str]) -> tuple[str, ...]:

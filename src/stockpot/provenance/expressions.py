@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stockpot.architecture.mixtures import LAYOUTS
 from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.errors import CheckpointError, Problem, StockpotError, UnsupportedError
-from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack, Term
+from stockpot.expression import Adapted, Apply, Cast, Expert, Expression, Layers, Leaf, Linear, Mixture, Stack, Term
 from stockpot.methods.declare import Blockwise, Method
 from stockpot.methods.pieces import Use, chain_of, piece_named, steps_of
 from stockpot.methods.registry import METHODS
-from stockpot.provenance.shape import Check, Misshapen, anything, list_of, map_of, natural, optional, record, text
+from stockpot.provenance.shape import Check, Misshapen, anything, list_of, map_of, natural, number, optional, record, text
 from stockpot.settings import Setting, as_plain, as_setting
 
 __all__ = ["as_records", "methods_in", "rebuilt"]
@@ -72,6 +73,8 @@ def _written(node: Expression, place: Callable[[Expression], int], label: Callab
         return {"cast": place(node.of), "dtype": node.dtype}
     if isinstance(node, Linear):
         return {"sum": [{"times": as_plain(t.coefficient), "of": place(t.of)} for t in node.terms]}
+    if isinstance(node, Mixture):
+        return _mixture_written(node, place)
     assert isinstance(node, Apply)
     data: Record = {"apply": node.method.name, **_origin(node.method), "inputs": [place(i) for i in node.inputs]}
     data["one"] = _settings(node.one)
@@ -83,6 +86,19 @@ def _written(node: Expression, place: Callable[[Expression], int], label: Callab
     if node.companions:
         data["companions"] = {name: [place(c) for c in group] for name, group in node.companions.items()}
     return {**data, **_line(node.line)}
+
+
+def _mixture_written(node: Mixture, place: Callable[[Expression], int]) -> Record:
+    experts = [{"of": place(e.of), "noise": float(e.noise), "residual": float(e.residual)} for e in node.all_experts]
+    return {
+        "mixture": place(node.of),
+        "experts": experts[: len(node.experts)],
+        "shared": experts[len(node.experts) :],
+        "router": place(node.router),
+        "layout": node.layout,
+        "per_token": int(node.per_token),
+        **_line(node.line),
+    }
 
 
 def _line(line: int | None) -> Record:
@@ -115,14 +131,15 @@ def _sha256(file: str | None) -> str | None:
 
 
 def methods_in(records: Any) -> tuple[str, ...]:
-    """What made the result, outermost first: methods, chains of steps, ``stack``; else ``sum`` or ``adapter``.
+    """What made the result, outermost first: methods, chains, ``stack``, ``moe``; else ``sum`` or ``adapter``.
 
     Lenient: what is no record is left out.
     """
     nodes = [r for r in reversed(records) if isinstance(r, dict)] if isinstance(records, list) else []
     found: dict[str, None] = {}
     for node in nodes:
-        name = node.get("apply", "stack" if "stack" in node and "layers" not in node else None)
+        moved = "moe" if "mixture" in node else "stack" if "stack" in node and "layers" not in node else None
+        name = node.get("apply", moved)
         if isinstance(name, str):
             found.setdefault(name)
     for name, kind in (("sum", "sum"), ("adapter", "adapted")):
@@ -133,12 +150,24 @@ def methods_in(records: Any) -> tuple[str, ...]:
 
 _NODES = list_of(natural)
 _SETTINGS = map_of(list_of(anything))
+_EXPERTS = list_of(record({"of": natural, "noise": number, "residual": number}, {}))
 _KINDS: Mapping[str, Check] = {
     "leaf": record({"leaf": text}, {}),
     "adapted": record({"adapted": natural, "adapter": natural}, {"line": natural}),
     "layers": record({"layers": natural, "start": natural, "stop": natural}, {"line": natural, "stack": text}),
     "stack": record({"stack": _NODES}, {"line": natural}),
     "cast": record({"cast": natural, "dtype": text}, {}),
+    "mixture": record(
+        {
+            "mixture": natural,
+            "experts": _EXPERTS,
+            "shared": _EXPERTS,
+            "router": natural,
+            "layout": text,
+            "per_token": natural,
+        },
+        {"line": natural},
+    ),
     "sum": record({"sum": list_of(record({"times": anything, "of": natural}, {}))}, {}),
     "apply": record(
         {"apply": text, "inputs": _NODES, "one": _SETTINGS, "each": list_of(_SETTINGS)},
@@ -208,6 +237,8 @@ def _below(kind: str, data: Record) -> list[int]:
         return [*data["inputs"], *(i for group in data.get("companions", {}).values() for i in group)]
     if kind == "leaf":
         return []
+    if kind == "mixture":
+        return [data["mixture"], *(e["of"] for e in (*data["experts"], *data["shared"])), data["router"]]
     if kind == "adapted":
         return [data["adapted"], data["adapter"]]
     return list(data["stack"]) if kind == "stack" else [data[kind]]
@@ -235,6 +266,8 @@ def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[
     if kind == "cast":
         dtype_named(data["dtype"])
         return Cast(nodes[data["cast"]], data["dtype"])
+    if kind == "mixture":
+        return _mixture(data, nodes, line)
     if kind == "sum":
         return _linear([(as_setting(term["times"]), nodes[term["of"]]) for term in data["sum"]])
     return _applied(data, nodes, line)
@@ -247,6 +280,16 @@ def _applied(data: Record, nodes: Sequence[Expression], line: int | None) -> App
         raise Misshapen("a method has other inputs than values for them")
     companions = {name: tuple(nodes[i] for i in group) for name, group in data.get("companions", {}).items()}
     return Apply(_method(data), inputs, one, each, data.get("variant"), data.get("compat") is True, line, companions)
+
+
+def _mixture(data: Record, nodes: Sequence[Expression], line: int | None) -> Mixture:
+    router = nodes[data["router"]]
+    if not isinstance(router, Leaf) or len(data["shared"]) > 1 or data["layout"] not in LAYOUTS:
+        raise Misshapen("a mixture has no router, several shared experts or an unknown layout")
+    experts, shared = (
+        tuple(Expert(nodes[e["of"]], e["noise"], e["residual"]) for e in data[key]) for key in ("experts", "shared")
+    )
+    return Mixture(nodes[data["mixture"]], experts, router, data["layout"], data["per_token"], *shared or (None,), line)
 
 
 def _adapted(of: Expression, adapter: Expression, line: int | None) -> Adapted:

@@ -60,6 +60,10 @@ class Lowering:
             merge = self._target(_bare(merge.models[0])) if merge.models else None
         return self._leaf(merge) if isinstance(merge, Reference) else None
 
+    def model(self, model: Model) -> Expression:
+        """A model that stands outside any merge."""
+        return self._model(model, Mode())
+
     def _target(self, model: Model) -> Model:
         """``model``, or the document that it names."""
         found = self._library.find(model) if isinstance(model, Reference) else None

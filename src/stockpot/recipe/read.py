@@ -16,7 +16,7 @@ from stockpot.recipe.shapes import check_value, is_merge
 from stockpot.recipe.steps import check_steps, chosen
 from stockpot.recipe.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence
 
-__all__ = ["read_merge"]
+__all__ = ["read_merge", "read_model"]
 
 _INPUTS = ("models", "slices", "modules")
 _EXTRA = ("tokenizer_source", "tokenizer", "chat_template")
@@ -52,6 +52,11 @@ def read_merge(node: Mapping, scope: Scope, file: MethodFile | None = None) -> M
         extra={k: plain(e.value) for k in _EXTRA if (e := node.get(k)) is not None},
         line=node.line,
     )
+
+
+def read_model(node: Mapping, key: str, scope: Scope) -> Model | None:
+    """The model under ``key``; None where there is none, or none that can be read."""
+    return _model(node.get(key), scope)
 
 
 def _steps_or_method(node: Mapping, scope: Scope) -> None:
