@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from mixing import dense, generates, loaded, logits, write_recipe
 
-from files import read_model
 from stockpot.cli.main import main
 
 CASES = [

@@ -328,7 +328,9 @@ def faults_of(layout: Layout, dense: Mapping[str, Any], names: Collection[str]) 
     kind, known = dense.get("model_type"), _complete(dense)
     if kind not in layout.sources:
         fitting = [name for name, other in LAYOUTS.items() if kind in other.sources]
-        fix = f"architecture: {' or '.join(fitting)}" if fitting else "mixtures are made of llama, mistral, qwen2, qwen3"
+        fix = (
+            f"architecture: {' or '.join(fitting)}" if fitting else "mixtures are made of llama, mistral, qwen2, qwen3"
+        )
         yield None, f"a {kind} model cannot become a {layout.name}", fix
         return
     yield from _misplaced(layout, names)
@@ -363,7 +365,11 @@ def _attention(layout: Layout, names: Collection[str]) -> Iterator[Fault]:
     }[layout.name]
     if biases not in fitting:
         told = ", ".join(word.removeprefix("self_attn.") for word in _BIASES if word in biases) or "none"
-        yield None, f"biases of attention ({told}), which a {layout.name} has no place for", "choose another architecture"
+        yield (
+            None,
+            f"biases of attention ({told}), which a {layout.name} has no place for",
+            "choose another architecture",
+        )
     if normed and layout.name not in ("qwen3_moe", "glm4_moe"):
         yield None, f"norms of queries and keys, which a {layout.name} lacks", "architecture: qwen3_moe or glm4_moe"
 

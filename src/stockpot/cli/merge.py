@@ -72,9 +72,7 @@ class Asked:
         return cls(out, **{name: options[name] for name in names}), limits
 
 
-def carry_out(
-    make_plan: Callable[[], Plan], asked: Asked, more: Callable[[], Mapping[str, Any]] | None = None
-) -> None:
+def carry_out(make_plan: Callable[[], Plan], asked: Asked, more: Callable[[], Mapping[str, Any]] | None = None) -> None:
     """Plan, carry out, and say what was done; ``more`` is told beside that, where the result is for machines."""
     from stockpot.cli.plan import show_plan
     from stockpot.execute.local import execute

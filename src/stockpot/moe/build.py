@@ -17,13 +17,14 @@ from stockpot.checkpoint.model import Checkpoint, from_arrays
 from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import PlanError, Problem
+from stockpot.execute.matrices import one_thread
 from stockpot.expression import Expert, Leaf, Mixture
 from stockpot.kernels import convert
 from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Floats
 from stockpot.moe.examples import Example, examples_of
 from stockpot.moe.file import kept, write_router
-from stockpot.moe.routing import LayerRouting, Routing, conditions, held_out, measured
+from stockpot.moe.routing import LayerRouting, Made, Routing, conditions, held_out, measured
 from stockpot.moe.rows import from_prompts, random_rows, trained_router
 from stockpot.moe.states import States, states_of, tokens_of
 from stockpot.planning.build import build_plan
@@ -93,14 +94,13 @@ def planned(
     if dry:
         return Mixed(checked, None, file)
     key, found = _key(recipe, base, layout), kept(file)
+    routing = None if found is None else found.routing
     if found is not None and found.key is not None and found.key != key and not again:
         message = "the router that lies here was made of something else (recipe, prompts or base)"
         raise PlanError(Problem(message, file=str(file), fix="--restart makes it again; or name another with --router"))
     if found is None or (found.key is not None and (again or (measure and not _was_measured(found.routing)))):
         rows, shared, routing = _made(recipe, base, limits, measure)
         write_router(file, _tensors(recipe, base, layout, rows, shared), key, routing)
-    else:
-        routing = found.routing
     opened = replace(open_checkpoint(str(file)), label="router", folder=None, config={})
     plan = build_plan(_expressed(recipe, layout, opened), limits, out, overwrite=overwrite)
     return Mixed(plan, routing, file)
@@ -255,7 +255,15 @@ def _told(recipe: MixtureRecipe, states: str) -> str:
 def _seen(
     recipe: MixtureRecipe, base: Checkpoint, limits: Limits, layers: int, hidden: int
 ) -> tuple[Floats, Floats | None, Routing]:
-    """As :func:`_made`, with the base run over the prompts."""
+    """As :func:`_made`, with the base run over the prompts; sums do not depend on the number of threads."""
+    with one_thread():
+        return _routed(recipe, base, limits, layers, hidden)
+
+
+def _routed(
+    recipe: MixtureRecipe, base: Checkpoint, limits: Limits, layers: int, hidden: int
+) -> tuple[Floats, Floats | None, Routing]:
+    """Rows of the router, the gate of the shared expert, and the report, from what the base makes of the prompts."""
     examples = examples_of((*recipe.experts, *_shared(recipe)))
     if not any(example.experts for example in examples):
         raise PlanError(Problem("there are no prompts to measure the routing with", line=recipe.line))
@@ -268,6 +276,7 @@ def _seen(
     if mode == "hidden":
         chosen, rows, shares = _hidden(recipe.states, states, own, count)
     else:
+        make: Made
         if mode == "trained":
             make = partial(trained_router, states, own, count)
         elif mode == "cheap_embed":
@@ -275,7 +284,7 @@ def _seen(
             make = partial(from_prompts, pooled, own, count, total=True)
         else:
             fixed = random_rows(layers, count, hidden, recipe.seed, uniform=mode != "random")
-            make = lambda left_out=(): fixed  # noqa: E731, ARG005
+            make = partial(_whatever, fixed)
         rows, shares = make(()), held_out(states, own, count, make)
     if recipe.needs_prompts:
         _check_rows(recipe, rows)
@@ -285,9 +294,17 @@ def _seen(
     return rows, shared, routing
 
 
+def _whatever(rows: Floats, left_out: Sequence[int]) -> Floats:
+    """Rows that no prompt changes."""
+    del left_out
+    return rows
+
+
 def _of_routed(example: Example, count: int) -> Example:
     """An example without the shared expert, which no router chooses."""
-    return Example(example.text, tuple(e for e in example.experts if e < count), tuple(e for e in example.against if e < count))
+    return Example(
+        example.text, tuple(e for e in example.experts if e < count), tuple(e for e in example.against if e < count)
+    )
 
 
 def _hidden(wanted: str, states: States, own: Sequence[Example], count: int) -> tuple[str, Floats, Floats]:
@@ -348,5 +365,3 @@ def _embedded(base: Checkpoint, tokens: Sequence[Sequence[int]], layers: int) ->
                     known[token] = row.copy()
                 found[number] += known[token]
     return np.broadcast_to(found, (layers, *found.shape))
-
-

@@ -11,15 +11,15 @@ import numpy as np
 
 from stockpot.methods.declare import Floats
 from stockpot.moe.examples import Example, folds_of
-from stockpot.moe.rows import lopsided_weights
+from stockpot.moe.rows import even_weights
 from stockpot.moe.states import States
 
-__all__ = ["LayerRouting", "Routing", "conditions", "from_data", "held_out", "measured", "table"]
+__all__ = ["LayerRouting", "Made", "Routing", "conditions", "from_data", "held_out", "measured", "table"]
 
 _NEAR_CHANCE = 0.10
 _LOPSIDED = 0.8
 _ALIKE = 1e3
-"""A condition number beyond which rows of a router are nearly the same direction."""
+"""A condition number beyond which some rows of a router hardly differ."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class LayerRouting:
     """One layer's router.
 
     Args:
-        condition: Condition number of its rows; infinite where they depend on each other, None where there are too many.
+        condition: Condition number of its rows less their mean, on which alone the choice of experts depends; infinite
+            where two of them are the same, None for a single expert.
         load: Share of tokens whose first choice is each expert; every expert's prompts count alike.
         accuracy: Share of held-out tokens whose first choice is an expert that wants their prompt: the mean over experts.
         by_expert: The same for each expert's prompts; None where it has a single one, which cannot be held out.
@@ -67,15 +68,13 @@ class Routing:
         return sum(found) / len(found) if found else None
 
     def as_data(self) -> dict[str, Any]:
-        """Plain data; what is not finite is None."""
-        layers = [
-            {**asdict(layer), "condition": layer.condition if _finite(layer.condition) else None} for layer in self.layers
-        ]
+        """Plain data; an infinite number is a word."""
+        layers = [{**asdict(layer), "condition": _worded(layer.condition)} for layer in self.layers]
         return {**asdict(self), "layers": layers, "accuracy": self.accuracy}
 
 
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _worded(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(value)
 
 
 def from_data(data: dict[str, Any]) -> Routing:
@@ -86,7 +85,7 @@ def from_data(data: dict[str, Any]) -> Routing:
     """
     layers = tuple(
         LayerRouting(
-            math.inf if row["condition"] is None else float(row["condition"]),
+            None if row["condition"] is None else float(row["condition"]),
             None if row["load"] is None else tuple(map(float, row["load"])),
             None if row["accuracy"] is None else float(row["accuracy"]),
             None if row["by_expert"] is None else tuple(None if v is None else float(v) for v in row["by_expert"]),
@@ -98,13 +97,18 @@ def from_data(data: dict[str, Any]) -> Routing:
     return Routing(str(data["mode"]), experts, layers, chance, int(data["prompts"]), int(data["tokens"]), warned)
 
 
-def conditions(rows: Floats) -> list[float]:
-    """Condition number of each layer's rows; infinite where they depend on each other."""
-    found = []
+def conditions(rows: Floats) -> list[float | None]:
+    """Condition number of each layer's rows less their mean; infinite where they differ in too few directions."""
+    found: list[float | None] = []
     for own in rows:
-        values = np.linalg.svd(own, compute_uv=False)
-        dependent = values[-1] <= values[0] * max(own.shape) * np.finfo(np.float64).eps or own.shape[0] > own.shape[1]
-        found.append(math.inf if dependent else float(values[0] / values[-1]))
+        wanted = len(own) - 1  # differences of so many rows
+        if wanted == 0:
+            found.append(None)
+            continue
+        values = np.linalg.svd(own - own.mean(axis=0), compute_uv=False)
+        least = values[wanted - 1] if wanted <= len(values) else 0.0
+        dependent = least <= np.abs(own).max() * max(own.shape) * np.finfo(np.float64).eps
+        found.append(math.inf if dependent else float(values[0] / least))
     return found
 
 
@@ -145,11 +149,13 @@ def measured(
 ) -> Routing:
     """The report on ``rows``, whose held-out accuracies are ``shares`` (layers, experts)."""
     count = len(names)
-    weights = lopsided_weights(examples, states.owner, count)
+    weights = even_weights(examples, states.owner, count)
     choice = _first_choice(states, rows, np.ones(len(states.owner), bool))
     loads = [np.bincount(own, weights, minlength=count) / weights.sum() for own in choice]
     layers = tuple(
-        LayerRouting(condition, tuple(map(float, load)), _mean(own), tuple(None if np.isnan(v) else float(v) for v in own))
+        LayerRouting(
+            condition, tuple(map(float, load)), _mean(own), tuple(None if np.isnan(v) else float(v) for v in own)
+        )
         for condition, load, own in zip(conditions(rows), loads, shares, strict=True)
     )
     wanted = [e for e in examples if e.experts]
@@ -176,25 +182,27 @@ def _warned(routing: Routing) -> list[str]:
         near = [i for i, layer in enumerate(routing.layers) if (layer.accuracy or 0.0) < chance + _NEAR_CHANCE]
         if near:
             told = f"{100 * accuracy:.0f} % of held-out tokens go to an expert that wants them, {100 * chance:.0f} % by chance"
-            found.append(f"the router is near chance in layers {_listed(near)}: over all layers, {told}")
+            found.append(f"the router is near chance in {_listed(near)}: over all layers, {told}")
     full = [i for i, layer in enumerate(routing.layers) if layer.load is not None and max(layer.load) > _LOPSIDED]
     if full:
-        found.append(f"lopsided: in layers {_listed(full)} more than 80 % of tokens have one expert as first choice")
+        found.append(f"lopsided: in {_listed(full)} more than 80 % of tokens have one expert as first choice")
     alike = [i for i, layer in enumerate(routing.layers) if layer.condition is not None and layer.condition > _ALIKE]
     if alike:
-        found.append(f"rows of the router are nearly alike in layers {_listed(alike)}: their experts get the same tokens")
+        found.append(f"rows of the router are nearly alike in {_listed(alike)}: their experts get the same scores")
     return found
 
 
 def _listed(numbers: Sequence[int]) -> str:
-    """``0-3, 5``."""
+    """``layers 0-3, 5``."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
             runs[-1].append(number)
         else:
             runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    return f"layer{'s' * (len(numbers) > 1)} " + ", ".join(
+        str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs
+    )
 
 
 def table(routing: Routing) -> list[str]:

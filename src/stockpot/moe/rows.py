@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from stockpot.execute.matrices import one_thread
 from stockpot.execute.noise import normal_numbers
 from stockpot.execute.rows import random_key
 from stockpot.kernels.random import philox_block
@@ -16,7 +16,7 @@ from stockpot.moe.examples import Example
 from stockpot.moe.states import States
 from stockpot.moe.training import trained_rows
 
-__all__ = ["from_prompts", "lopsided_weights", "random_rows", "trained_router"]
+__all__ = ["even_weights", "from_prompts", "random_rows", "trained_router"]
 
 
 def random_rows(layers: int, experts: int, hidden: int, seed: int, *, uniform: bool) -> Floats:
@@ -65,10 +65,11 @@ def from_prompts(
                 part = pooled[:, kept].sum(axis=1)
                 found[:, expert] += sign * (part if total else part / len(kept))
     lengths = np.linalg.norm(found, axis=2, keepdims=True)
-    return np.divide(found, lengths, out=np.zeros_like(found), where=lengths > 0)
+    rows: Floats = np.divide(found, lengths, out=np.zeros_like(found), where=lengths > 0)
+    return rows
 
 
-def lopsided_weights(examples: Sequence[Example], owner: np.ndarray, experts: int) -> Floats:  # type: ignore[type-arg]
+def even_weights(examples: Sequence[Example], owner: npt.NDArray[np.int64], experts: int) -> Floats:
     """A weight for each token, so that every expert's prompts count alike, and each prompt of an expert too.
 
     Tokens of prompts that no expert wants get 0.
@@ -76,15 +77,13 @@ def lopsided_weights(examples: Sequence[Example], owner: np.ndarray, experts: in
     counts = np.bincount(owner, minlength=len(examples))
     found = np.zeros(len(owner))
     for expert in range(experts):
-        own = [i for i, e in enumerate(examples) if expert in e.experts]
+        own = [i for i, e in enumerate(examples) if expert in e.experts and counts[i]]
         for number in own:
             found[owner == number] += 1.0 / (experts * len(own) * counts[number])
     return found
 
 
-def trained_router(
-    states: States, examples: Sequence[Example], experts: int, left_out: Sequence[int] = ()
-) -> Floats:
+def trained_router(states: States, examples: Sequence[Example], experts: int, left_out: Sequence[int] = ()) -> Floats:
     """Rows that were trained, layer by layer, to tell from a token of a prompt the expert that wants the prompt.
 
     An expert none of whose prompts is left keeps them.
@@ -101,7 +100,5 @@ def trained_router(
     targets = np.zeros((len(owner), experts))
     for row, number in enumerate(owner):
         targets[row, list(examples[number].experts)] = 1.0 / len(examples[number].experts)
-    weights = lopsided_weights(examples, owner, experts)
-    with one_thread():
-        rows = [trained_rows(own[wanted].astype(np.float64), targets, weights) for own in states.tokens]
-    return np.stack(rows)
+    weights = even_weights(examples, owner, experts)
+    return np.stack([trained_rows(own[wanted].astype(np.float64), targets, weights) for own in states.tokens])

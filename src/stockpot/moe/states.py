@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.errors import CheckpointError, PlanError, Problem, UnsupportedError
@@ -40,13 +41,13 @@ class States:
     Args:
         pooled: ``layer`` and ``router`` → (layers, prompts, hidden): the state that enters the layer, and what its MLP
             gets, at a prompt's last token or as the mean over its tokens.
-        tokens: (layers, rows, hidden): what the MLP gets at single tokens of prompts, evenly spaced, the last always.
+        tokens: (layers, rows, hidden), float32: what the MLP gets at single tokens of prompts, evenly spaced, the last always.
         owner: (rows,): the prompt that each is of.
     """
 
     pooled: Mapping[str, Floats]
-    tokens: Floats
-    owner: np.ndarray[Any, np.dtype[np.int64]]
+    tokens: npt.NDArray[np.float32]
+    owner: npt.NDArray[np.int64]
 
 
 def tokens_of(base: Checkpoint, texts: Sequence[str]) -> list[list[int]]:
@@ -143,7 +144,9 @@ def states_of(base: Checkpoint, tokens: Sequence[Sequence[int]], pooling: str, m
 def _check_memory(base: Checkpoint, numbers: int, memory: int) -> None:
     needed = base.nbytes * 11 // 10 + _TORCH + 16 * numbers + 4 * min(_KEPT, _PER_PROMPT * numbers)
     if needed > memory:
-        message = f"reading prompts holds {base.label} in memory: {-(-needed // MIB)} MiB, the budget is {memory // MIB} MiB"
+        message = (
+            f"reading prompts holds {base.label} in memory: {-(-needed // MIB)} MiB, the budget is {memory // MIB} MiB"
+        )
         fix = f"give --memory {-(-needed // MIB)}MiB or more, or use gate_mode: cheap_embed or random"
         raise PlanError(Problem(message, fix=fix))
 
@@ -219,11 +222,15 @@ def _watched(model: Any, seen: Any) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """What transformers says of its own versions and of the head that is not loaded is not for our users."""
     logger = logging.getLogger("transformers")
-    before = logger.level
+    before, bars = logger.level, extra("transformers", "reading prompts").utils.logging
+    shown = bars.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)
+    bars.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(before)
+        if shown:
+            bars.enable_progress_bar()

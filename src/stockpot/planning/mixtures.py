@@ -128,7 +128,8 @@ class MixtureView:
         return found
 
     def _block(self, layer: int) -> dict[str, _Place]:
-        layout, found = self._layout, {}
+        layout = self._layout
+        found: dict[str, _Place] = {}
         for number, (expert, view) in enumerate(zip(self.node.experts, self._experts, strict=True)):
             for part in PARTS:
                 place = _Place(view, dense_name(layer, part), expert, f"expert {number}")
@@ -149,21 +150,24 @@ class MixtureView:
         fix = "have it made again: remove the file, or name another with --router"
         wanted: set[str] = set()
         for layer in self._layers:
-            shapes = {self._layout.router(layer): (len(self._experts), hidden)}
+            shapes: dict[str, tuple[int, ...]] = {self._layout.router(layer): (len(self._experts), hidden)}
             shapes |= self._beside(layer, hidden)
             wanted |= shapes.keys()
             for name, shape in shapes.items():
                 meta = self._router.names.get(name)
                 if meta is None or meta.shape != shape or not meta.dtype.is_float:
                     has = "lacks this tensor" if meta is None else f"has {meta.dtype.code}{list(meta.shape)}"
-                    self._problem(f"the router {self._router.label} {has}, floats {shape} are needed", tensor=name, fix=fix)
+                    self._problem(
+                        f"the router {self._router.label} {has}, floats {shape} are needed", tensor=name, fix=fix
+                    )
         for name in self._router.names:
             if name not in wanted:
                 self._problem(f"the router {self._router.label} has what no place is for", tensor=name, fix=fix)
 
     def _beside(self, layer: int, hidden: int) -> dict[str, tuple[int, ...]]:
         """What a block has beside experts and router, that no model gives."""
-        layout, found = self._layout, {}
+        layout = self._layout
+        found: dict[str, tuple[int, ...]] = {}
         gate, correction = layout.shared_gate(layer), layout.correction(layer)
         if gate is not None:
             found[gate] = (1, hidden)

@@ -18,7 +18,18 @@ from stockpot.expression import Adapted, Apply, Cast, Expert, Expression, Layers
 from stockpot.methods.declare import Blockwise, Method
 from stockpot.methods.pieces import Use, chain_of, piece_named, steps_of
 from stockpot.methods.registry import METHODS
-from stockpot.provenance.shape import Check, Misshapen, anything, list_of, map_of, natural, number, optional, record, text
+from stockpot.provenance.shape import (
+    Check,
+    Misshapen,
+    anything,
+    list_of,
+    map_of,
+    natural,
+    optional,
+    real,
+    record,
+    text,
+)
 from stockpot.settings import Setting, as_plain, as_setting
 
 __all__ = ["as_records", "methods_in", "rebuilt"]
@@ -150,7 +161,7 @@ def methods_in(records: Any) -> tuple[str, ...]:
 
 _NODES = list_of(natural)
 _SETTINGS = map_of(list_of(anything))
-_EXPERTS = list_of(record({"of": natural, "noise": number, "residual": number}, {}))
+_EXPERTS = list_of(record({"of": natural, "noise": real, "residual": real}, {}))
 _KINDS: Mapping[str, Check] = {
     "leaf": record({"leaf": text}, {}),
     "adapted": record({"adapted": natural, "adapter": natural}, {"line": natural}),
@@ -289,7 +300,9 @@ def _mixture(data: Record, nodes: Sequence[Expression], line: int | None) -> Mix
     experts, shared = (
         tuple(Expert(nodes[e["of"]], e["noise"], e["residual"]) for e in data[key]) for key in ("experts", "shared")
     )
-    return Mixture(nodes[data["mixture"]], experts, router, data["layout"], data["per_token"], *shared or (None,), line)
+    return Mixture(
+        nodes[data["mixture"]], experts, router, data["layout"], data["per_token"], shared[0] if shared else None, line
+    )
 
 
 def _adapted(of: Expression, adapter: Expression, line: int | None) -> Adapted:

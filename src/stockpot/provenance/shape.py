@@ -16,8 +16,8 @@ __all__ = [
     "list_of",
     "map_of",
     "natural",
-    "number",
     "optional",
+    "real",
     "record",
     "text",
     "whole",
@@ -53,7 +53,7 @@ def natural(data: Any, where: str) -> None:
         raise Misshapen(f"{where} is no whole number")
 
 
-def number(data: Any, where: str) -> None:
+def real(data: Any, where: str) -> None:
     """A number."""
     if type(data) not in (int, float):
         raise Misshapen(f"{where} is no number")

@@ -322,7 +322,9 @@ PLACES: Mapping[str, Place] = MappingProxyType(
                     "experts that see every token",
                 ),
                 Key("gate_mode", Choice(GATE_MODES), "how the router is made; hidden by default"),
-                Key("pooling", Choice(POOLINGS), "of gate_mode: hidden: last by default, or mean over a prompt's tokens"),
+                Key(
+                    "pooling", Choice(POOLINGS), "of gate_mode: hidden: last by default, or mean over a prompt's tokens"
+                ),
                 Key(
                     "states",
                     Choice(STATES),

@@ -26,7 +26,7 @@ from stockpot.recipe.scope import Scope
 from stockpot.recipe.shapes import check_section
 from stockpot.recipe.yaml_nodes import Mapping, Node, Scalar, Sequence, compose
 
-__all__ = ["ExpertAsked", "MixtureRecipe", "load_mixture", "parse_mixture"]
+__all__ = ["ExpertAsked", "MixtureRecipe", "describes_mixture", "load_mixture", "parse_mixture"]
 
 FROM_PROMPTS = ("hidden", "hidden_avg", "cheap_embed", "trained")
 """Gate modes that need prompts."""
@@ -95,6 +95,15 @@ class MixtureRecipe:
     def needs_prompts(self) -> bool:
         """Whether the router is made from prompts."""
         return self.gate_mode in FROM_PROMPTS
+
+
+def describes_mixture(path: Path) -> bool:
+    """Whether a document of the recipe is about a mixture of experts; False where it cannot be read."""
+    try:
+        documents, _ = compose(recipe_text(path))
+    except (RecipeError, RecursionError):
+        return False
+    return any(isinstance(node, Mapping) and is_mixture(node) for node in documents)
 
 
 def load_mixture(
@@ -184,9 +193,7 @@ def _library(nodes: list[Mapping], folder: str | None, findings: Findings, files
     return Library(tuple(merges), {name: merge for merge in merges for name in merge.names}, nothing)
 
 
-def _mixture(
-    node: Mapping, text: str, scope: Scope, lowering: Lowering, seed: int | None
-) -> MixtureRecipe | None:
+def _mixture(node: Mapping, text: str, scope: Scope, lowering: Lowering, seed: int | None) -> MixtureRecipe | None:
     """The record; None where what is missing has been reported."""
     findings = scope.findings
     base = read_model(node, "base_model", scope)
@@ -249,10 +256,8 @@ def _expert(item: Mapping, scope: Scope, lowering: Lowering) -> ExpertAsked | No
     if noise < 0 and entry is not None:
         scope.findings.problem(f"noise_scale {noise:g} is negative", entry.line, "0 or more: a standard deviation")
     name = "a merge" if isinstance(model, Merge) else str(model)
-    return ExpertAsked(
-        lowering.model(model), name, _texts(item, "positive_prompts"), _texts(item, "negative_prompts"), noise, residual,
-        item.line,
-    )  # fmt: skip
+    positive, negative = _texts(item, "positive_prompts"), _texts(item, "negative_prompts")
+    return ExpertAsked(lowering.model(model), name, positive, negative, noise, residual, item.line)
 
 
 def _pooling(node: Mapping, mode: str, findings: Findings) -> str:
