@@ -8,6 +8,11 @@ import torch
 import transformers
 import yaml
 
+from stockpot.execute.local import execute
+from stockpot.moe.build import planned
+from stockpot.planning.model import Limits
+from stockpot.recipe.mixture import load_mixture
+
 WORDS = [*"abcdefghijklmnopqrstuvwxyz", *(f"w{i}" for i in range(60))]
 SIZES = {
     "vocab_size": 96,
@@ -88,3 +93,11 @@ def generates(model):
     """Whether three more tokens come out."""
     found = model.generate(torch.tensor(TOKENS), min_new_tokens=3, max_new_tokens=3, do_sample=False, pad_token_id=0)
     return found.shape[1] == len(TOKENS[0]) + 3
+
+
+def mixed(recipe, out, **more):
+    """The folder of a recipe's mixture."""
+    limits = Limits(memory=4 << 30, threads=2)
+    made = planned(load_mixture(recipe), out, limits, **more)
+    execute(made.plan, out, durable=False, overwrite=more.get("overwrite", False))
+    return out

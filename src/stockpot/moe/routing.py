@@ -30,7 +30,7 @@ class LayerRouting:
         condition: Condition number of its rows less their mean, on which alone the choice of experts depends; infinite
             where two of them are the same, None for a single expert.
         load: Share of tokens whose first choice is each expert; every expert's prompts count alike.
-        accuracy: Share of held-out tokens whose first choice is an expert that wants their prompt: the mean over experts.
+        accuracy: Share of held-out tokens whose first choice is an expert that wants their prompt, mean over experts.
         by_expert: The same for each expert's prompts; None where it has a single one, which cannot be held out.
     """
 
@@ -117,7 +117,7 @@ Made = Callable[[Sequence[int]], Floats]
 
 
 def held_out(states: States, examples: Sequence[Example], experts: int, made: Made) -> Floats:
-    """Of each layer and expert, the share of tokens of its prompts that go to an expert that wants them.
+    """Of each layer and expert, the share of tokens of its prompts that go where they should.
 
     A prompt is looked at with rows that were made without it.
 
@@ -181,7 +181,7 @@ def _warned(routing: Routing) -> list[str]:
     else:
         near = [i for i, layer in enumerate(routing.layers) if (layer.accuracy or 0.0) < chance + _NEAR_CHANCE]
         if near:
-            told = f"{100 * accuracy:.0f} % of held-out tokens go to an expert that wants them, {100 * chance:.0f} % by chance"
+            told = f"{100 * accuracy:.0f} % of held-out tokens go where they should, {100 * chance:.0f} % by chance"
             found.append(f"the router is near chance in {_listed(near)}: over all layers, {told}")
     full = [i for i, layer in enumerate(routing.layers) if layer.load is not None and max(layer.load) > _LOPSIDED]
     if full:

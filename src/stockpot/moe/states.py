@@ -41,7 +41,8 @@ class States:
     Args:
         pooled: ``layer`` and ``router`` → (layers, prompts, hidden): the state that enters the layer, and what its MLP
             gets, at a prompt's last token or as the mean over its tokens.
-        tokens: (layers, rows, hidden), float32: what the MLP gets at single tokens of prompts, evenly spaced, the last always.
+        tokens: (layers, rows, hidden), float32: what the MLP gets at some tokens of each prompt, evenly spaced, with
+            the last.
         owner: (rows,): the prompt that each is of.
     """
 

@@ -15,8 +15,9 @@ _DECAY = 1e-4
 def trained_rows(states: Floats, targets: Floats, weights: Floats) -> Floats:
     """Rows W (experts, hidden) that minimise Σᵢ wᵢ · cross-entropy(softmax(W xᵢ), tᵢ) + λ/2 · ‖W‖²·s².
 
-    The states are scaled by their root mean squared length s, so that λ means the same for every model. W lies in the span of
-    the states, W = (A X)/s, so that the descent (Nesterov's, of a fixed number of steps) goes on A, with X Xᵀ alone.
+    The states are scaled by their root mean squared length s, so that λ means the same for every model. W lies in the
+    span of the states, W = (A X)/s, so that the descent (Nesterov's, of a fixed number of steps) goes on A, with X Xᵀ
+    alone.
 
     Args:
         states: X, (rows, hidden).

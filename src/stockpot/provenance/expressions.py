@@ -75,18 +75,26 @@ def _written(node: Expression, place: Callable[[Expression], int], label: Callab
         return {"leaf": label(node)}
     if isinstance(node, Adapted):
         return {"adapted": place(node.of), "adapter": place(node.adapter), **_line(node.line)}
-    if isinstance(node, Layers):
-        stack = {"stack": node.stack} if node.stack is not None else {}
-        return {"layers": place(node.of), "start": int(node.start), "stop": int(node.stop), **stack, **_line(node.line)}
-    if isinstance(node, Stack):
-        return {"stack": [place(part) for part in node.parts], **_line(node.line)}
-    if isinstance(node, Cast):
-        return {"cast": place(node.of), "dtype": node.dtype}
+    if isinstance(node, Layers | Stack | Cast):
+        return _moved(node, place)
     if isinstance(node, Linear):
         return {"sum": [{"times": as_plain(t.coefficient), "of": place(t.of)} for t in node.terms]}
     if isinstance(node, Mixture):
         return _mixture_written(node, place)
     assert isinstance(node, Apply)
+    return _applied_written(node, place)
+
+
+def _moved(node: Layers | Stack | Cast, place: Callable[[Expression], int]) -> Record:
+    if isinstance(node, Layers):
+        stack = {"stack": node.stack} if node.stack is not None else {}
+        return {"layers": place(node.of), "start": int(node.start), "stop": int(node.stop), **stack, **_line(node.line)}
+    if isinstance(node, Stack):
+        return {"stack": [place(part) for part in node.parts], **_line(node.line)}
+    return {"cast": place(node.of), "dtype": node.dtype}
+
+
+def _applied_written(node: Apply, place: Callable[[Expression], int]) -> Record:
     data: Record = {"apply": node.method.name, **_origin(node.method), "inputs": [place(i) for i in node.inputs]}
     data["one"] = _settings(node.one)
     data["each"] = [_settings(own) for own in node.each]
