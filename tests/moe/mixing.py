@@ -38,7 +38,7 @@ TOKENS = [[3, 5, 9, 33, 7, 2, 11, 40]]
 
 def write_tokenizer(folder):
     """One token for each word; no special tokens are added."""
-    vocabulary = {"<pad>": 0, "<s>": 1, "<unk>": 2, **{word: i + 3 for i, word in enumerate(WORDS)}}
+    words = vocabulary()
     told = {
         "version": "1.0",
         "added_tokens": [],
@@ -48,7 +48,7 @@ def write_tokenizer(folder):
         "decoder": None,
         "truncation": None,
         "padding": None,
-        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
+        "model": {"type": "WordLevel", "vocab": words, "unk_token": "<unk>"},
     }
     (folder / "tokenizer.json").write_text(json.dumps(told))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "unk_token": "<unk>"}
@@ -101,3 +101,8 @@ def mixed(recipe, out, **more):
     made = planned(load_mixture(recipe), out, limits, **more)
     execute(made.plan, out, durable=False, overwrite=more.get("overwrite", False))
     return out
+
+
+def vocabulary():
+    """Word → token."""
+    return {"<pad>": 0, "<s>": 1, "<unk>": 2, **{word: i + 3 for i, word in enumerate(WORDS)}}

@@ -23,6 +23,7 @@ from stockpot.kernels import convert
 from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Floats
 from stockpot.moe.examples import Example, examples_of
+from stockpot.moe.extra import extra
 from stockpot.moe.file import kept, write_router
 from stockpot.moe.routing import LayerRouting, Made, Routing, conditions, held_out, measured
 from stockpot.moe.rows import from_prompts, random_rows, trained_router
@@ -264,6 +265,7 @@ def _routed(
     recipe: MixtureRecipe, base: Checkpoint, limits: Limits, layers: int, hidden: int
 ) -> tuple[Floats, Floats | None, Routing]:
     """Rows of the router, the gate of the shared expert, and the report, from what the base makes of the prompts."""
+    extra("torch", "running the base over prompts")
     examples = examples_of((*recipe.experts, *_shared(recipe)))
     if not any(example.experts for example in examples):
         raise PlanError(Problem("there are no prompts to measure the routing with", line=recipe.line))
