@@ -226,3 +226,12 @@ def test_a_file_that_is_no_router(tmp_path):
         mixed(recipe, tmp_path / "out")
     assert (tmp_path / "out.router.safetensors").read_text() == "mine"
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+
+def test_a_router_within_the_output(tmp_path):
+    """A router cannot lie in the folder that is made after it."""
+    dense(tmp_path / "a", "llama", 0)
+    recipe = write_recipe(tmp_path / "r.yml", tmp_path / "a", [tmp_path / "a"] * 2, gate_mode="random")
+    with pytest.raises(PlanError, match="within the output"):
+        mixed(recipe, tmp_path / "out", router=tmp_path / "out" / "router.safetensors")
+    assert not (tmp_path / "out").exists()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 from mixing import dense, mixed, write_recipe
 
 from files import read_model
+from stockpot.architecture.mixtures import LAYOUTS
 from stockpot.cli.main import main
 from stockpot.errors import RecipeError
 from stockpot.expression import Adapted, Cast, Leaf
+from stockpot.recipe.keys import GATE_MODES, PLACES
 from stockpot.recipe.mixture import load_mixture, parse_mixture
 
 ENVIRONMENT = "STOCKPOT_SHARED"
@@ -163,3 +166,13 @@ def test_other_verbs_know_mixtures(tmp_path, capsys):
         assert "stockpot moe RECIPE OUT" in capsys.readouterr().err
     path.write_text(f"base_model: a\n{TWO}\nz: 1")
     assert main(["check", str(path)]) == 3
+
+
+def test_the_page_is_true():
+    """The recipe of the page is one, and the page names every key and layout."""
+    text = (Path(__file__).parents[2] / "docs" / "moe.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(parse_mixture(recipe).experts) == 2
+    keys = {key.name for place in ("experts", "expert") for key in PLACES[place].keys} - {"name"}
+    for word in (*keys, *LAYOUTS, *GATE_MODES):
+        assert f"`{word}`" in text, word

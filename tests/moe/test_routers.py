@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mixing import SIZES, dense, mixed, vocabulary, write_recipe
+from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 
 from files import read_file
@@ -17,6 +18,7 @@ from stockpot.moe.examples import Example, examples_of, folds_of
 from stockpot.moe.routing import conditions, held_out, measured, table
 from stockpot.moe.rows import even_weights, from_prompts, random_rows, trained_router
 from stockpot.moe.states import States, states_of, tokens_of
+from stockpot.moe.training import trained_rows
 from stockpot.recipe.mixture import parse_mixture
 
 GIB = 1 << 30
@@ -265,3 +267,20 @@ def test_the_report_lies_in_the_file(base):
     assert told["mode"].startswith("trained")
     assert len(told["layers"]) == 2
     assert metadata["stockpot_routing_table"] in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("rows", [30, 300], ids=["few", "many"])
+def test_training_finds_the_optimum(rows):
+    """Trained rows minimise the loss that they are said to minimise, whether rows or units are fewer."""
+    rng = np.random.default_rng(0)
+    states, targets, weights = rng.normal(size=(rows, 40)), np.eye(3)[rng.integers(0, 3, rows)], rng.random(rows)
+    size, decay = np.mean((states**2).sum(1)), 1e-4
+
+    def loss(values):
+        scores = states @ values.reshape(3, 40).T
+        likely = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+        return -(weights / weights.sum() * (targets * likely).sum(1)).sum() + decay / 2 * size * (values**2).sum()
+
+    found = trained_rows(states, targets, weights)
+    best = minimize(loss, found.ravel() * 0)
+    assert loss(found.ravel()) < best.fun + 1e-4

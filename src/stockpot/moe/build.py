@@ -28,7 +28,7 @@ from stockpot.moe.file import kept, write_router
 from stockpot.moe.routing import LayerRouting, Made, Routing, conditions, held_out, measured
 from stockpot.moe.rows import from_prompts, random_rows, trained_router
 from stockpot.moe.states import States, states_of, tokens_of
-from stockpot.planning.build import build_plan
+from stockpot.planning.build import beside, build_plan
 from stockpot.planning.model import Limits, Plan
 from stockpot.recipe.mixture import ExpertAsked, MixtureRecipe
 from stockpot.recipe.model import Recipe
@@ -90,6 +90,9 @@ def planned(
     )
     layout = _layout(recipe, base)
     file = router or default_router(out)
+    if any(place.resolve() in file.resolve().parents for place in (out, beside(out))):
+        message = "the router's file lies within the output, which is made after it"
+        raise PlanError(Problem(message, file=str(file), fix="choose another place: --router FILE"))
     stand_in = from_arrays("router", _tensors(recipe, base, layout, _nothing(recipe, base)))
     checked = build_plan(_expressed(recipe, layout, stand_in), limits, out, overwrite=overwrite)
     if dry:

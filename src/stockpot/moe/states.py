@@ -28,7 +28,8 @@ _KEPT = 1 << 26
 """Most numbers that are kept of single tokens, over all prompts and layers."""
 
 _PER_PROMPT = 16
-"""Most tokens that are kept of a prompt."""
+_ROWS = 1024
+"""Most tokens that are kept of a prompt, and about so many of all prompts: training a router takes their square."""
 
 _TORCH = 600 << 20
 """Resident bytes of torch and transformers (measured)."""
@@ -121,7 +122,8 @@ def states_of(base: Checkpoint, tokens: Sequence[Sequence[int]], pooling: str, m
         message = f"a prompt of {max(map(len, tokens))} tokens; the base reads at most {longest}"
         raise PlanError(Problem(message, fix="shorten it"))
     model = _loaded(base, torch)
-    places = [_places(len(ids), len(tokens) * layers * hidden) for ids in tokens]
+    most = max(1, min(_PER_PROMPT, _ROWS // len(tokens), _KEPT // (len(tokens) * layers * hidden)))
+    places = [_places(len(ids), most) for ids in tokens]
     starts = np.concatenate([[0], np.cumsum([len(p) for p in places])])
     pooled = {kind: np.zeros((layers, len(tokens), hidden)) for kind in ("layer", "router")}
     rows = np.zeros((layers, int(starts[-1]), hidden), np.float32)
@@ -170,9 +172,9 @@ def _loaded(base: Checkpoint, torch: Any) -> Any:
     return found
 
 
-def _places(length: int, numbers: int) -> list[int]:
+def _places(length: int, most: int) -> list[int]:
     """The tokens that are kept of a prompt of ``length``: evenly spaced, the last among them."""
-    count = min(length, max(1, min(_PER_PROMPT, _KEPT // max(1, numbers))))
+    count = min(length, most)
     return [((i + 1) * length) // count - 1 for i in range(count)]
 
 
