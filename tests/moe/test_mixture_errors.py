@@ -170,9 +170,10 @@ def test_memory_that_does_not_hold_the_base(tmp_path):
     """A budget that is too small for reading prompts is told before the base is loaded, with one that is enough."""
     dense(tmp_path / "a", "llama", 0)
     recipe = load_mixture(write_recipe(tmp_path / "r.yml", tmp_path / "a", prompted(tmp_path / "a")))
-    with pytest.raises(PlanError, match="reading prompts holds") as caught:
-        planned(recipe, tmp_path / "out", Limits(memory=500 << 20))
-    assert "--memory" in caught.value.problems[0].fix
+    for budget, message in ((600 << 20, "reading prompts holds"), (500 << 20, "reading prompts takes 600 MiB")):
+        with pytest.raises(PlanError, match=message) as caught:
+            planned(recipe, tmp_path / "out", Limits(memory=budget))
+        assert "--memory" in caught.value.problems[0].fix
 
 
 @pytest.mark.parametrize("package", ["torch", "transformers"])

@@ -60,7 +60,7 @@ def test_padding_changes_nothing(base, pooling):
     folder, model = base
     texts = [text for own in PROMPTS.values() for text in own]
     opened = open_checkpoint(str(folder))
-    states = states_of(opened, tokens_of(opened, texts), pooling, GIB * 4)
+    states = states_of(opened, tokens_of(opened, texts, GIB), pooling, GIB * 4)
     for number, (layer, router) in enumerate(read_one_by_one(model, texts, vocabulary())):
         for kind, values in (("layer", layer), ("router", router)):
             expected = values[:, -1] if pooling == "last" else values.mean(1)
@@ -121,7 +121,7 @@ def test_cheap_embed_sums_embeddings(base):
 def test_an_empty_prompt_is_what_begins_a_text(base):
     """Where a prompt has no tokens, the token that begins a text stands for it."""
     opened = open_checkpoint(str(base[0]))
-    assert tokens_of(opened, ["", "a"]) == [[SIZES["bos_token_id"]], [vocabulary()["a"]]]
+    assert tokens_of(opened, ["", "a"], GIB) == [[SIZES["bos_token_id"]], [vocabulary()["a"]]]
 
 
 @pytest.mark.parametrize("uniform", [False, True])

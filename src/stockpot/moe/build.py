@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +28,7 @@ from stockpot.moe.extra import extra
 from stockpot.moe.file import kept, write_router
 from stockpot.moe.routing import LayerRouting, Made, Routing, conditions, held_out, measured
 from stockpot.moe.rows import from_prompts, random_rows, trained_router
-from stockpot.moe.states import States, states_of, tokens_of
+from stockpot.moe.states import HELD, States, states_of, tokens_of
 from stockpot.planning.build import beside, build_plan
 from stockpot.planning.model import Limits, Plan
 from stockpot.recipe.mixture import ExpertAsked, MixtureRecipe
@@ -106,8 +107,13 @@ def planned(
         rows, shared, routing = _made(recipe, base, limits, measure)
         write_router(file, _tensors(recipe, base, layout, rows, shared), key, routing)
     opened = replace(open_checkpoint(str(file)), label="router", folder=None, config={})
-    plan = build_plan(_expressed(recipe, layout, opened), limits, out, overwrite=overwrite)
+    plan = build_plan(_expressed(recipe, layout, opened), _left(limits), out, overwrite=overwrite)
     return Mixed(plan, routing, file)
+
+
+def _left(limits: Limits) -> Limits:
+    """What is left for the merge beside the packages that read the prompts."""
+    return replace(limits, memory=limits.memory - HELD) if "torch" in sys.modules else limits
 
 
 def _was_measured(routing: Routing | None) -> bool:
@@ -233,7 +239,7 @@ def _made(
     if not recipe.needs_prompts:
         rows = random_rows(layers, len(recipe.experts), hidden, recipe.seed, uniform=recipe.gate_mode != "random")
         return rows, None, _unmeasured(recipe, rows)
-    rows, shared = _cheap(recipe, base, layers)
+    rows, shared = _cheap(recipe, base, layers, limits.memory)
     return rows, shared, _unmeasured(recipe, rows)
 
 
@@ -273,7 +279,7 @@ def _routed(
     if not any(example.experts for example in examples):
         raise PlanError(Problem("there are no prompts to measure the routing with", line=recipe.line))
     count = len(recipe.experts)
-    tokens = tokens_of(base, [example.text for example in examples])
+    tokens = tokens_of(base, [example.text for example in examples], limits.memory)
     states = states_of(base, tokens, recipe.pooling, limits.memory)
     own = tuple(_of_routed(example, count) for example in examples)
     mode = recipe.gate_mode
@@ -295,7 +301,11 @@ def _routed(
         _check_rows(recipe, rows)
     names = [e.name for e in recipe.experts]
     routing = measured(_told(recipe, chosen), names, rows, states, own, shares)
-    shared = _cheap(recipe, base, layers)[1] if mode == "cheap_embed" else _shared_gate(recipe, states, examples)
+    shared = (
+        _cheap(recipe, base, layers, limits.memory)[1]
+        if mode == "cheap_embed"
+        else _shared_gate(recipe, states, examples)
+    )
     return rows, shared, routing
 
 
@@ -342,10 +352,10 @@ def _shared_gate(recipe: MixtureRecipe, states: States, examples: Sequence[Examp
     return rows
 
 
-def _cheap(recipe: MixtureRecipe, base: Checkpoint, layers: int) -> tuple[Floats, Floats | None]:
+def _cheap(recipe: MixtureRecipe, base: Checkpoint, layers: int, memory: int) -> tuple[Floats, Floats | None]:
     """Rows from embeddings alone; torch is not needed."""
     examples = examples_of((*recipe.experts, *_shared(recipe)))
-    pooled = _embedded(base, tokens_of(base, [e.text for e in examples]), 1)
+    pooled = _embedded(base, tokens_of(base, [e.text for e in examples], memory), 1)
     found = from_prompts(pooled, examples, len(recipe.experts) + len(_shared(recipe)), total=True)
     found = np.repeat(found, layers, axis=0)
     rows = found[:, : len(recipe.experts)]

@@ -17,8 +17,8 @@ __all__ = ["Form", "LowRank", "Noise"]
 _PRODUCTS = 6e9
 """Products of an adapter's factors that one thread adds up in a second (measured)."""
 
-_NORMALS = 3e7
-"""Normal numbers that one thread draws in a second (measured)."""
+_NORMALS = 2e7
+"""Normal numbers that one thread draws in a second, roughly."""
 
 
 @dataclass(frozen=True, slots=True)
