@@ -236,3 +236,12 @@ def test_a_router_within_the_output(tmp_path):
     with pytest.raises(PlanError, match="within the output"):
         mixed(recipe, tmp_path / "out", router=tmp_path / "out" / "router.safetensors")
     assert not (tmp_path / "out").exists()
+
+
+def test_another_vocabulary_is_noted(tmp_path):
+    """An expert of another vocabulary fits, since only its MLPs are used; that is told."""
+    dense(tmp_path / "a", "llama", 0)
+    dense(tmp_path / "b", "llama", 1, vocab_size=120)
+    recipe = write_recipe(tmp_path / "r.yml", tmp_path / "a", [tmp_path / "a", tmp_path / "b"], gate_mode="random")
+    made = planned(load_mixture(recipe), tmp_path / "out", Limits(memory=1 << 30))
+    assert any("vocabulary of 120 tokens" in note.message for note in made.plan.notes)

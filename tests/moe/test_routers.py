@@ -14,12 +14,14 @@ from sklearn.datasets import load_digits
 
 from files import read_file
 from stockpot.checkpoint.open import open_checkpoint
+from stockpot.moe.build import planned
 from stockpot.moe.examples import Example, examples_of, folds_of
 from stockpot.moe.routing import conditions, held_out, measured, table
 from stockpot.moe.rows import even_weights, from_prompts, random_rows, trained_router
 from stockpot.moe.states import States, states_of, tokens_of
 from stockpot.moe.training import trained_rows
-from stockpot.recipe.mixture import parse_mixture
+from stockpot.planning.model import Limits
+from stockpot.recipe.mixture import load_mixture, parse_mixture
 
 GIB = 1 << 30
 PROMPTS = {
@@ -284,3 +286,39 @@ def test_training_finds_the_optimum(rows):
     found = trained_rows(states, targets, weights)
     best = minimize(loss, found.ravel() * 0)
     assert loss(found.ravel()) < best.fun + 1e-4
+
+
+def asked(folder, place, **settings):
+    """The report on a mixture of the model with itself."""
+    place.mkdir()
+    experts = [{"source_model": str(folder), "positive_prompts": own} for own in PROMPTS.values()]
+    recipe = load_mixture(write_recipe(place / "r.yml", folder, experts, **settings))
+    return planned(recipe, place / "out", Limits(memory=4 * GIB)).routing
+
+
+def test_the_better_states_are_chosen(base, tmp_path):
+    """states: best takes those of layer and router by which more held-out tokens go where they should."""
+    found = {kind: asked(base[0], tmp_path / kind, states=kind) for kind in ("layer", "router", "best")}
+    better = max(("layer", "router"), key=lambda kind: found[kind].accuracy)
+    assert found["layer"].accuracy != found["router"].accuracy
+    assert found["best"] == found[better]
+
+
+@pytest.mark.parametrize("mode", ["hidden", "cheap_embed"])
+def test_the_gate_of_a_shared_expert(base, tmp_path, mode):
+    """Prompts of a shared expert make its gate as those of others make their rows; it is no choice of the router."""
+    folder, _ = base
+    experts = [{"source_model": str(folder), "positive_prompts": own} for own in PROMPTS.values()]
+    for shared in ({}, {"positive_prompts": PROMPTS["a"]}):
+        place = tmp_path / str(len(shared))
+        place.mkdir()
+        more = {
+            "architecture": "qwen2_moe",
+            "gate_mode": mode,
+            "shared_experts": [{"source_model": str(folder), **shared}],
+        }
+        mixed(write_recipe(place / "r.yml", folder, experts, **more), place / "out")
+        tensors = read_file(place / "out.router.safetensors")
+        rows, gate = (tensors[f"model.layers.1.mlp.{name}.weight"] for name in ("gate", "shared_expert_gate"))
+        assert rows.shape == (2, SIZES["hidden_size"])
+        assert np.allclose(gate[0], rows[0] if shared else 0.0, atol=1e-6)

@@ -72,6 +72,11 @@ class MixtureView:
         if others:
             told = ", ".join(dict.fromkeys(others))
             self._context.note(f"of {told} only the MLPs are used; all else is that of {self.of.label}")
+        for view in self._all:
+            size = view.config.get("vocab_size")
+            if isinstance(size, int) and size != vocabulary:
+                message = f"{view.label} was made for a vocabulary of {size} tokens, {self.of.label} has {vocabulary}"
+                self._context.note(f"{message}: its MLPs meet states of other tokens")
 
     @property
     def _all(self) -> tuple[View, ...]:
