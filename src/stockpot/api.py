@@ -10,13 +10,14 @@ from typing import Any, overload
 
 import numpy.typing as npt
 
+from stockpot.arrangements import Layers, Stack, Transplant
 from stockpot.checkpoint.fp8 import coded
 from stockpot.checkpoint.model import from_arrays
 from stockpot.errors import ExpressionError, PlanError, Problem, UnsupportedError
 from stockpot.execute.local import Progress, Result, execute
 from stockpot.execute.local import compute as _compute
 from stockpot.execute.workplace import published
-from stockpot.expression import Adapted, Expression, Layers, Leaf, Stack, Transplant
+from stockpot.expression import Adapted, Expression, Leaf
 from stockpot.planning.build import build_plan
 from stockpot.planning.model import Limits, Plan
 from stockpot.planning.transplanted import METHODS

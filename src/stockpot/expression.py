@@ -32,15 +32,10 @@ from stockpot.settings import Setting, as_setting
 __all__ = [
     "Adapted",
     "Apply",
-    "Assembled",
-    "Cast",
     "Expression",
-    "Layers",
     "Leaf",
     "Linear",
-    "Stack",
     "Term",
-    "Transplant",
     "apply",
     "leaves",
 ]
@@ -65,6 +60,11 @@ class Expression:
     def children(self) -> tuple[Expression, ...]:
         """The nodes this one is computed from."""
         raise NotImplementedError
+
+    @property
+    def merged(self) -> tuple[Expression, ...]:
+        """Those of them whose weights go into the result: all but what is read beside them."""
+        return self.children
 
     def __add__(self, other: Expression) -> Linear:
         return Linear((*_terms(self), *_terms(other)))
@@ -250,143 +250,9 @@ class Apply(Expression):
     def children(self) -> tuple[Expression, ...]:
         return (*self.inputs, *(c for group in self.companions.values() for c in group))
 
-
-@dataclass(frozen=True, eq=False)
-class Layers(Expression):
-    """Layers ``start`` ≤ i < ``stop`` of a model, renumbered from 0; the other tensors are kept.
-
-    Args:
-        stack: What stands before the layers' numbers, such as ``decoder.block``; None where it is clear.
-        identity: Whether what the layers add to their input is scaled by zero, so that they change nothing yet.
-        module: The part of the model that the layers are of, where ``stack`` does not say.
-    """
-
-    of: Expression
-    start: int
-    stop: int
-    line: int | None = None
-    stack: str | None = None
-    identity: bool = False
-    module: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < self.stop:
-            raise ExpressionError(
-                Problem(f"empty layer range [{self.start}, {self.stop})", line=self.line, fix="write [first, last + 1]")
-            )
-
     @property
-    def space(self) -> Space:
-        return self.of.space
-
-    @property
-    def children(self) -> tuple[Expression, ...]:
-        return (self.of,)
-
-
-@dataclass(frozen=True, eq=False)
-class Stack(Expression):
-    """Models on top of each other: layers of all parts in turn.
-
-    What stands before the layers (embeddings) comes from the first part, what stands after them
-    (final norm, head) from the last. Of a model with several stacks only the one that layers were taken
-    from grows; the others are the first part's.
-    """
-
-    parts: tuple[Expression, ...]
-    line: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.parts or any(p.space is not Space.WEIGHTS for p in self.parts):
-            raise ExpressionError(Problem("only Weights can be stacked", line=self.line))
-
-    @property
-    def space(self) -> Space:
-        return Space.WEIGHTS
-
-    @property
-    def children(self) -> tuple[Expression, ...]:
-        return self.parts
-
-
-@dataclass(frozen=True, eq=False)
-class Assembled(Expression):
-    """A model of which each module is computed in a way of its own.
-
-    Args:
-        parts: Name of a module → an expression of a whole model, of which the module is taken.
-        rest: The model that everything else is taken from.
-    """
-
-    parts: tuple[tuple[str, Expression], ...]
-    rest: Expression
-    line: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.parts or any(node.space is not Space.WEIGHTS for node in self.children):
-            raise ExpressionError(Problem("modules are Weights", line=self.line))
-        if len(dict(self.parts)) != len(self.parts):
-            raise ExpressionError(Problem("a module is given twice", line=self.line))
-
-    @property
-    def space(self) -> Space:
-        return Space.WEIGHTS
-
-    @property
-    def children(self) -> tuple[Expression, ...]:
-        return (*(of for _, of in self.parts), self.rest)
-
-
-@dataclass(frozen=True, eq=False)
-class Cast(Expression):
-    """``of``, rounded to ``dtype`` (a name such as ``bfloat16``) before it is used further."""
-
-    of: Expression
-    dtype: str
-
-    @property
-    def space(self) -> Space:
-        return self.of.space
-
-    @property
-    def children(self) -> tuple[Expression, ...]:
-        return (self.of,)
-
-
-@dataclass(frozen=True, eq=False)
-class Transplant(Expression):
-    """A model with the tokenizer of another: rows of its embedding for tokens that it does not know are made.
-
-    Args:
-        of: The model: Weights.
-        tokenizer: The model whose tokenizer it gets, with the embeddings that tell what its tokens mean.
-        method: How rows are made, such as ``omp``.
-        k: Number of rows that one is made of; 0 for methods that do not choose.
-    """
-
-    of: Expression
-    tokenizer: Leaf
-    method: str
-    k: int
-    line: int | None = None
-
-    def __post_init__(self) -> None:
-        models = isinstance(self.tokenizer, Leaf) and not self.tokenizer.adapter
-        if not models or self.of.space is not Space.WEIGHTS:
-            raise ExpressionError(Problem("a tokenizer goes from a model to a model", line=self.line))
-        if _transplanted(self.of):
-            fix = "give it the last tokenizer at once"
-            raise ExpressionError(Problem("a model gets another tokenizer only once", line=self.line, fix=fix))
-        if self.k < 0:
-            raise ExpressionError(Problem(f"k is {self.k}: a row is made of at least one other", line=self.line))
-
-    @property
-    def space(self) -> Space:
-        return Space.WEIGHTS
-
-    @property
-    def children(self) -> tuple[Expression, ...]:
-        return (self.of, self.tokenizer)
+    def merged(self) -> tuple[Expression, ...]:
+        return self.inputs
 
 
 def leaves(expression: Expression, *, companions: bool = True) -> tuple[Leaf, ...]:
@@ -410,13 +276,7 @@ def leaves(expression: Expression, *, companions: bool = True) -> tuple[Leaf, ..
 
 def _merged(node: Expression) -> tuple[Expression, ...]:
     """The children of ``node`` whose weights go into the result: all but what is read beside them."""
-    if isinstance(node, Transplant):
-        return (node.of,)
-    return node.inputs if isinstance(node, Apply) else node.children
-
-
-def _transplanted(expression: Expression) -> bool:
-    return isinstance(expression, Transplant) or any(map(_transplanted, expression.children))
+    return node.merged
 
 
 def apply(

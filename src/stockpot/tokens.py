@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from stockpot.arrangements import Transplant
 from stockpot.errors import ExpressionError, Problem
-from stockpot.expression import Expression, Leaf, Linear, Transplant, leaves
+from stockpot.expression import Expression, Leaf, Linear, leaves
 from stockpot.methods.declare import Space
 
 __all__ = ["Retokenized", "TokenSource", "main_leaf"]

@@ -10,8 +10,9 @@ from single_files import lora, normal, write_table
 import stockpot as sp
 from files import read_model, write_file, write_model
 from reference import same_bytes
+from stockpot.arrangements import Cast
 from stockpot.cli.main import main
-from stockpot.expression import Adapted, Cast, Leaf, leaves
+from stockpot.expression import Adapted, Leaf, leaves
 from stockpot.recipe.parse import parse_recipe
 
 MODULES = ("model.layers.0.q_proj", "model.layers.1.up_proj", "model.layers.1.q_proj")

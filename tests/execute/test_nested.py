@@ -8,7 +8,7 @@ import pytest
 import reference as ref
 import stockpot as sp
 from reference import between, cast_once, same, weights, widened
-from stockpot.expression import Cast
+from stockpot.arrangements import Cast
 
 SHAPE = (601, 499)
 SIZE = 1e-12

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import reference as ref
 import stockpot as sp
 from reference import cast_once, weights, widened
-from stockpot.expression import Cast
+from stockpot.arrangements import Cast
 from stockpot.planning import blocks
 
 SHAPE = (211, 37)

@@ -155,7 +155,8 @@ def _in_memory(path, models, seed):
     """The recipe with its leaves replaced by arrays of the same names."""
     from dataclasses import replace
 
-    from stockpot.expression import Apply, Cast, Leaf, Linear, Term
+    from stockpot.arrangements import Cast
+    from stockpot.expression import Apply, Leaf, Linear, Term
     from stockpot.recipe.parse import load_recipe
 
     leaves = {name: sp.open(arrays, name=name) for name, arrays in models.items()}

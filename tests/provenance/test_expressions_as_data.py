@@ -12,9 +12,10 @@ from merged_models import arrays, model, recipe
 import stockpot as sp
 from given import forms
 from given import merged as merge_of
+from stockpot.arrangements import Cast
 from stockpot.errors import CheckpointError, UnsupportedError
 from stockpot.execute.receipt import labels_of
-from stockpot.expression import Cast, Leaf, leaves
+from stockpot.expression import Leaf, leaves
 from stockpot.provenance.expressions import as_records, methods_in, rebuilt
 from stockpot.settings import as_plain, as_setting
 

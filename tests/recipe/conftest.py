@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from stockpot.arrangements import Cast, Layers, Stack
 from stockpot.errors import Problem, StockpotError
-from stockpot.expression import Apply, Cast, Expression, Layers, Leaf, Linear, Stack
+from stockpot.expression import Apply, Expression, Leaf, Linear
 from stockpot.recipe.parse import parse_recipe
 from stockpot.settings import Setting
 

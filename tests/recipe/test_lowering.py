@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from stockpot.arrangements import Layers, Stack
 from stockpot.errors import RecipeError
-from stockpot.expression import Apply, Layers, Leaf, Linear, Stack
+from stockpot.expression import Apply, Leaf, Linear
 from stockpot.methods.declare import Space
 from stockpot.recipe.parse import parse_recipe
 from stockpot.settings import first_value

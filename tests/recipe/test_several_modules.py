@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from stockpot.arrangements import Assembled, Layers, Stack
 from stockpot.errors import RecipeError
-from stockpot.expression import Apply, Assembled, Layers, Leaf, Stack
+from stockpot.expression import Apply, Leaf
 from stockpot.provenance.expressions import as_records
 from stockpot.recipe.parse import parse_recipe
 

@@ -11,9 +11,9 @@ from transplant_pairs import byte_level, like, made_row, metaspace, model, plain
 
 import stockpot as sp
 from files import read_model, write_model
+from stockpot.arrangements import Transplant
 from stockpot.cli.main import main
 from stockpot.execute import local
-from stockpot.expression import Transplant
 from stockpot.planning import transplanted
 from stockpot.provenance.expressions import rebuilt
 

@@ -17,8 +17,9 @@ from tokenizing import byte_level, model
 
 import stockpot as sp
 from files import read_model, write_model
+from stockpot.arrangements import Layers
 from stockpot.errors import RecipeError, UnsupportedError
-from stockpot.expression import Expression, Layers, leaves
+from stockpot.expression import Expression, leaves
 from stockpot.recipe.parse import load_recipe
 
 FOLDER = Path(os.environ.get("STOCKPOT_SHARED") or Path(__file__).resolve().parents[3] / "shared") / "recipes"

@@ -51,6 +51,7 @@ def plan_sidecars(
     tied: bool | None = None,
     layers: Mapping[str, Any] | None = None,
     unquantised: bool = False,
+    config: Mapping[str, Any] | None = None,
 ) -> tuple[Sidecar, ...]:
     """What to write beside the merged tensors, config.json first.
 
@@ -67,11 +68,12 @@ def plan_sidecars(
         layers: Config keys that stacking layers changed, with their new values, such as
             ``{"num_hidden_layers": 48}``; ``text_config.num_hidden_layers`` names a nested one.
         unquantised: Whether what is said of quantised weights is left out, since they are plain numbers now.
+        config: Takes the place of the donor's config, for a result of another kind.
 
     Raises:
         CheckpointError: for a file that cannot be read, or a link that leads out of the folder.
     """
-    planned = _config(donor, dtype, tied, layers or {}, unquantised)
+    planned = _config(donor, dtype, tied, layers or {}, unquantised, config)
     if donor.folder is not None:
         try:
             copies = _copies(donor.folder, {str(file) for file in donor.files}, donor.parts)
@@ -90,9 +92,14 @@ def part_config(
 
 
 def _config(
-    donor: Checkpoint, dtype: DType | None, tied: bool | None, layers: Mapping[str, Any], unquantised: bool
+    donor: Checkpoint,
+    dtype: DType | None,
+    tied: bool | None,
+    layers: Mapping[str, Any],
+    unquantised: bool,
+    other: Mapping[str, Any] | None = None,
 ) -> list[Sidecar]:
-    config = _corrected(donor.config, dtype, tied, layers)
+    config = _corrected(donor.config if other is None else other, dtype, tied, layers)
     if unquantised:
         for part in list(_configs(config)):
             for key in _NOT_CONFIGS:

@@ -19,11 +19,20 @@ __all__ = ["command"]
 def command(recipes: tuple[Path, ...], lenient: bool, allow_code: bool, as_json: bool) -> int:
     """Parse and type-check RECIPES; no model is opened. The exit code is that of the worst."""
     from stockpot.errors import StockpotError
+    from stockpot.recipe.mixture import describes_mixture, load_mixture
     from stockpot.recipe.parse import load_recipe
 
     worst = 0
     for path in recipes:
         try:
+            if describes_mixture(path):
+                mixture = load_mixture(path, lenient=lenient, allow_code=allow_code)
+                show_notes(mixture.notes)
+                if as_json:
+                    print_json(dict(mixture.resolved))
+                else:
+                    say(f"{path}: ok, for stockpot moe")
+                continue
             recipe = load_recipe(path, lenient=lenient, allow_code=allow_code)
         except StockpotError as error:
             worst = max(worst, error.exit_code)

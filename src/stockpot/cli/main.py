@@ -31,6 +31,7 @@ _VERBS = {
     "verify": "Recompute a merged model's hashes against its receipt.",
     "lineage": "Draw the tree of merges behind a model.",
     "reproduce-merge": "Repeat a merge from its receipt and compare.",
+    "moe": "Make a mixture of experts of dense models, and tell how well it routes.",
     "lora": "Adapters: fold one into its base, or show what it does.",
     "transplant": "Give a model the tokenizer of another.",
     "demo": "Train small classifiers, merge them by recipe, and show what merging gains.",

@@ -72,8 +72,8 @@ class Asked:
         return cls(out, **{name: options[name] for name in names}), limits
 
 
-def carry_out(make_plan: Callable[[], Plan], asked: Asked) -> None:
-    """Plan, carry out, and say what was done."""
+def carry_out(make_plan: Callable[[], Plan], asked: Asked, more: Callable[[], Mapping[str, Any]] | None = None) -> None:
+    """Plan, carry out, and say what was done; ``more`` is told beside that, where the result is for machines."""
     from stockpot.cli.plan import show_plan
     from stockpot.execute.local import execute
     from stockpot.execute.workplace import kept
@@ -96,7 +96,7 @@ def carry_out(make_plan: Callable[[], Plan], asked: Asked) -> None:
     seconds = time.perf_counter() - started
     if asked.as_json:
         told = {"seconds": round(seconds, 3), "written": plan.cost.written, "resumed": result.resumed}
-        print_json({"out": str(result.folder), **told})
+        print_json({"out": str(result.folder), **told, **(more() if more is not None else {})})
     elif not quiet:
         rate = (plan.cost.read + plan.cost.written) / seconds
         resumed = f", {result.resumed} of them kept from before" if result.resumed else f" ({human(rate)}/s)"

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from stockpot.arrangements import Mixture
+from stockpot.checkpoint.model import Checkpoint
 from stockpot.execute.receipt import labels_of
 from stockpot.planning.model import Plan
 from stockpot.printable import printable, redacted
@@ -14,6 +16,7 @@ from stockpot.provenance.draw import code_block, code_span, mermaid
 from stockpot.provenance.expressions import as_records, methods_in
 from stockpot.provenance.identity import background_of, licence_of
 from stockpot.provenance.licences import Licence, shared
+from stockpot.provenance.routers import routing_told
 
 __all__ = ["model_card"]
 
@@ -26,15 +29,33 @@ def model_card(plan: Plan) -> str:
     A function of recipe and inputs alone. What strangers wrote (labels, licences, the recipe) stands in code
     or as escaped characters, so that it shows as it is.
     """
-    backgrounds = {label: background_of(source) for label, source in sorted(plan.sources.items())}
+    routers = _routers(plan)
+    models = {label: source for label, source in sorted(plan.sources.items()) if label not in routers}
+    backgrounds = {label: background_of(source) for label, source in models.items()}
     lines = [*_front_matter(plan, backgrounds), "", "# Merged model", "", "Made with stockpot from:", ""]
     lines += [_input(label, background) for label, background in backgrounds.items()]
     lines += ["", *_licence_told(backgrounds)]
+    lines += _routing(plan)
     if plan.recipe_text:
         lines += ["", "## Recipe", "", *code_block(plan.recipe_text, "yaml")]
     lines += ["", "## Lineage", "", "```mermaid", mermaid(_tree(plan, backgrounds)), "```", ""]
     lines += ["`stockpot verify FOLDER` checks every byte of this folder against `stockpot-receipt.json`.", ""]
     return "\n".join(lines)
+
+
+def _routing(plan: Plan) -> list[str]:
+    """How the routers of a mixture route, where that was measured."""
+    told = [text for source in _routers(plan).values() if (text := routing_told(source))]
+    return ["", "## Routing", "", *(line for text in told for line in code_block(text, "text"))] if told else []
+
+
+def _routers(plan: Plan) -> dict[str, Checkpoint]:
+    """The routers of mixtures, by label: what was made for this model, by nobody who could license it."""
+    expression = plan.recipe.expression if plan.recipe is not None else None
+    if not isinstance(expression, Mixture):
+        return {}
+    label = labels_of(plan)[expression.router.key]
+    return {label: plan.sources[label]}
 
 
 def _front_matter(plan: Plan, backgrounds: Backgrounds) -> list[str]:

@@ -10,6 +10,7 @@ from stockpot.execute.combination import Combination
 from stockpot.execute.decoder import Decoder
 from stockpot.execute.evaluate import Evaluator, Settled
 from stockpot.execute.matrices import Blocks, Whole
+from stockpot.execute.noise import Noisy
 from stockpot.execute.pieces import Joined
 from stockpot.execute.products import HadamardAdapter, KroneckerAdapter
 from stockpot.execute.requantiser import Requantiser
@@ -19,7 +20,7 @@ from stockpot.execute.transplanted import Transplant
 from stockpot.methods.declare import Blockwise, Elementwise, solves
 from stockpot.planning.blocks import Grid, operand_grid
 from stockpot.planning.coded import Decoded, Requantised
-from stockpot.planning.forms import Form, LowRank, Pieces
+from stockpot.planning.forms import Form, LowRank, Noise, Pieces
 from stockpot.planning.model import Compute, Read
 from stockpot.planning.products import Hadamard, Kronecker
 from stockpot.planning.rows import SparseRows
@@ -30,13 +31,14 @@ __all__ = ["evaluator_of"]
 
 _FORMS: Mapping[type[Form], type[Evaluator]] = {
     LowRank: Adapter,
-    Pieces: Joined,
-    SparseRows: Gathered,
-    Decoded: Decoder,
-    Requantised: Requantiser,
-    Transplanted: Transplant,
     Hadamard: HadamardAdapter,
     Kronecker: KroneckerAdapter,
+    Pieces: Joined,
+    SparseRows: Gathered,
+    Transplanted: Transplant,
+    Decoded: Decoder,
+    Requantised: Requantiser,
+    Noise: Noisy,
 }
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stockpot.arrangements import Layers, Stack
 from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.places import existing_path
 from stockpot.errors import CheckpointError, ExpressionError, Problem, StockpotError, UnsupportedError
-from stockpot.expression import Adapted, Apply, Expression, Layers, Leaf, Stack
+from stockpot.expression import Adapted, Apply, Expression, Leaf
 from stockpot.methods.declare import Blockwise, Method
 from stockpot.methods.registry import method_named
 from stockpot.recipe.model import Recipe

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+from stockpot.arrangements import Cast, Layers, Stack
 from stockpot.errors import PlanError, Problem, UnsupportedError
-from stockpot.expression import Adapted, Apply, Cast, Expression, Layers, Leaf, Linear, Stack, Term
+from stockpot.expression import Adapted, Apply, Expression, Leaf, Linear, Term
 from stockpot.methods.declare import Space
 from stockpot.planning.lowering import difference
 from stockpot.settings import as_setting

@@ -81,9 +81,13 @@ def sidecars_of(
     checkpoints: Mapping[Any, Checkpoint],
     layers: Mapping[str, Mapping[str, Any]],
     tokenizer: Tokenizer,
+    config: Mapping[str, Any] | None,
     context: Context,
 ) -> tuple[tuple[str, bytes | Path], ...]:
-    """The small files of the result: the donor's, true of what is written, with the tokenizer that was decided."""
+    """The small files of the result: the donor's, true of what is written, with the tokenizer that was decided.
+
+    ``config`` takes the place of the donor's config, for a result of another kind.
+    """
     if donor is None or (donor.folder is None and not donor.made_config):
         return ()
     if donor.made_config:
@@ -91,7 +95,7 @@ def sidecars_of(
     own = {**layers.get("", {}), **tokenizer.entries}
     tied, plain = _tied(donor, steps, checkpoints), recipe.quantize is None
     dtypes = {part: _dtype_told(recipe, donor, part, steps) for part in ("", *donor.parts)}
-    found = list(plan_sidecars(donor, dtype=dtypes[""], tied=tied, layers=own, unquantised=plain))
+    found = list(plan_sidecars(donor, dtype=dtypes[""], tied=tied, layers=own, unquantised=plain, config=config))
     for part in filter(None, donor.parts):
         found += part_config(donor, part, dtypes[part], layers.get(part, {}), unquantised=plain)
     kept = [(name, content) for name, content in found if name not in tokenizer.files]

@@ -22,6 +22,7 @@ from stockpot.planning.anchoring import anchored
 from stockpot.planning.beside import donor_of, layers_of, layout_of, models_of, sidecars_of
 from stockpot.planning.cost import estimate
 from stockpot.planning.lowering import apart, build_view
+from stockpot.planning.mixtures import rewritten
 from stockpot.planning.model import MIB, Compute, Limits, Operand, Plan, Read, Report, Step
 from stockpot.planning.passes import check_numbers, passes_of, survey_note, surveys_of
 from stockpot.planning.place import check_output
@@ -80,7 +81,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
             fix=f"give --memory {-(-cost.memory // MIB)}MiB or more",
         )
     layers = layers_of(donor, view, context)
-    sidecars = sidecars_of(recipe, donor, steps, checkpoints, layers, tokenizer, context)
+    sidecars = sidecars_of(recipe, donor, steps, checkpoints, layers, tokenizer, rewritten(view), context)
     if context.problems:
         raise PlanError(*_grouped(context.problems))
     return Plan(

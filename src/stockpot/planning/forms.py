@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-__all__ = ["Form", "LowRank", "Pieces"]
+__all__ = ["Form", "LowRank", "Noise", "Pieces"]
 
 _PRODUCTS = 6e9
 """Products of an adapter's factors that one thread adds up in a second (measured)."""
+
+_NORMALS = 2e7
+"""Normal numbers that one thread draws in a second, roughly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +154,29 @@ class Pieces(Form):
         """The range."""
         del elements
         return self.ranges[operand]
+
+
+@dataclass(frozen=True, slots=True)
+class Noise(Form):
+    """A tensor with normal numbers added, and the sum times a factor.
+
+    The numbers are keyed by the node's key and its label, and counted by the index of the element.
+
+    Args:
+        deviation: Standard deviation of what is added.
+        factor: Of the sum.
+    """
+
+    name: ClassVar[str] = "noise"
+
+    deviation: float
+    factor: float = 1.0
+
+    def block_bytes(self, shape: tuple[int, ...], widths: Sequence[int], elements: int) -> int:
+        """The block as it is stored, in float64, and the numbers with what they are made of."""
+        del shape
+        return (max(widths) + 8 + 32) * (elements + 4096)
+
+    def seconds(self, shape: tuple[int, ...]) -> float:
+        """Logarithm, root and cosine for each element."""
+        return prod(shape) / _NORMALS

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from stockpot.arrangements import Assembled, Cast, Layers, Mixture, Stack, Transplant
 from stockpot.checkpoint.dtypes import dtype_named
-from stockpot.expression import Adapted, Apply, Assembled, Cast, Expression, Layers, Leaf, Linear, Stack, Transplant
+from stockpot.expression import Adapted, Apply, Expression, Leaf, Linear
 from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, Space, axis_of, scope_of
 from stockpot.planning.adapters import AdaptedView
 from stockpot.planning.assembled import AssembledView
 from stockpot.planning.matching import matched, relaid_as, whole
 from stockpot.planning.merged import Merged
+from stockpot.planning.mixtures import MixtureView
 from stockpot.planning.model import Compute, Operand
 from stockpot.planning.retokenize import retokenizing
 from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
@@ -38,6 +40,15 @@ def _build(expression: Expression, context: Context) -> View:
         return build_view(expression.of, retokenizing(expression, context, build_view))
     if isinstance(expression, Leaf):
         return LeafView(context.checkpoints[expression.key])
+    if isinstance(expression, Apply):
+        return ApplyView(expression, context)
+    if isinstance(expression, Linear):
+        return LinearView(expression, context)
+    return _arranged(expression, context)
+
+
+def _arranged(expression: Expression, context: Context) -> View:
+    """The view of a model whose tensors are others', moved, added to or replaced."""
     if isinstance(expression, Adapted):
         adapter = context.checkpoints[expression.adapter.key]
         return AdaptedView(build_view(expression.of, context), adapter, context, expression.line)
@@ -55,10 +66,14 @@ def _build(expression: Expression, context: Context) -> View:
         return AssembledView(parts, build_view(expression.rest, context), context, expression.line)
     if isinstance(expression, Cast):
         return CastView(build_view(expression.of, context), dtype_named(expression.dtype))
-    if isinstance(expression, Apply):
-        return ApplyView(expression, context)
-    assert isinstance(expression, Linear)
-    return LinearView(expression, context)
+    assert isinstance(expression, Mixture)
+    return _mixture(expression, context)
+
+
+def _mixture(node: Mixture, context: Context) -> MixtureView:
+    experts = [build_view(expert.of, context) for expert in node.experts]
+    shared = None if node.shared is None else build_view(node.shared.of, context)
+    return MixtureView(node, build_view(node.of, context), experts, shared, build_view(node.router, context), context)
 
 
 def apart(labels: Iterable[str]) -> tuple[str, ...]:

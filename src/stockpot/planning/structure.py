@@ -13,9 +13,9 @@ from stockpot.architecture.branches import outputs_of
 from stockpot.architecture.layers import layer_counts, layer_of
 from stockpot.architecture.modules import stack_within
 from stockpot.architecture.stacks import Ends, first_only, main_stack
+from stockpot.arrangements import Layers
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.model import Checkpoint, Coding
-from stockpot.expression import Layers
 from stockpot.planning.coded import Decoded
 from stockpot.planning.matching import relaid_as
 from stockpot.planning.model import Compute, Operand, Read

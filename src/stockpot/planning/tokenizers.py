@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stockpot.arrangements import Transplant
 from stockpot.checkpoint.jsons import read_json
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.places import member
 from stockpot.errors import StockpotError
-from stockpot.expression import Apply, Expression, Leaf, Linear, Transplant
+from stockpot.expression import Apply, Expression, Leaf, Linear
 from stockpot.planning.lowering import build_view
 from stockpot.planning.rowmaps import counts_of, ranges_of
 from stockpot.planning.transplant import TransplantView

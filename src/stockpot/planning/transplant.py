@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 
 from stockpot.architecture.tied import is_head, of_vocabulary, ties_embeddings, vocabulary_rows
+from stockpot.arrangements import Transplant
 from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.errors import StockpotError
-from stockpot.expression import Transplant
 from stockpot.planning.matched import Matched, origins_of
 from stockpot.planning.model import Compute, Operand, Read
 from stockpot.planning.transplant_report import TransplantReport

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from stockpot.architecture.tied import is_head, of_vocabulary, stand_in
+from stockpot.arrangements import Transplant
 from stockpot.errors import PlanError
-from stockpot.expression import Adapted, Apply, Expression, Leaf, Linear, Transplant
+from stockpot.expression import Adapted, Apply, Expression, Leaf, Linear
 from stockpot.planning.model import Compute, Operand
 from stockpot.planning.rows import RowMap, SparseRows
 from stockpot.planning.views import Context, Meta, Sliced, View

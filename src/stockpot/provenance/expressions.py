@@ -6,37 +6,17 @@ the recipe and not with its repetitions, and a circle cannot be written down.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.errors import CheckpointError, Problem, StockpotError, UnsupportedError
-from stockpot.expression import (
-    Adapted,
-    Apply,
-    Assembled,
-    Cast,
-    Expression,
-    Layers,
-    Leaf,
-    Linear,
-    Stack,
-    Term,
-    Transplant,
-)
-from stockpot.methods.declare import Blockwise, Method
-from stockpot.methods.pieces import Use, chain_of, piece_named, steps_of
-from stockpot.methods.registry import METHODS
-from stockpot.provenance.shape import Check, Misshapen, anything, list_of, map_of, natural, optional, record, text
-from stockpot.settings import Setting, as_plain, as_setting
-from stockpot.tokens import Retokenized, TokenSource
+from stockpot.expression import Expression, Leaf
+from stockpot.provenance.nodes import KINDS, Kind, Nodes, Record
+from stockpot.provenance.shape import Misshapen, record, text
 
 __all__ = ["as_records", "methods_in", "rebuilt"]
 
-Record = dict[str, Any]
-
+_LEAF = record({"leaf": text}, {})
 _MAX_NODES = 100_000
 _MAX_DEPTH = 400
 _MAX_SIZE = 1_000_000
@@ -74,150 +54,25 @@ def as_records(expression: Expression, label: Callable[[Leaf], str]) -> list[Rec
 def _written(node: Expression, place: Callable[[Expression], int], label: Callable[[Leaf], str]) -> Record:
     if isinstance(node, Leaf):
         return {"leaf": label(node)}
-    if isinstance(node, Adapted):
-        return {"adapted": place(node.of), "adapter": place(node.adapter), **_line(node.line)}
-    if isinstance(node, Transplant):
-        how = {"method": node.method, "k": int(node.k)}
-        return {"transplant": place(node.of), "tokenizer": place(node.tokenizer), **how, **_line(node.line)}
-    if isinstance(node, Layers):
-        return {"layers": place(node.of), **_taken(node), **_line(node.line)}
-    if isinstance(node, Stack):
-        return {"stack": [place(part) for part in node.parts], **_line(node.line)}
-    if isinstance(node, Assembled):
-        parts = [{"module": name, "of": place(of)} for name, of in node.parts]
-        return {"modules": parts, "rest": place(node.rest), **_line(node.line)}
-    if isinstance(node, Cast):
-        return {"cast": place(node.of), "dtype": node.dtype}
-    if isinstance(node, Retokenized):
-        return _retokenized(node, place)
-    if isinstance(node, Linear):
-        return {"sum": [{"times": as_plain(t.coefficient), "of": place(t.of)} for t in node.terms]}
-    assert isinstance(node, Apply)
-    return _applied_to(node, place)
-
-
-def _taken(node: Layers) -> Record:
-    """Which layers, and how."""
-    how: Record = {"start": int(node.start), "stop": int(node.stop)}
-    how |= {"stack": node.stack} if node.stack is not None else {}
-    how |= {"identity": True} if node.identity else {}
-    return how | ({"module": node.module} if node.module is not None else {})
-
-
-def _applied_to(node: Apply, place: Callable[[Expression], int]) -> Record:
-    data: Record = {"apply": node.method.name, **_origin(node.method), "inputs": [place(i) for i in node.inputs]}
-    data["one"] = _settings(node.one)
-    data["each"] = [_settings(own) for own in node.each]
-    if node.variant is not None:
-        data["variant"] = node.variant
-    if node.compat:
-        data["compat"] = True
-    if node.companions:
-        data["companions"] = {name: [place(c) for c in group] for name, group in node.companions.items()}
-    return {**data, **_line(node.line)}
-
-
-def _retokenized(node: Retokenized, place: Callable[[Expression], int]) -> Record:
-    data: Record = {"retokenized": place(node.of)}
-    data |= {"model": place(node.source)} if isinstance(node.source, Expression) else {"source": node.source}
-    if node.base is not None:
-        data["base"] = place(node.base)
-    data["tokens"] = {
-        text: {
-            **({} if token.model is None else {"model": place(token.model)}),
-            **({} if token.token is None else {"id" if isinstance(token.token, int) else "token": token.token}),
-            **({"force": True} if token.force else {}),
-            **_line(token.line),
-        }
-        for text, token in node.tokens.items()
-    }
-    if node.pad_to_multiple_of is not None:
-        data["multiple"] = int(node.pad_to_multiple_of)
-    return {**data, **_line(node.line)}
-
-
-def _line(line: int | None) -> Record:
-    return {} if line is None else {"line": line}
-
-
-def _settings(settings: Mapping[str, tuple[Setting, ...]]) -> Record:
-    return {name: [as_plain(setting) for setting in written] for name, written in settings.items()}
-
-
-def _origin(method: Method) -> Record:
-    """What a method is made of when the registry does not have it."""
-    steps = steps_of(method)
-    if steps is not None:
-        return {"steps": [{"step": name, "given": list(given)} for name, given in steps]}
-    if METHODS.get(method.name) == method:
-        return {}
-    file = method.family.file if isinstance(method.family, Blockwise) else None
-    return {"own": {"file": file, "sha256": _sha256(file)}}
-
-
-def _sha256(file: str | None) -> str | None:
-    """Of the file that a user's method stands in; None when there is none, as for one typed at a prompt."""
-    if file is None:
-        return None
-    try:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    except (OSError, ValueError):
-        return None
+    return next(kind.write(node, place) for kind in KINDS.values() if isinstance(node, kind.node))
 
 
 def methods_in(records: Any) -> tuple[str, ...]:
-    """What made the result, outermost first: methods, chains, ``stack``; else ``transplant``, ``sum`` or ``adapter``.
+    """What made the result, outermost first: methods, chains, ``stack``, ``moe``.
 
-    Lenient: what is no record is left out.
+    Where there is none of these it is ``transplant``, ``sum`` or ``adapter``. Lenient: what is no record is left out.
     """
     nodes = [r for r in reversed(records) if isinstance(r, dict)] if isinstance(records, list) else []
     found: dict[str, None] = {}
     for node in nodes:
-        name = node.get("apply", "stack" if "stack" in node and "layers" not in node else None)
+        moved = "moe" if "mixture" in node else "stack" if "stack" in node and "layers" not in node else None
+        name = node.get("apply", moved)
         if isinstance(name, str):
             found.setdefault(name)
     for name, kind in (("transplant", "transplant"), ("sum", "sum"), ("adapter", "adapted")):
         if not found and any(kind in node for node in nodes):
             return (name,)
     return tuple(found)
-
-
-_NODES = list_of(natural)
-_SETTINGS = map_of(list_of(anything))
-_KINDS: Mapping[str, Check] = {
-    "leaf": record({"leaf": text}, {}),
-    "adapted": record({"adapted": natural, "adapter": natural}, {"line": natural}),
-    "transplant": record(
-        {"transplant": natural, "tokenizer": natural, "method": text, "k": natural}, {"line": natural}
-    ),
-    "layers": record(
-        {"layers": natural, "start": natural, "stop": natural},
-        {"line": natural, "stack": text, "identity": anything, "module": text},
-    ),
-    "stack": record({"stack": _NODES}, {"line": natural}),
-    "modules": record(
-        {"modules": list_of(record({"module": text, "of": natural}, {})), "rest": natural}, {"line": natural}
-    ),
-    "retokenized": record(
-        {
-            "retokenized": natural,
-            "tokens": map_of(record({}, {"model": natural, "token": text, "id": natural, "line": natural})),
-        },
-        {"source": text, "model": natural, "base": natural, "multiple": natural, "line": natural},
-    ),
-    "cast": record({"cast": natural, "dtype": text}, {}),
-    "sum": record({"sum": list_of(record({"times": anything, "of": natural}, {}))}, {}),
-    "apply": record(
-        {"apply": text, "inputs": _NODES, "one": _SETTINGS, "each": list_of(_SETTINGS)},
-        {
-            "steps": list_of(record({"step": text, "given": list_of(text)}, {})),
-            "own": record({"file": optional(text), "sha256": optional(text)}, {}),
-            "variant": text,
-            "companions": map_of(_NODES),
-            "line": natural,
-        },
-    ),
-}
 
 
 def rebuilt(records: Any, leaves: Mapping[str, Leaf], file: str) -> Expression:
@@ -251,137 +106,36 @@ def _rebuilt(records: Any, leaves: Mapping[str, Leaf]) -> list[Expression]:
     depths: list[int] = []
     sizes: list[int] = []
     for number, data in enumerate(records):
-        kind = next((k for k in _KINDS if isinstance(data, dict) and k in data), None)
-        if kind is None:
+        name = next((k for k in (*KINDS, "leaf") if isinstance(data, dict) and k in data), None)
+        if name is None:
             raise Misshapen(f"node {number} is of no kind that is known")
-        _KINDS[kind](data, f"node {number}")
-        below = _below(kind, data)
+        kind = KINDS.get(name)
+        (_LEAF if kind is None else kind.check)(data, f"node {number}")
+        below = [] if kind is None else kind.below(data)
         if any(i >= number for i in below):
             raise Misshapen(f"node {number} is made of a node that does not come before it")
         depths.append(1 + max((depths[i] for i in below), default=0))
         sizes.append(1 + sum(sizes[i] for i in below))
         if depths[-1] > _MAX_DEPTH or sizes[-1] > _MAX_SIZE:
             raise Misshapen(f"node {number} is nested too deeply")
-        nodes.append(_node(kind, data, nodes, leaves))
-    if isinstance(nodes[-1], Leaf) and nodes[-1].adapter:
+        nodes.append(_leaf(data, leaves) if kind is None else _node(kind, data, nodes))
+    if _is_adapter(nodes[-1]):
         raise Misshapen("an adapter stands where a model is needed")
     return nodes
 
 
-def _below(kind: str, data: Record) -> list[int]:
-    if kind == "sum":
-        return [term["of"] for term in data["sum"]]
-    if kind == "apply":
-        return [*data["inputs"], *(i for group in data.get("companions", {}).values() for i in group)]
-    if kind == "leaf":
-        return []
-    if kind == "adapted":
-        return [data["adapted"], data["adapter"]]
-    if kind == "modules":
-        return [*(part["of"] for part in data["modules"]), data["rest"]]
-    if kind == "transplant":
-        return [data["transplant"], data["tokenizer"]]
-    if kind == "retokenized":
-        return _named_for_tokens(data)
-    return list(data["stack"]) if kind == "stack" else [data[kind]]
-
-
-def _named_for_tokens(data: Record) -> list[int]:
-    """What is merged, and the models that tokens are taken of."""
-    named = [data.get("base"), data.get("model"), *(token.get("model") for token in data["tokens"].values())]
-    return [data["retokenized"], *(number for number in named if number is not None)]
-
-
-def _models(kind: str, data: Record) -> list[int]:
-    """The nodes below one that must be models."""
-    return [data["adapted"]] if kind == "adapted" else _below(kind, data)
-
-
-def _node(kind: str, data: Record, nodes: Sequence[Expression], leaves: Mapping[str, Leaf]) -> Expression:
-    line = data.get("line")
-    if kind == "leaf":
-        return _leaf(data, leaves)
-    if any(isinstance(node, Leaf) and node.adapter for node in (nodes[i] for i in _models(kind, data))):
+def _node(kind: Kind, data: Record, nodes: Nodes) -> Expression:
+    adapters = {data[key] for key in kind.adapters}
+    if any(_is_adapter(nodes[i]) for i in kind.below(data) if i not in adapters):
         raise Misshapen("an adapter stands where a model is needed")
-    if kind == "adapted":
-        return _adapted(nodes[data["adapted"]], nodes[data["adapter"]], line)
-    if kind == "transplant":
-        return _transplanted(nodes[data["transplant"]], nodes[data["tokenizer"]], data)
-    if kind == "layers":
-        identity = data.get("identity") is True
-        stack, module = data.get("stack"), data.get("module")
-        return Layers(nodes[data["layers"]], data["start"], data["stop"], line, stack, identity, module)
-    if kind == "stack":
-        return Stack(tuple(nodes[i] for i in data["stack"]), line)
-    if kind == "modules":
-        parts = tuple((part["module"], nodes[part["of"]]) for part in data["modules"])
-        return Assembled(parts, nodes[data["rest"]], line)
-    if kind == "cast":
-        dtype_named(data["dtype"])
-        return Cast(nodes[data["cast"]], data["dtype"])
-    if kind == "retokenized":
-        return _with_vocabulary(data, nodes, line)
-    if kind == "sum":
-        return _linear([(as_setting(term["times"]), nodes[term["of"]]) for term in data["sum"]])
-    return _applied(data, nodes, line)
+    return kind.read(data, nodes)
+
+
+def _is_adapter(node: Expression) -> bool:
+    return isinstance(node, Leaf) and node.adapter
 
 
 def _leaf(data: Record, leaves: Mapping[str, Leaf]) -> Leaf:
     if data["leaf"] not in leaves:
         raise Misshapen("it uses an input that is not among the inputs")
     return leaves[data["leaf"]]
-
-
-def _with_vocabulary(data: Record, nodes: Sequence[Expression], line: int | None) -> Retokenized:
-    tokens: dict[str, TokenSource] = {}
-    for token, own in data["tokens"].items():
-        model = nodes[own["model"]] if "model" in own else None
-        tokens[token] = TokenSource(model, own.get("token", own.get("id")), own.get("force") is True, own.get("line"))
-    source = nodes[data["model"]] if "model" in data else data.get("source", "union")
-    base = nodes[data["base"]] if "base" in data else None
-    return Retokenized(nodes[data["retokenized"]], source, base, tokens, data.get("multiple"), line)
-
-
-def _applied(data: Record, nodes: Sequence[Expression], line: int | None) -> Apply:
-    one, each = _read(data["one"]), tuple(_read(own) for own in data["each"])
-    inputs = tuple(nodes[i] for i in data["inputs"])
-    if len(each) not in (0, len(inputs)):
-        raise Misshapen("a method has other inputs than values for them")
-    companions = {name: tuple(nodes[i] for i in group) for name, group in data.get("companions", {}).items()}
-    return Apply(_method(data), inputs, one, each, data.get("variant"), data.get("compat") is True, line, companions)
-
-
-def _adapted(of: Expression, adapter: Expression, line: int | None) -> Adapted:
-    if not isinstance(adapter, Leaf):
-        raise Misshapen("a model stands where an adapter is needed")
-    return Adapted(of, adapter, line)
-
-
-def _transplanted(of: Expression, tokenizer: Expression, data: Record) -> Transplant:
-    if not isinstance(tokenizer, Leaf):
-        raise Misshapen("something computed stands where the model with the tokenizer is needed")
-    return Transplant(of, tokenizer, data["method"], data["k"], data.get("line"))
-
-
-def _linear(terms: Sequence[tuple[Setting, Expression]]) -> Linear:
-    if not terms or any(isinstance(value, str) for coefficient, _ in terms for value in coefficient.values()):
-        raise Misshapen("a sum has no terms, or a term has no number")
-    return Linear(tuple(Term(coefficient, of) for coefficient, of in terms))
-
-
-def _read(settings: Record) -> dict[str, tuple[Setting, ...]]:
-    return {name: tuple(as_setting(value) for value in written) for name, written in settings.items()}
-
-
-def _method(data: Record) -> Method:
-    name = data["apply"]
-    if "steps" in data:
-        uses = [Use(piece_named(step["step"]), dict.fromkeys(step["given"])) for step in data["steps"]]
-        return chain_of(uses)[0]
-    if "own" in data:
-        file = data["own"]["file"] or "a Python session"
-        fix = "merge again as the model was made: stockpot merge RECIPE OUT --allow-code, or the same Python program"
-        raise UnsupportedError(Problem(f"the method {name!r} is code of its user's own, of {file}", fix=fix))
-    if name not in METHODS:
-        raise Misshapen(f"the method {name!a} is not known to this version")
-    return METHODS[name]

@@ -17,6 +17,7 @@ __all__ = [
     "map_of",
     "natural",
     "optional",
+    "real",
     "record",
     "text",
     "whole",
@@ -50,6 +51,12 @@ def natural(data: Any, where: str) -> None:
     """A whole number in [0, 2^64)."""
     if type(data) is not int or not 0 <= data < 2**64:
         raise Misshapen(f"{where} is no whole number")
+
+
+def real(data: Any, where: str) -> None:
+    """A number."""
+    if type(data) not in (int, float):
+        raise Misshapen(f"{where} is no number")
 
 
 def hexadecimal(digits: int) -> Check:

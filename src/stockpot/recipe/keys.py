@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 __all__ = [
     "CHAT_TEMPLATES",
+    "GATE_MODES",
     "PLACES",
     "Choice",
     "Flag",
@@ -121,7 +122,9 @@ class Place:
 
 
 CHAT_TEMPLATES = ("auto", "alpaca", "chatml", "exaone", "llama3", "mistral")
-GATE_MODES = ("hidden", "hidden_avg", "cheap_embed", "random", "uniform_random")
+GATE_MODES = ("hidden", "hidden_avg", "cheap_embed", "random", "uniform_random", "trained")
+POOLINGS = ("last", "mean")
+STATES = ("layer", "router", "best")
 
 _SOURCES = ListOf(Section("source"), "sources", at_least=1)
 _MODELS = ListOf(Section("entry"), "models", at_least=1)
@@ -329,7 +332,15 @@ PLACES: Mapping[str, Place] = MappingProxyType(
                     ListOf(Section("expert"), "experts"),
                     "experts that see every token",
                 ),
-                Key("gate_mode", Choice(GATE_MODES), "how the router is made"),
+                Key("gate_mode", Choice(GATE_MODES), "how the router is made; hidden by default"),
+                Key(
+                    "pooling", Choice(POOLINGS), "of gate_mode: hidden: last by default, or mean over a prompt's tokens"
+                ),
+                Key(
+                    "states",
+                    Choice(STATES),
+                    "of gate_mode: hidden: what enters the layer (default) or the router, or what routes better",
+                ),
                 Key(
                     "experts_per_token",
                     Integer(1),
@@ -337,6 +348,7 @@ PLACES: Mapping[str, Place] = MappingProxyType(
                 ),
                 Key("dtype", Named("dtype"), "dtype of the result"),
                 Key("architecture", Text(), "architecture of the result, such as mixtral"),
+                Key("seed", Integer(0, 2**64 - 1), "key of all random numbers; 0 by default"),
                 Key("name", Text(), "name of this document"),
             ),
         ),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 
+from stockpot.arrangements import Assembled, Cast, Layers, Stack
 from stockpot.errors import ExpressionError
-from stockpot.expression import Adapted, Assembled, Cast, Expression, Layers, Leaf, Stack
+from stockpot.expression import Adapted, Expression, Leaf
 from stockpot.methods.declare import Method
 from stockpot.recipe.combine import Group, Input, Mode, combine, sections, stand_in
 from stockpot.recipe.findings import Findings
@@ -60,6 +61,10 @@ class Lowering:
                 break
             merge = self._target(_bare(merge.models[0])) if merge.models else None
         return self._leaf(merge) if isinstance(merge, Reference) else None
+
+    def model(self, model: Model) -> Expression:
+        """A model that stands outside any merge."""
+        return self._model(model, Mode())
 
     def _target(self, model: Model) -> Model:
         """``model``, or the document that it names."""

@@ -20,7 +20,7 @@ from stockpot.recipe.scope import Scope
 from stockpot.recipe.shapes import check_section
 from stockpot.recipe.yaml_nodes import MAX_CHARACTERS, Mapping, Node, Scalar, compose
 
-__all__ = ["load_recipe", "parse_recipe"]
+__all__ = ["is_mixture", "load_recipe", "parse_recipe", "recipe_text"]
 
 _UNNAMED = "<recipe>"
 _EXPERT_KEYS = ("experts", "gate_mode", "experts_per_token", "shared_experts")
@@ -52,17 +52,25 @@ def load_recipe(
         UnsupportedError: when it needs features that this version lacks, each by name.
     """
     file = Path(path)
+    text, folder, name = recipe_text(file), str(file.parent), str(file)
+    options = {"lenient": lenient, "allow_code": allow_code}
+    return parse_recipe(text, folder=folder, name=name, seed=seed, origin=origin, **options)
+
+
+def recipe_text(file: Path) -> str:
+    """The text of a recipe's file.
+
+    Raises:
+        RecipeError: when it cannot be read.
+    """
     try:
         with file.open("rb") as opened:
-            text = _decoded(opened.read(MAX_BYTES + 1))
+            return _decoded(opened.read(MAX_BYTES + 1))
     except OSError as error:
         raise RecipeError(Problem(f"cannot read the recipe: {error.strerror}", file=str(file))) from None
     except ValueError:  # also of a path that the file system cannot be asked for
         fix = "save it as UTF-8 text"
         raise RecipeError(Problem("the recipe is not a UTF-8 text file", file=str(file), fix=fix)) from None
-    folder, name = str(file.parent), str(file)
-    options = {"lenient": lenient, "allow_code": allow_code}
-    return parse_recipe(text, folder=folder, name=name, seed=seed, origin=origin, **options)
 
 
 def _decoded(data: bytes) -> str:
@@ -166,15 +174,21 @@ def _document(node: Node, scope: Scope, files: MethodFiles) -> Merge | None:
     if not isinstance(node, Mapping):
         findings.problem("a recipe is a mapping (key: value)", node.line, _EXAMPLE)
         return None
-    keys = {entry.key for entry in node.entries}
-    if "merge_method" not in keys and keys & set(_EXPERT_KEYS):
+    if is_mixture(node):
         check_section(node, PLACES["experts"], scope)
-        findings.not_yet("mixtures of experts (experts:) are not yet supported", node.line)
+        fix = "stockpot moe RECIPE OUT makes it"
+        findings.not_yet("mixtures of experts (experts:) are no merges", node.line, fix)
         return None
     known, file = files.of(node)
     scope = replace(scope, known=known)
     check_section(node, PLACES["recipe"], scope)
     return read_merge(node, scope, file)
+
+
+def is_mixture(node: Mapping) -> bool:
+    """Whether a document is about a mixture of experts."""
+    keys = {entry.key for entry in node.entries}
+    return "merge_method" not in keys and bool(keys & set(_EXPERT_KEYS))
 
 
 def _seed(written: list[tuple[int, int]], given: int | None, findings: Findings) -> int:

@@ -20,7 +20,7 @@ from stockpot.recipe.steps import check_steps, chosen
 from stockpot.recipe.tokenizers import read_tokenizer
 from stockpot.recipe.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence
 
-__all__ = ["read_merge"]
+__all__ = ["read_merge", "read_model"]
 
 _INPUTS = ("models", "slices", "modules")
 _EXTRA = ("tokenizer_source", "tokenizer", "chat_template", "mismatched", "quantize")
@@ -84,6 +84,11 @@ def _base(node: Mapping, scope: Scope) -> Model | None:
     named = _model(node.get("base_model"), scope)
     needed = scope.method is not None and scope.method.base is Base.REQUIRED
     return Reference(scope.origin) if named is None and needed and scope.origin is not None else named
+
+
+def read_model(node: Mapping, key: str, scope: Scope) -> Model | None:
+    """The model under ``key``; None where there is none, or none that can be read."""
+    return _model(node.get(key), scope)
 
 
 def _steps_or_method(node: Mapping, scope: Scope) -> None:
