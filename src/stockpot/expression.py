@@ -19,10 +19,10 @@ coefficients reach 1, and using it before is an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.errors import ExpressionError, Problem
@@ -37,8 +37,14 @@ __all__ = [
     "Linear",
     "Term",
     "apply",
+    "changed",
     "leaves",
 ]
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 _SUM_TOLERANCE = 1e-9
 
@@ -253,6 +259,25 @@ class Apply(Expression):
     @property
     def merged(self) -> tuple[Expression, ...]:
         return self.inputs
+
+
+def changed(node: T, change: Callable[[Expression], Expression]) -> T:
+    """``node`` with ``change`` done to each expression that it holds; itself where that changes none."""
+    given = {f.name: getattr(node, f.name) for f in fields(node)}
+    found = {name: _changed(value, change) for name, value in given.items()}
+    return node if all(found[name] is value for name, value in given.items()) else replace(node, **found)
+
+
+def _changed(value: Any, change: Callable[[Expression], Expression]) -> Any:
+    if isinstance(value, Expression):
+        return change(value)
+    if isinstance(value, tuple):
+        found = tuple(_changed(item, change) for item in value)
+        return value if all(a is b for a, b in zip(found, value, strict=True)) else found
+    if isinstance(value, Mapping):
+        new = {key: _changed(item, change) for key, item in value.items()}
+        return value if all(new[key] is item for key, item in value.items()) else new
+    return changed(value, change) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def leaves(expression: Expression, *, companions: bool = True) -> tuple[Leaf, ...]:

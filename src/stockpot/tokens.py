@@ -82,5 +82,4 @@ def main_leaf(expression: Expression) -> Leaf | None:
         return main_leaf(expression.base or expression.of)
     if isinstance(expression, Transplant):
         return main_leaf(expression.of)
-    found = leaves(expression)
-    return found[0] if found else None
+    return next((leaf for leaf in leaves(expression) if not leaf.adapter), None)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from stockpot.arrangements import Cast, Layers, Stack
+from stockpot.arrangements import Cast, Layers
 from stockpot.errors import PlanError, Problem, UnsupportedError
-from stockpot.expression import Adapted, Apply, Expression, Leaf, Linear, Term
+from stockpot.expression import Adapted, Apply, Expression, Leaf, Linear, Term, changed
 from stockpot.methods.declare import Space
 from stockpot.planning.lowering import difference
 from stockpot.settings import as_setting
@@ -63,21 +63,16 @@ class _Walk:
         if isinstance(node, Leaf):
             return self._leaf(node, base)
         if isinstance(node, Adapted):
-            return self._with(node, of=self.at(node.of, None))
+            of = self.at(node.of, None)
+            return node if of is node.of else replace(node, of=of)
         if isinstance(node, Linear):
             return self._linear(node, base)
         if isinstance(node, Apply):
             return self._apply(node, base)
-        if isinstance(node, Stack):
-            parts = tuple(self.at(part, None) for part in node.parts)
-            return node if _alike(parts, node.parts) else replace(node, parts=parts)
-        assert isinstance(node, Layers | Cast)
         if isinstance(node, Layers) and node.space is Space.DELTA:
             return self._layers(node, base)
-        return self._with(node, of=self.at(node.of, base))
-
-    def _with(self, node: Adapted | Layers | Cast, *, of: Expression) -> Expression:
-        return node if of is node.of else replace(node, of=of)
+        own = base if isinstance(node, Layers | Cast) else None
+        return changed(node, lambda child: self.at(child, own))
 
     def _leaf(self, node: Leaf, base: Expression | None) -> Expression:
         own = node if node.adapter else self._taken_for.get(node.key)
@@ -103,9 +98,9 @@ class _Walk:
     def _layers(self, node: Layers, base: Expression | None) -> Expression:
         """Layers of a difference, beside the same layers of a base."""
         if not isinstance(node.of, Leaf) or not isinstance(base, Layers):
-            return self._with(node, of=self.at(node.of, base))
+            return changed(node, lambda child: self.at(child, base))
         if (base.start, base.stop, base.stack) != (node.start, node.stop, node.stack):
-            return self._with(node, of=self.at(node.of, None))
+            return changed(node, lambda child: self.at(child, None))
         return _difference(base, replace(node, of=Adapted(base.of, node.of, node.line)))
 
     def _linear(self, node: Linear, base: Expression | None) -> Expression:
