@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterator, Sequence
 
+from stockpot.evaluate.figures import BINS
 from stockpot.evaluate.results import Cell, Figure, Result
 from stockpot.evaluate.table import ARROWS, interval, number, percent, shown
 from stockpot.evaluate.why import CELLS, Triple
@@ -145,8 +147,7 @@ def _plot(cells: Sequence[Cell]) -> str:
     name = _text(f"{figures[0].metric}, with intervals")
     parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{name}">']
     parts.append(f'<line class="axis" x1="{_LEFT}" y1="{floor}" x2="{_WIDTH - 20}" y2="{floor}"/>')
-    for i in range(5):
-        value = low + (high - low) * i / 4
+    for value in _ticks(low, high):
         parts.append(f'<line class="axis" x1="{x(value)}" y1="{_TOP}" x2="{x(value)}" y2="{floor}"/>')
         parts.append(f'<text class="dim" x="{x(value)}" y="{floor + 16}" text-anchor="middle">{number(value)}</text>')
     for i, (cell, figure) in enumerate(zip(cells, figures, strict=True)):
@@ -156,6 +157,15 @@ def _plot(cells: Sequence[Cell]) -> str:
         parts.append(f'<line class="bar" x1="{x(figure.low)}" y1="{y}" x2="{x(figure.high)}" y2="{y}"/>')
         parts.append(f'<circle class="dot" cx="{x(figure.value)}" cy="{y}" r="4"/>')
     return "".join([*parts, "</svg>"])
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers in [low, high], three to eight of them."""
+    rough = (high - low) / 6
+    scale = 10.0 ** math.floor(math.log10(rough))
+    step = scale * min((1, 2, 5, 10), key=lambda times: abs(math.log(times * scale / rough)))
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
 def _why(triples: Sequence[Triple]) -> Iterator[str]:
@@ -172,16 +182,21 @@ def _why(triples: Sequence[Triple]) -> Iterator[str]:
         ]
         for t in triples
     ]
-    yield _table(["task", "base", "fine-tuned", "merged", *CELLS, "FFT", "TTF"], rows)
+    yield _table(["task", "base", "fine-tuned", "merged", *CELLS, "FFT, share", "TTF, share"], rows)
     pairs = [
         [_text(t.task), *map(_text, p.models), percent(p.agreement), percent(p.error_overlap)]
         for t in triples
         for p in t.pairs
     ]
-    yield _table(["task", "model", "and", "same prediction", "errors in common"], pairs)
+    yield _table(["task", "model", "and", "same prediction", "errors in common"], _once(pairs))
     errors = [[_text(t.task), _text(name), f"{e:.4f}"] for t in triples for name, e in t.calibration.items()]
     if errors:
-        yield _table(["task", "model", "calibration error (ECE, 15 bins of equal width)"], errors)
+        yield _table(["task", "model", f"calibration error (ECE, {BINS} bins of equal width)"], _once(errors))
+
+
+def _once(rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Each row once: base and merged model are the same beside every fine-tuned one."""
+    return list(dict.fromkeys(map(tuple, rows)))
 
 
 def _sources(result: Result, suite_text: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from stockpot.evaluate.figures import BINS
 from stockpot.evaluate.results import Cell, Figure, Result
 from stockpot.evaluate.why import CELLS, Triple
 
@@ -79,7 +80,7 @@ def why_told(triples: Sequence[Triple]) -> Iterator[str]:
             yield f"  {shown(pair.models[0])} and {shown(pair.models[1])}: agree {percent(pair.agreement)}{overlap}"
         if triple.calibration:
             told = ", ".join(f"{shown(name)} {error:.4f}" for name, error in triple.calibration.items())
-            yield f"  calibration error (ECE, 15 bins of equal width): {told}"
+            yield f"  calibration error (ECE, {BINS} bins of equal width): {told}"
         yield ""
 
 
