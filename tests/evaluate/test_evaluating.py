@@ -1,4 +1,4 @@
-"""Models over a suite: figures are right, nothing is written, nothing is computed twice, failures stay in their cell."""
+"""Models over a suite: figures are right, nothing is written or computed twice, failures stay apart."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import textwrap
 
 import numpy as np
 import pytest
+from evaluating import digits, digits_bench, networks, save_arrays
 
 import stockpot as sp
-from evaluating import digits, digits_bench, networks, save_arrays
 from files import files_below, read_model, write_model
 from stockpot.errors import RecipeError, StorageError
 from stockpot.evaluate import Blend, Cache, candidate, evaluate, load_suite
@@ -107,7 +107,7 @@ def test_a_failure_is_a_cell(bench):
 
 
 def test_nothing_is_predicted_twice(bench, suite, tmp_path):
-    """With a cache the second evaluation merges and predicts nothing and gives the same figures, wherever models lie."""
+    """With a cache the second evaluation computes nothing and gives the same figures, wherever models lie."""
     models = [candidate("base"), candidate("merge.yml")]
     with Cache(tmp_path / "cache") as cache:
         first = evaluate(models, suite, cache=cache)
@@ -281,8 +281,8 @@ def test_outputs_agree_in_all_forms(bench):
     found = []
     for form in ("logits", "probabilities", "labels"):
         (bench / "suite.yml").write_text(
-            f"tasks: {{t: {{kind: classification, predict: 'nets:{form}', outputs: {form}, split: {{report: report.npz}}, "
-            f"metrics: [accuracy{'' if form == 'labels' else ', loss, calibration_error'}]}}}}"
+            f"tasks: {{t: {{kind: classification, predict: 'nets:{form}', outputs: {form}, "
+            f"split: {{report: report.npz}}, metrics: [accuracy{'' if form == 'labels' else ', loss, calibration_error'}]}}}}"
         )
         suite = load_suite(bench / "suite.yml", allow_code=True)
         found.append([f.value for f in evaluate([candidate("base")], suite).cells[0].figures])

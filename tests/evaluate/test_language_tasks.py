@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from evaluating import TEXT, language_model, sentence_model, write_lines
 
 import stockpot as sp
-from evaluating import TEXT, language_model, sentence_model, write_lines
 from stockpot.errors import CheckpointError, UnsupportedError
 from stockpot.evaluate import candidate, evaluate, load_suite
 from stockpot.evaluate.neural import as_torch, embeddings, token_losses
@@ -179,7 +179,7 @@ def test_missing_tensors_are_never_drawn_at_random(made):
     config = {**opened.config, "num_hidden_layers": 3}
     from stockpot.evaluate.neural import transformer_of
 
-    with pytest.raises(CheckpointError, match="model.layers.2."):
+    with pytest.raises(CheckpointError, match=r"model\.layers\.2"):
         transformer_of(config, opened.tensors, "causal", "cpu")
     with pytest.raises(CheckpointError, match="belongs to no parameter"):
         transformer_of({**config, "num_hidden_layers": 1}, opened.tensors, "causal", "cpu")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from evaluating import digits, digits_bench, save_arrays, write_lines
+
 from stockpot.errors import RecipeError
 from stockpot.evaluate import load_suite
 
@@ -100,7 +100,7 @@ def test_code_runs_only_when_it_is_allowed(bench):
     with pytest.raises(RecipeError, match="code, which runs only when it is allowed") as caught:
         load_suite(bench / "suite.yml")
     assert "--allow-code" in str(caught.value)
-    with pytest.raises(RecipeError, match="nets.py, line 1: SystemExit: ran"):
+    with pytest.raises(RecipeError, match=r"nets\.py, line 1: SystemExit: ran"):
         load_suite(bench / "suite.yml", allow_code=True)
 
 

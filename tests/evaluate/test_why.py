@@ -18,7 +18,7 @@ def predictions(right, **columns):
 
 
 def test_eight_cells_by_hand():
-    """Letters are base, fine-tuned, merged; FFT is what only the merged model gets right, TTF what only it gets wrong."""
+    """Letters are base, fine-tuned, merged; FFT: only the merged model is right."""
     rows = {"base": "TTTFFFFF", "tuned": "TTTFFFTT", "merged": "TTFTTFTF"}
     found = compare("t", ("b", "f", "m"), [predictions(r) for r in rows.values()])
     assert found.cells == {"TTT": 2, "TTF": 1, "TFT": 0, "TFF": 0, "FTT": 1, "FTF": 1, "FFT": 2, "FFF": 1}

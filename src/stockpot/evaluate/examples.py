@@ -13,7 +13,7 @@ import xxhash
 
 from stockpot.errors import CheckpointError, Problem
 
-__all__ = ["content_of", "digest", "keys_of", "read_rows", "read_text"]
+__all__ = ["Row", "content_of", "digest", "keys_of", "read_rows", "read_text"]
 
 Row = Mapping[str, Any]
 
