@@ -88,8 +88,12 @@ def test_a_failure_is_a_cell(bench):
     (bench / "suite.yml").write_text(
         (bench / "suite.yml").read_text()
         + "  broken: {kind: own, run: 'nets:crash', metrics: [accuracy], split: {report: report.npz}}\n"
+        "  leaves: {kind: own, run: 'nets:leave', metrics: [accuracy], split: {report: report.npz}}\n"
     )
-    (bench / "nets.py").write_text((bench / "nets.py").read_text() + "\ndef crash(model, files):\n    return 1 / 0\n")
+    (bench / "nets.py").write_text(
+        (bench / "nets.py").read_text() + "\ndef crash(model, files):\n    return 1 / 0\n"
+        "def leave(model, files):\n    raise SystemExit('done')\n"
+    )
     suite = load_suite(bench / "suite.yml", allow_code=True)
     bad = {**networks()["base"], "a.bias": np.full(32, np.nan, np.float32)}
     write_model(bench / "nan", bad)
@@ -98,10 +102,11 @@ def test_a_failure_is_a_cell(bench):
     errors = {(c.model, c.task): c.error for c in result.cells}
     assert errors["base", "clean"] is None
     assert errors["base", "broken"] == "ZeroDivisionError: division by zero"
+    assert errors["base", "leaves"] == "SystemExit: done"
     assert "no such file or folder" in errors["gone", "clean"]
     assert "NaN" in errors["half", "clean"]
     assert "tensor a.bias" in errors["half", "clean"]
-    assert len(result.failed) == 5
+    assert len(result.failed) == 8
     assert result.score("gone", "clean") == float("-inf")
     assert result.score("base", "clean") == result.cell("base", "clean").figures[0].value
 
@@ -280,9 +285,10 @@ def test_outputs_agree_in_all_forms(bench):
     """Logits, probabilities and labels of one network give one accuracy, the first two one loss."""
     found = []
     for form in ("logits", "probabilities", "labels"):
+        metrics = "accuracy" if form == "labels" else "accuracy, loss, calibration_error"
         (bench / "suite.yml").write_text(
             f"tasks: {{t: {{kind: classification, predict: 'nets:{form}', outputs: {form}, "
-            f"split: {{report: report.npz}}, metrics: [accuracy{'' if form == 'labels' else ', loss, calibration_error'}]}}}}"
+            f"split: {{report: report.npz}}, metrics: [{metrics}]}}}}"
         )
         suite = load_suite(bench / "suite.yml", allow_code=True)
         found.append([f.value for f in evaluate([candidate("base")], suite).cells[0].figures])
@@ -325,6 +331,35 @@ def test_names_differ(bench, suite):
     write_model(bench / "sub" / "base", networks()["base"])
     result = evaluate([candidate("base"), candidate("sub/base"), candidate("sub/base")], suite)
     assert len({m.name for m in result.models}) == 3
+
+
+def test_points_of_a_blend_are_measured_as_merges(bench, suite):
+    """A sweep reads its two ends once, a merge among them; each point is what the recipe of that point gives."""
+    base, merged = candidate("base"), candidate("merge.yml")
+    blend = Blend.of(base, merged)
+    grid = (0, 0.5, 1.25)
+    swept = evaluate([blend.candidate(t) for t in grid], suite)
+    for name in ("base", "low", "high"):
+        (bench / name / "model.safetensors").rename(bench / f"{name} moved")
+    swept_again = evaluate([blend.candidate(t) for t in grid], suite)
+    assert [c.figures for c in swept_again.cells] == [c.figures for c in swept.cells]
+    for name in ("base", "low", "high"):
+        (bench / f"{name} moved").rename(bench / name / "model.safetensors")
+    for t in grid:
+        b, low, high = map(sp.open, ("base", "low", "high"))
+        wanted = evaluate([candidate(b + (0.5 * t) * (low - b) + (0.5 * t) * (high - b))], suite).cells[0].figures
+        found = swept.cell(f"t = {t:g}", "clean").figures
+        assert [f.value for f in found] == pytest.approx([f.value for f in wanted], abs=1e-6)
+
+
+def test_tasks_without_data_for_the_split_are_named(bench, capsys):
+    """They are not measured, which is told."""
+    text = (bench / "suite.yml").read_text()
+    other = "  other: {kind: classification, predict: 'nets:logits', split: {select: select.npz}}\n"
+    (bench / "suite.yml").write_text(text + other)
+    result = evaluate([candidate("base")], load_suite(bench / "suite.yml", allow_code=True))
+    assert result.tasks == ("clean",)
+    assert result.skipped == ("other",)
 
 
 def test_blend_is_the_merge():

@@ -14,7 +14,7 @@ from evaluating import TEXT, language_model, sentence_model, write_lines
 
 import stockpot as sp
 from stockpot.errors import CheckpointError, UnsupportedError
-from stockpot.evaluate import candidate, evaluate, load_suite
+from stockpot.evaluate import Blend, candidate, evaluate, load_suite
 from stockpot.evaluate.neural import as_torch, embeddings, token_losses
 
 QUIZ = [
@@ -84,6 +84,11 @@ def test_without_a_prefix_the_first_token_is_skipped(made):
     found = measured(folder, task, "one")
     assert first(found) == pytest.approx(np.exp(np.concatenate(losses).mean()), rel=1e-5)
     assert found.cells[0].examples == 3
+    first_tokens = [tokens(folder / "one", line)[0] for line in TEXT.strip().split("\n")]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "one")
+    skipped = sum(len(tokenizer.decode([token]).encode()) for token in first_tokens)
+    size = len(TEXT.replace("\n", "").encode()) - skipped
+    assert first(found, 1) == pytest.approx(np.concatenate(losses).sum() / np.log(2) / size, rel=1e-5)
 
 
 def test_padding_and_batches_change_nothing(made):
@@ -170,6 +175,16 @@ def test_a_merge_is_measured_as_its_folder(made, tmp_path):
     memory, stored = (c.figures[0] for c in result.cells)
     assert memory.value == stored.value
     assert (stored.difference, stored.difference_low) == (0, 0)
+
+
+def test_points_between_language_models(made):
+    """A blend keeps config and tokenizer, so its points are run like any model."""
+    folder, _ = made
+    one, two = (candidate(folder / name) for name in ("one", "two"))
+    middle = candidate(0.5 * sp.open(folder / "one") + 0.5 * sp.open(folder / "two"), name="middle")
+    task = "{kind: perplexity, split: {report: prose.txt}}"
+    result = measured(folder, task, Blend.of(one, two).candidate(0.5), middle)
+    assert result.cells[0].figures[0].value == result.cells[1].figures[0].value
 
 
 def test_missing_tensors_are_never_drawn_at_random(made):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -98,8 +99,16 @@ class Opened:
                 if isinstance(content, bytes):
                     place.write_bytes(content)
                 else:
-                    place.symlink_to(content.resolve())
+                    _linked(place, content)
             yield Path(name)
+
+
+def _linked(place: Path, content: Path) -> None:
+    """``content`` at ``place``: a link, or a copy where links are not allowed."""
+    try:
+        place.symlink_to(content.resolve())
+    except OSError:
+        copyfile(content, place)
 
 
 def widened(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

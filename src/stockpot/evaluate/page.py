@@ -62,10 +62,13 @@ def _text(words: str) -> str:
 
 
 def _about(result: Result) -> str:
+    skipped = ""
+    if result.skipped:
+        skipped = f" Without {result.split} data, not measured: {', '.join(map(_text, result.skipped))}."
     return (
         f"<p class=dim>{len(result.models)} models, {len(result.tasks)} tasks. Intervals hold "
         f"{100 * result.level:g} % of {result.resamples} bootstrap draws over examples (seed {result.seed}); "
-        f"differences are to {_text(result.models[0].name)}, on the same examples.</p>"
+        f"differences are to {_text(result.models[0].name)}, on the same examples.{skipped}</p>"
     )
 
 

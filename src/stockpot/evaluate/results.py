@@ -90,6 +90,7 @@ class Result:
         reference: The model that retention is relative to; None for the best of each task.
         marks: Task → why its figures are no unbiased report: the data served to choose.
         triples: Base, fine-tuned and merged model compared example by example, where three or more models were given.
+        skipped: Tasks that have no data for ``split``.
         level, resamples, seed: Of the bootstrap.
     """
 
@@ -100,6 +101,7 @@ class Result:
     reference: str | None = None
     marks: Mapping[str, str] | None = None
     triples: tuple[Triple, ...] = ()
+    skipped: tuple[str, ...] = ()
     level: float = 0.95
     resamples: int = 1000
     seed: int = 0

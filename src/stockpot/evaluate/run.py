@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from stockpot.evaluate.protocol import Metric, Predictions
 from stockpot.evaluate.results import Cell, Figure, ModelRow, Result
 from stockpot.evaluate.suite import Suite, SuiteTask
 from stockpot.evaluate.why import compare_all, same_examples
+from stockpot.execute.versions import versions_of
 from stockpot.printable import printable, redacted
 
 __all__ = ["evaluate", "task_hash"]
@@ -64,14 +66,12 @@ def evaluate(
     tasks, given = suite.having(split), named(models)
     names = [c.name for c in given]
     reference = _meant(reference, given)
-    kept = cache or Cache(None)
-    marks = _marks(tasks, split, kept, choosing)
-    work = _Work(kept, split, device, Bootstrap(suite.seed, suite.resamples), tell)
-    rows, done = [], []
-    for one in given:
-        row, cells = work.model(one, tasks)
-        rows.append(row)
-        done.extend(cells)
+    with nullcontext(cache) if cache is not None else Cache(None) as kept:
+        marks = _marks(tasks, split, kept, choosing)
+        work = _Work(kept, split, device, Bootstrap(suite.seed, suite.resamples), tell)
+        hashes = [task_hash(task, split) for task in tasks]
+        made = [work.model(one, tasks, hashes) for one in given]
+    rows, done = [row for row, _ in made], [cell for _, own in made for cell in own]
     cells = [_compared(cell, work, names[0]) for cell in done]
     cells = _retained(cells, reference)
     triples = tuple(t for task in tasks for t in compare_all(task.name, work.known(task.name), names))
@@ -83,6 +83,7 @@ def evaluate(
         reference=reference,
         marks=marks,
         triples=triples,
+        skipped=tuple(task.name for task in suite.tasks if split not in task.data),
         level=work.bootstrap.level,
         resamples=suite.resamples,
         seed=suite.seed,
@@ -91,7 +92,8 @@ def evaluate(
 
 def task_hash(task: SuiteTask, role: str) -> str:
     """A hash of all that predictions depend on beside the model: settings, code, versions, the bytes of the data."""
-    return digest(json.dumps(dict(task.task.facts), sort_keys=True, default=str), task.content(role)).hex()
+    facts = {**task.task.facts, **versions_of("stockpot")}
+    return digest(json.dumps(facts, sort_keys=True), task.content(role)).hex()
 
 
 @dataclass(frozen=True)
@@ -112,15 +114,14 @@ class _Work:
         self._predictions: dict[tuple[str, str], Predictions] = {}
         self._measured: dict[tuple[str, str], tuple[_Measured, ...]] = {}
 
-    def model(self, one: Candidate, tasks: Sequence[SuiteTask]) -> tuple[ModelRow, list[Cell]]:
-        """A model on all tasks."""
+    def model(self, one: Candidate, tasks: Sequence[SuiteTask], hashes: Sequence[str]) -> tuple[ModelRow, list[Cell]]:
+        """A model on all tasks, whose hashes are given."""
         row = ModelRow(one.name, one.reference, one.recipe)
         try:
             key = model_hash(one.plan, self._cache)
-            hashes = [task_hash(task, self._split) for task in tasks]
             known = [self._cache.predictions(key, own) for own in hashes]
             opened, seconds = self._opened(one) if None in known else (None, None)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is this model's
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is this model's
             return row, [self._done(Cell(one.name, task.name, error=_told(error))) for task in tasks]
         row = replace(row, hash=key, seconds=seconds)
         made = zip(tasks, hashes, known, strict=True)
@@ -159,7 +160,7 @@ class _Work:
                 predictions = known
             seconds = 0.0 if known is not None else time.perf_counter() - started
             measured = tuple(self._measure(metric, predictions) for metric in task.task.metrics)
-        except Exception as error:  # noqa: BLE001 - a task may be anyone's code
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a task may be anyone's code
             return Cell(model, task.name, error=_told(error))
         self._predictions[model, task.name], self._measured[model, task.name] = predictions, measured
         figures = tuple(self._figure(m) for m in measured)

@@ -22,6 +22,8 @@ def table(result: Result) -> Iterator[str]:
     if len(result.tasks) > 1 and len(result.models) > 1:
         yield from _summary(result)
         yield ""
+    if result.skipped:
+        yield f"without {result.split} data, not measured: {', '.join(result.skipped)}"
     yield (
         f"[…]: {100 * result.level:g} % intervals over examples ({result.resamples} draws, seed {result.seed}); "
         "↑ higher is better, ↓ lower"

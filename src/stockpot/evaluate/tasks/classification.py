@@ -51,18 +51,14 @@ class Classification:
         """Of the inputs, whatever their labels."""
         return self._digests(self._data(files)[0])
 
-    def predict_with(self, tensors: Mapping[str, npt.NDArray[Any]], files: Files) -> Predictions:
-        """The columns for tensors that are no opened model, such as those of a blend."""
+    def predict(self, model: Opened, files: Files) -> Predictions:
+        """labels, predicted and, unless outputs are labels, confidence and loss."""
         inputs, labels = self._data(files)
         starts = range(0, len(inputs), self.batch)
-        given = [np.asarray(self.function.value(tensors, inputs[i : i + self.batch])) for i in starts]
+        given = [np.asarray(self.function.value(model.wide, inputs[i : i + self.batch])) for i in starts]
         for start, outputs in zip(starts, given, strict=True):
             self._check(outputs, len(inputs[start : start + self.batch]))
         return {EXAMPLE: keys_of(self._digests(inputs)), **self._columns(np.concatenate(given), labels)}
-
-    def predict(self, model: Opened, files: Files) -> Predictions:
-        """See :meth:`predict_with`."""
-        return self.predict_with(model.wide, files)
 
     def _columns(self, outputs: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         if self.outputs == "labels":

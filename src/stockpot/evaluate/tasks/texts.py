@@ -30,7 +30,8 @@ class Texts:
     first window that holds it, so each counts once. With ``first: prefix`` the tokenizer's BOS (else EOS) stands before
     each document, so that its first token is predicted too; where there is none, or with ``first: skip``, it is not.
 
-    Examples are windows. Bytes are those of the document in UTF-8, dealt out to windows by tokens: exact in the sum.
+    Examples are windows. Bytes are those of what is predicted of a document, in UTF-8 (of all of it, where a slow
+    tokenizer does not tell where its first token ends), dealt out to windows by tokens: exact in the sum.
 
     Args:
         documents: ``file``: each file is one; ``line``: each line that is not empty; ``jsonl``: each ``{"text": …}``.
@@ -71,8 +72,9 @@ class Texts:
         scored: list[int] = []
         sizes: list[float] = []
         for text in self._texts(files):
-            ids = [*prefix, *model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
-            share = len(text.encode()) / max(1, len(ids) - 1)
+            own, size = _tokens(model.tokenizer, text, whole=bool(prefix))
+            ids = [*prefix, *own]
+            share = size / max(1, len(ids) - 1)
             for start, stop, count in windows(len(ids), context, stride):
                 pieces.append(ids[start : stop + 1])
                 scored.append(count)
@@ -99,6 +101,14 @@ class Texts:
             return [row["text"] for row in rows]
         text = read_text(path)
         return [text] if self.documents == "file" else text.split("\n")
+
+
+def _tokens(tokenizer: Any, text: str, *, whole: bool) -> tuple[list[int], int]:
+    """The tokens of a text, and the bytes of those that are predicted: all, or all but the first."""
+    offsets = {"return_offsets_mapping": True} if tokenizer.is_fast and not whole else {}
+    found = tokenizer(text, add_special_tokens=False, verbose=False, **offsets)
+    start = found["offset_mapping"][0][1] if offsets and found["input_ids"] else 0
+    return list(found["input_ids"]), len(text[start:].encode())
 
 
 def windows(length: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
