@@ -221,6 +221,30 @@ def test_code_beside_a_tokenizer_is_not_run(tmp_path):
         _ = candidate(tmp_path / "m").opened("cpu").tokenizer
 
 
+@pytest.mark.parametrize("name", ["pipeline", "LlamaForCausalLM", "os"])
+def test_only_a_tokenizer_is_made_of_a_tokenizer_class(tmp_path, name):
+    """Other names of transformers are refused."""
+    language_model(tmp_path / "m")
+    told = {"tokenizer_class": name, "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (tmp_path / "m" / "tokenizer_config.json").write_text(json.dumps(told))
+    with pytest.raises(UnsupportedError, match="never run"):
+        _ = candidate(tmp_path / "m").opened("cpu").tokenizer
+
+
+def test_a_config_cannot_name_code(made):
+    """Kernels at the hub and classes beside the weights are left out of the config; the figures are the same."""
+    folder, models = made
+    opened = candidate(folder / "one").opened("cpu")
+    from stockpot.evaluate.neural import transformer_of
+
+    named = {"attn_implementation": "someone/kernel", "_attn_implementation": "someone/kernel", "use_kernels": True}
+    config = {**opened.config, **named, "auto_map": {"AutoModelForCausalLM": "own.Own"}}
+    model = transformer_of(config, opened.tensors, "causal", "cpu")
+    assert type(model) is type(models["one"])
+    assert model.config._attn_implementation == models["one"].config._attn_implementation
+    assert not hasattr(model.config, "auto_map")
+
+
 PAIRS = [
     {"a": "the soup", "b": "soup", "score": 4},
     {"a": "a kettle on the fire", "b": "nobody took the spoon", "score": 1},

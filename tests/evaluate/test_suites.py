@@ -59,6 +59,7 @@ def test_everything_wrong_is_told_at_once_with_lines(bench):
     assert (9, "report") in told
     assert "did you mean perplexity?" in told[12, "unknown metric 'perplexty'"]
     assert told[13, "unknown key 'reprot' in split"] == "did you mean report?"
+    assert all(f"suite line {p.line}]" in str(p) for p in problems)
     assert told[14, "unknown key 'resample' in a suite"] == "did you mean resamples?"
 
 

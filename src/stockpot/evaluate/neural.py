@@ -35,6 +35,13 @@ _KINDS = {"causal": "MODEL_FOR_CAUSAL_LM_MAPPING", "encoder": "MODEL_MAPPING"}
 _UNUSED = {"causal": (), "encoder": ("pooler.",)}
 """Parameters that may be missing, since nothing that is measured depends on them."""
 
+_CODE = frozenset(
+    {"auto_map", "custom_pipelines", "attn_implementation", "_attn_implementation", "experts_implementation",
+     "_experts_implementation", "_attn_implementation_internal", "_experts_implementation_internal", "use_kernels",
+     "kernel_config", "quantization_config"}
+)  # fmt: skip
+"""Keys of a config that name code: classes beside the weights, kernels at the hub."""
+
 _LONGEST = 2048
 """Tokens of context, where nobody says otherwise, of models that take more."""
 
@@ -81,7 +88,7 @@ def transformer_of(config: Mapping[str, Any], tensors: Arrays, kind: str, device
     if family not in of:
         fix = "only architectures that are part of transformers are run; code from a checkpoint never is"
         raise UnsupportedError(Problem(f"transformers has no architecture {family!r}", fix=fix))
-    made = of[family].from_dict({k: v for k, v in config.items() if k != "auto_map"})
+    made = of[family].from_dict(_harmless(config))
     known = getattr(transformers, _KINDS[kind])
     if type(made) not in known:
         raise UnsupportedError(Problem(f"transformers runs no {family} as a model of the kind {kind}"))
@@ -90,6 +97,13 @@ def transformer_of(config: Mapping[str, Any], tensors: Arrays, kind: str, device
         model, told = known[type(made)].from_pretrained(None, config=made, state_dict=state, output_loading_info=True)
     _complete(told, kind)
     return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _harmless(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` without what could have transformers fetch or run code of strangers, in nested configs too."""
+    return {
+        key: _harmless(value) if isinstance(value, dict) else value for key, value in config.items() if key not in _CODE
+    }
 
 
 def _complete(told: Mapping[str, Any], kind: str) -> None:
@@ -130,9 +144,10 @@ def tokenizer_of(folder: Path, config: Mapping[str, Any]) -> Any:
     settings = folder / "tokenizer_config.json"
     own = json.loads(settings.read_bytes()) if settings.is_file() else {}
     if "auto_map" in own or config.get("model_type") not in transformers.CONFIG_MAPPING:
-        if not hasattr(transformers, str(own.get("tokenizer_class"))):
+        known = getattr(transformers, str(own.get("tokenizer_class")), None)
+        if not isinstance(known, type) or not issubclass(known, transformers.PreTrainedTokenizerBase):
             raise UnsupportedError(Problem("the tokenizer is code of the checkpoint, which is never run"))
-        return getattr(transformers, own["tokenizer_class"]).from_pretrained(folder, local_files_only=True)
+        return known.from_pretrained(folder, local_files_only=True)
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 

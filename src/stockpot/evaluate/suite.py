@@ -97,13 +97,13 @@ def load_suite(path: Path, *, allow_code: bool = False, same_data: bool = False)
     Raises:
         RecipeError: with everything that is wrong.
     """
-    findings = Findings(str(path))
+    findings = Findings(str(path), within="suite")
     try:
         documents, problems = compose(read_text(path))
         for problem in problems:
             findings.problem(problem.message, problem.line, problem.fix)
     except StockpotError as error:
-        raise RecipeError(*(replace(p, file=str(path)) for p in error.problems)) from error
+        raise RecipeError(*(replace(p, file=str(path), within="suite") for p in error.problems)) from error
     reader = _Reader(findings, path.parent, Code(path.parent, allow_code))
     suite = reader.suite(documents)
     findings.raise_if_any()
