@@ -147,7 +147,8 @@ def tokenizer_of(folder: Path, config: Mapping[str, Any]) -> Any:
         known = getattr(transformers, str(own.get("tokenizer_class")), None)
         if not isinstance(known, type) or not issubclass(known, transformers.PreTrainedTokenizerBase):
             raise UnsupportedError(Problem("the tokenizer is code of the checkpoint, which is never run"))
-        return known.from_pretrained(folder, local_files_only=True)
+        made: Any = known
+        return made.from_pretrained(folder, local_files_only=True)
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
