@@ -80,7 +80,7 @@ def values_of(metric: Metric, predictions: Predictions) -> npt.NDArray[Any]:
 
 
 def classified(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    """The columns of a classifier: labels, predicted, confidence, loss (nats).
+    """The columns of a classifier: labels, predicted, confidence, loss (nats), probabilities (as float32).
 
     Args:
         probabilities: ``(n, classes)``, rows that sum to 1.
@@ -92,5 +92,6 @@ def classified(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dic
         "labels": labels.astype(np.int64),
         "predicted": predicted.astype(np.int64),
         "confidence": probabilities.max(axis=1).astype(np.float64),
+        "probabilities": probabilities.astype(np.float32),
         "loss": -np.log(np.maximum(own, np.finfo(np.float64).tiny)),
     }

@@ -52,7 +52,7 @@ class Classification:
         return self._digests(self._data(files)[0])
 
     def predict(self, model: Opened, files: Files) -> Predictions:
-        """labels, predicted and, unless outputs are labels, confidence and loss."""
+        """labels, predicted and, unless outputs are labels, confidence, loss and probabilities."""
         inputs, labels = self._data(files)
         starts = range(0, len(inputs), self.batch)
         given = [np.asarray(self.function.value(model.wide, inputs[i : i + self.batch])) for i in starts]
