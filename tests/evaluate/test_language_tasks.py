@@ -187,6 +187,27 @@ def test_points_between_language_models(made):
     assert result.cells[0].figures[0].value == result.cells[1].figures[0].value
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT's
+def test_a_model_with_an_adapter_is_measured_as_peft_runs_it(made, tmp_path):
+    """MODEL+ADAPTER, without a folder that holds the sum."""
+    import peft
+
+    folder, _ = made
+    torch.manual_seed(3)
+    base = transformers.AutoModelForCausalLM.from_pretrained(folder / "one")
+    settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(base, settings)
+    adapted.save_pretrained(tmp_path / "adapter")
+    ids = [1, *tokens(folder / "one", TEXT)][:64]
+    (folder / "short.txt").write_text(transformers.AutoTokenizer.from_pretrained(folder / "one").decode(ids[1:]))
+    task = "{kind: perplexity, split: {report: short.txt}}"
+    both = [candidate(folder / "one"), candidate(f"{folder / 'one'}+{tmp_path / 'adapter'}")]
+    plain, found = (c.figures[0].value for c in measured(folder, task, *both).cells)
+    ids = [1, *tokens(folder / "one", (folder / "short.txt").read_text())]
+    assert found == pytest.approx(np.exp(plain_losses(adapted.eval(), ids).mean()), rel=1e-4)
+    assert found != pytest.approx(plain, rel=1e-2)
+
+
 def test_missing_tensors_are_never_drawn_at_random(made):
     """A config that asks for more layers than there are is an error that names a tensor."""
     folder, _ = made
