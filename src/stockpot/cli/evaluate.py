@@ -7,23 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stockpot.cli.options import SIZE, allow_code, print_json, say, show_notes
+from stockpot.cli.options import SIZE, print_json, say, show_notes
 
 if TYPE_CHECKING:
     from stockpot.evaluate import Cell, Result, Suite
 
 __all__ = ["command"]
 
-_OUT = click.Path(dir_okay=False, path_type=Path)
+_IN = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUT = click.Path(allow_dash=True, dir_okay=False, path_type=Path)
+_SPLIT = click.Choice(["tune", "select", "report"])
 
 
 @click.command("evaluate")
 @click.argument("models", nargs=-1, required=True)
-@click.option("--suite", "suite_path", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
-@click.option("--split", type=click.Choice(["tune", "select", "report"]), default="report", show_default=True)
+@click.option("--suite", "suite_path", type=_IN, required=True, help="The tasks: suite.yml.")
+@click.option("--split", type=_SPLIT, default="report", show_default=True, help="Which data.")
 @click.option("--reference", default=None, help="Model that retention is relative to [default: each task's best].")
 @click.option("--why", is_flag=True, help="Compare the first (base), middle (fine-tuned) and last (merged) model.")
-@click.option("--json", "json_path", type=click.Path(allow_dash=True, dir_okay=False, path_type=Path), default=None)
+@click.option("--json", "json_path", type=_OUT, default=None, help="Write the result for machines; - prints it.")
 @click.option("--html", "html_path", type=_OUT, default=None, help="Write the report as one HTML file.")
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), default=None, help="Folder of predictions.")
 @click.option("--no-cache", is_flag=True, help="Predict everything anew, and keep nothing.")
@@ -34,7 +36,7 @@ _OUT = click.Path(dir_okay=False, path_type=Path)
 @click.option("--seed", type=int, default=None, help="Key of random numbers of recipes, over their own.")
 @click.option("--lenient", is_flag=True, help="Unknown recipe keys are notes, not errors.")
 @click.option("--quiet", is_flag=True, help="Print no progress.")
-@allow_code
+@click.option("--allow-code", is_flag=True, help="Run the code that the suite and recipes name.")
 def command(
     models: tuple[str, ...], suite_path: Path, json_path: Path | None, html_path: Path | None, **options: Any
 ) -> int:
