@@ -44,8 +44,9 @@ _LONGEST_MESSAGE = 20_000
 class Problem:
     """One thing that is wrong, with everything known about where it is and how to mend it.
 
-    Its fields hold names as they are in files; as text, control characters are written out, secrets are
-    hidden and what is very long is cut, so that it can be printed anywhere.
+    ``line`` is one of the user's text, a recipe or what ``within`` says. Fields hold names as they are in files; as
+    text, control characters are written out, secrets are hidden and what is very long is cut, so that it can be printed
+    anywhere.
     """
 
     message: str
@@ -53,6 +54,7 @@ class Problem:
     file: str | None = None
     line: int | None = None
     fix: str | None = None
+    within: str = "recipe"
 
     def __str__(self) -> str:
         places = []
@@ -61,7 +63,7 @@ class Problem:
         if self.file is not None:
             places.append(f"file {_name(self.file, _LONGEST_PATH)}")
         if self.line is not None:
-            places.append(f"recipe line {self.line}")
+            places.append(f"{self.within} line {self.line}")
         text = _cut(self.message, _LONGEST_MESSAGE)
         if places:
             text += f" [{', '.join(places)}]"

@@ -5,14 +5,19 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["versions"]
+__all__ = ["versions", "versions_of"]
 
 _PACKAGES = ("stockpot", "numpy", "numba", "ml_dtypes")
 
 
 def versions() -> dict[str, str]:
-    """Package → version."""
-    return {"python": platform.python_version(), **{p: _version(p) for p in _PACKAGES}}
+    """Package → version, of all that decides what a merge computes."""
+    return {"python": platform.python_version(), **versions_of(*_PACKAGES)}
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """Package → version as it is installed, told without importing it."""
+    return {package: _version(package) for package in packages}
 
 
 def _version(package: str) -> str:

@@ -17,6 +17,7 @@ class Findings:
     Args:
         file: Path of the recipe, for errors; None for text.
         lenient: Unknown keys and parameters become notes instead of problems.
+        within: What is read, as errors call it.
     """
 
     file: str | None = None
@@ -25,6 +26,7 @@ class Findings:
     notes: dict[Problem, None] = field(default_factory=dict)
     unsupported: dict[Problem, None] = field(default_factory=dict)
     blocked: bool = False
+    within: str = "recipe"
 
     def problem(self, message: str, line: int | None, fix: str | None = None) -> None:
         """Something that must be mended."""
@@ -64,7 +66,7 @@ class Findings:
 
     def _add(self, to: dict[Problem, None], problem: Problem) -> None:
         """Each problem once, in the order found: a dict is an ordered set."""
-        to[replace(problem, file=self.file)] = None
+        to[replace(problem, file=self.file, within=self.within)] = None
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:

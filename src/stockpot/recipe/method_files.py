@@ -13,13 +13,13 @@ from pathlib import Path
 from types import ModuleType
 
 from stockpot.custom import UserMethod
-from stockpot.errors import StockpotError
+from stockpot.errors import Problem, RecipeError, StockpotError
 from stockpot.methods.declare import Method
 from stockpot.recipe.findings import Findings
 from stockpot.recipe.known import Known, method_names
 from stockpot.recipe.yaml_nodes import Entry, Mapping, Scalar
 
-__all__ = ["MethodFile", "MethodFiles"]
+__all__ = ["MethodFile", "MethodFiles", "run_file"]
 
 _HOW = "decorate a function with @sp.elementwise or @sp.whole_tensor"
 _MAX_BYTES = 10_000_000
@@ -146,6 +146,22 @@ def _read(path: Path) -> tuple[bytes, str | None]:
     except ValueError:
         return b"", "not a path"
     return data, f"larger than {_MAX_BYTES} bytes" if len(data) > _MAX_BYTES else None
+
+
+def run_file(path: Path) -> tuple[ModuleType, str]:
+    """Run a user's file whose code is allowed: the module, and the sha256 of the bytes that were run.
+
+    Raises:
+        RecipeError: when it cannot be read or fails; tells where.
+    """
+    data, trouble = _read(path)
+    if trouble is not None:
+        raise RecipeError(Problem(f"cannot read {path}: {trouble}"))
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        return _run(path, data, digest), digest
+    except (Exception, SystemExit) as error:
+        raise RecipeError(Problem(_blame(error, path), fix=_fix(error))) from error
 
 
 def _run(path: Path, data: bytes, digest: str) -> ModuleType:

@@ -278,7 +278,7 @@ def _check_token_source(entry: Entry, scope: Scope) -> None:
 
 
 def _check_nothing(entry: Entry, scope: Scope) -> None:
-    """Values of parameters are checked with their name, steps with their method."""
+    """Values of parameters are checked with their name, steps with their method, others by whoever reads them."""
 
 
 _NAMED = {
@@ -287,6 +287,7 @@ _NAMED = {
     "method": _check_method,
     "method_file": _check_method_file,
     "steps": _check_nothing,
+    "later": _check_nothing,
     "dtype": _check_dtype,
     "parameters": _check_parameters,
     "gradient": _check_nothing,

@@ -1,0 +1,98 @@
+"""Models to evaluate: folders, hub ids, models with adapters, recipes, expressions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stockpot.api import open as opened
+from stockpot.api import plan
+from stockpot.errors import Problem, RecipeError
+from stockpot.evaluate.opened import Opened
+from stockpot.expression import Expression
+from stockpot.planning.model import Plan
+from stockpot.recipe.model import Recipe
+from stockpot.recipe.parse import load_recipe
+from stockpot.recipe.references import parted
+
+__all__ = ["Candidate", "candidate", "named"]
+
+_RECIPES = (".yml", ".yaml")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A model that is to be evaluated; nothing is opened yet.
+
+    Args:
+        name: How tables call it.
+        what: An expression or recipe.
+        reference: As it was written.
+        limits: Further arguments of :func:`stockpot.plan`, such as memory and threads.
+    """
+
+    name: str
+    what: Expression | Recipe
+    reference: str = ""
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How it is computed, from headers alone."""
+        return plan(self.what, **self.limits)
+
+    @property
+    def recipe(self) -> str:
+        """The text of its recipe; empty without one."""
+        return self.what.text if isinstance(self.what, Recipe) else ""
+
+    def opened(self, device: str | None = None) -> Opened:
+        """The model in memory, once its parts are asked for."""
+        return Opened(self.name, self.plan, device)
+
+
+def candidate(
+    what: str | os.PathLike[str] | Expression | Recipe,
+    *,
+    name: str | None = None,
+    lenient: bool = False,
+    allow_code: bool = False,
+    **limits: Any,
+) -> Candidate:
+    """A model to evaluate.
+
+    Args:
+        what: A folder, file or hub id; ``model+adapter``; the path of a recipe (.yml, .yaml); an expression or recipe.
+        name: How tables call it; else what was written.
+        lenient, allow_code: As for :func:`stockpot.merge`.
+        limits: Further arguments of :func:`stockpot.plan`, such as seed, memory and threads.
+    """
+    if isinstance(what, Expression | Recipe):
+        return Candidate(name or "model", what, name or "model", limits)
+    text = os.fspath(what)
+    if text.endswith(_RECIPES):
+        recipe = load_recipe(text, lenient=lenient, seed=limits.get("seed"), allow_code=allow_code)
+        return Candidate(name or text, recipe, text, limits)
+    parts = parted(text, None)
+    if parts is None:
+        raise RecipeError(Problem(f"{text!r} has more than one +, which adds an adapter to a model"))
+    model, adapter = parts
+    leaf = opened(model) if adapter is None else opened(model, adapter=adapter)
+    return Candidate(name or text, leaf, text, limits)
+
+
+def named(given: Sequence[Candidate]) -> list[Candidate]:
+    """``given`` with names that are short and differ: the last part of a path where that is enough."""
+    short = [_short(c.name) for c in given]
+    names = [s if short.count(s) == 1 else c.name for s, c in zip(short, given, strict=True)]
+    numbered = [n if names.count(n) == 1 else f"{n} ({i + 1})" for i, n in enumerate(names)]
+    return [Candidate(n, c.what, c.reference, c.limits) for n, c in zip(numbered, given, strict=True)]
+
+
+def _short(name: str) -> str:
+    path = Path(name.rstrip("/"))
+    return (path.stem if path.suffix in _RECIPES else path.name) or name

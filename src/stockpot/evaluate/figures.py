@@ -1,0 +1,104 @@
+"""From values of examples to figures: bootstrap intervals, ratios, rank correlation, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from stockpot.evaluate.protocol import mean
+
+__all__ = ["BINS", "Bootstrap", "calibration_error", "ratio", "spearman"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+BINS = 15
+"""Bins of equal width in which confidence is compared with accuracy."""
+
+_CHUNK = 4_000_000
+"""Indices that are drawn at a time."""
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """The percentile bootstrap over examples (Efron, 1979): examples are drawn with replacement, ``resamples`` times.
+
+    The draws depend on ``seed`` and the number of examples alone, so that two models are compared on the same ones.
+
+    Args:
+        seed: Key of the draws.
+        resamples: How many.
+        level: Share of resampled figures that an interval holds, in (0, 1).
+    """
+
+    seed: int = 0
+    resamples: int = 1000
+    level: float = 0.95
+
+    def figures(self, values: npt.NDArray[Any], figure: Callable[[npt.NDArray[Any]], float]) -> Floats:
+        """The figure of each resample of the rows of ``values``: ``(resamples,)``."""
+        rng = np.random.default_rng((self.seed, len(values)))
+        found = np.empty(self.resamples)
+        step = max(1, _CHUNK // max(1, len(values)))
+        for start in range(0, self.resamples, step):
+            stop = min(start + step, self.resamples)
+            rows = rng.integers(0, len(values), (stop - start, len(values)))
+            if figure is mean and values.ndim == 1:
+                found[start:stop] = values[rows].mean(axis=1)
+            else:
+                found[start:stop] = [figure(values[drawn]) for drawn in rows]
+        return found
+
+    def interval(self, figures: Floats) -> tuple[float, float]:
+        """The percentiles that leave the same share of ``figures`` on both sides.
+
+        Figures that are not finite, as of a resample of one example many times, are left out; NaN when all are.
+        """
+        figures = figures[np.isfinite(figures)]
+        if not len(figures):
+            return float("nan"), float("nan")
+        tail = 50 * (1 - self.level)
+        low, high = np.percentile(figures, (tail, 100 - tail))
+        return float(low), float(high)
+
+
+def ratio(values: npt.NDArray[Any]) -> float:
+    """Σ of the first column over Σ of the second of ``(n, 2)``: a mean over tokens or bytes, not over examples."""
+    above, below = values.sum(axis=0)
+    return float(above / below)
+
+
+def spearman(values: npt.NDArray[Any]) -> float:
+    """Rank correlation of the two columns of ``(n, 2)``, ties by mean rank; NaN where one of them is constant.
+
+    >>> round(spearman(np.array([[1, 10], [2, 20], [3, 15.0]])), 6)
+    0.5
+    """
+    ranks = [_ranks(column) for column in values.T]
+    centred = [r - r.mean() for r in ranks]
+    scale = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+    return float((centred[0] * centred[1]).sum() / scale) if scale else float("nan")
+
+
+def _ranks(column: npt.NDArray[Any]) -> Floats:
+    _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts - 1) / 2)[place], dtype=np.float64)
+
+
+def calibration_error(values: npt.NDArray[Any]) -> float:
+    """Expected calibration error of ``(n, 2)`` rows (right or wrong, confidence in [0, 1]), in :data:`BINS` bins.
+
+    ECE = Σ_b n_b / n · abs(accuracy_b - mean confidence_b) over bins ((b-1)/B, b/B], the first with its left end
+    (Guo, Pleiss, Sun and Weinberger, 2017, equation 3).
+
+    >>> round(calibration_error(np.array([[1, 0.9], [0, 0.9]])), 6)
+    0.4
+    """
+    right, confidence = values[:, 0].astype(np.float64), values[:, 1].astype(np.float64)
+    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    gaps = np.bincount(bins, right - confidence, BINS)
+    return float(np.abs(gaps).sum() / len(values))

@@ -1,0 +1,184 @@
+"""The kinds of tasks that a suite may name: their keys, and how settings become a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from stockpot.evaluate.code import Own
+from stockpot.evaluate.protocol import Files, Metric, Task
+from stockpot.evaluate.tasks.choices import Choices
+from stockpot.evaluate.tasks.classification import Classification
+from stockpot.evaluate.tasks.own import OwnTask
+from stockpot.evaluate.tasks.sentences import Probe, Similarity
+from stockpot.evaluate.tasks.texts import Texts
+from stockpot.recipe.keys import Choice, Integer, Key, ListOf, MapOf, Named, Number, Place, Text
+
+__all__ = ["KINDS", "ROLES", "SPLIT", "SUITE", "TASK", "Kind", "Settings"]
+
+ROLES = ("tune", "select", "report")
+"""What data is for: fitting merges, choosing among them, and the figures that are told in the end."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a suite says of one task.
+
+    Args:
+        values: The keys of its kind as plain data, those that are given.
+        metrics: At least one.
+        code: What keys that hold ``module:name`` mean.
+        folder: That paths are relative to.
+    """
+
+    values: Mapping[str, Any]
+    metrics: tuple[Metric, ...]
+    code: Mapping[str, Own]
+    folder: Path
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Those of ``names`` that are given."""
+        return {name: self.values[name] for name in names if name in self.values}
+
+    def files(self, name: str) -> Files:
+        """The path or paths under ``name``."""
+        value = self.values[name]
+        return tuple(self.folder / path for path in ([value] if isinstance(value, str) else value))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of task.
+
+    Args:
+        about: One line.
+        keys: Beside those that every task has.
+        metrics: Measured where the suite names none, by name; the first ranks.
+        make: Settings → task.
+        code: Keys that hold ``module:name``.
+    """
+
+    about: str
+    keys: tuple[Key, ...]
+    metrics: tuple[str, ...]
+    make: Callable[[Settings], Task]
+    code: tuple[str, ...] = ()
+
+
+_BATCH = Key("batch_tokens", Integer(1), "tokens that are computed at a time; no figure depends on it")
+_MOST = Key("max_tokens", Integer(2), "tokens of a sentence; what the model can, at most 2048, by default")
+
+
+def _classification(s: Settings) -> Task:
+    return Classification(s.code["predict"], s.metrics, **s.given("outputs", "inputs", "labels", "batch"))
+
+
+def _texts(s: Settings) -> Task:
+    return Texts(s.metrics, **s.given("documents", "context", "stride", "first", "batch_tokens"))
+
+
+def _choices(s: Settings) -> Task:
+    return Choices(s.metrics, **s.given("context", "batch_tokens"))
+
+
+def _similarity(s: Settings) -> Task:
+    return Similarity(s.metrics, **s.given("max_tokens", "batch_tokens"))
+
+
+def _probe(s: Settings) -> Task:
+    return Probe(s.metrics, s.files("train"), **s.given("strength", "max_tokens", "batch_tokens"))
+
+
+def _own(s: Settings) -> Task:
+    return OwnTask(s.code["run"], s.metrics, s.values.get("settings", {}))
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "classification": Kind(
+            "arrays in .npz files, classified by a function of tensors and inputs",
+            (
+                Key("predict", Text(), "module:function of (tensors, inputs), which gives outputs", required=True),
+                Key("outputs", Choice(("logits", "probabilities", "labels")), "what it gives; logits by default"),
+                Key("inputs", Text(), "name of the array of inputs; inputs by default"),
+                Key("labels", Text(), "name of the array of labels; labels by default"),
+                Key("batch", Integer(1), "examples that are handed over at a time; 1024 by default"),
+            ),
+            ("accuracy", "loss"),
+            _classification,
+            ("predict",),
+        ),
+        "perplexity": Kind(
+            "the likelihood of local texts",
+            (
+                Key("documents", Choice(("file", "line", "jsonl")), "what a document is; a whole file by default"),
+                Key("context", Integer(1), "tokens of context; the model's own, at most 2048, by default"),
+                Key("stride", Integer(1), "tokens that the window moves on by; the context by default"),
+                Key("first", Choice(("prefix", "skip")), "predict the first token after BOS (else EOS), or skip it"),
+                _BATCH,
+            ),
+            ("perplexity", "bits_per_byte"),
+            _texts,
+        ),
+        "choice": Kind(
+            "multiple choice, by the likelihood of the answers",
+            (Key("context", Integer(2), "tokens of context; the model's own, at most 2048, by default"), _BATCH),
+            ("accuracy", "accuracy_bytes", "loss"),
+            _choices,
+        ),
+        "similarity": Kind(
+            "similarity of pairs of sentences, beside human scores", (_MOST, _BATCH), ("spearman",), _similarity
+        ),
+        "probe": Kind(
+            "classes of texts, by logistic regression on the model's embeddings",
+            (
+                Key("train", Named("later"), "file or files that the probe is fitted on", required=True),
+                Key("strength", Number(), "inverse of the L2 penalty; 1 by default"),
+                _MOST,
+                _BATCH,
+            ),
+            ("accuracy", "loss"),
+            _probe,
+        ),
+        "own": Kind(
+            "a function of yours of (model, files), which gives columns",
+            (
+                Key("run", Text(), "module:function of (model, files, **settings)", required=True),
+                Key("settings", MapOf(Named("later"), "settings"), "handed on to it"),
+            ),
+            ("accuracy",),
+            _own,
+            ("run",),
+        ),
+    }
+)
+"""Name → kind."""
+
+_PATHS = Named("later")
+SPLIT = Place("split", tuple(Key(role, _PATHS, f"file or files to {role} with") for role in ROLES))
+SUITE = Place(
+    "a suite",
+    (
+        Key("tasks", MapOf(Named("later"), "tasks"), "name: {kind: …, split: {…}}", required=True),
+        Key("name", Text(), "name of the suite"),
+        Key("seed", Integer(0, 2**63 - 1), "key of the draws of the bootstrap; 0 by default"),
+        Key("resamples", Integer(1, 100_000), "draws of the bootstrap; 1000 by default"),
+    ),
+)
+_EVERY = (
+    Key("kind", Choice(tuple(KINDS)), f"one of {', '.join(KINDS)}", required=True),
+    Key(
+        "split",
+        Named("later"),
+        "{tune: FILE, select: FILE, report: FILE}, each a file or a list of files",
+        required=True,
+    ),
+    Key("metrics", ListOf(Text(), "metrics", at_least=1), "names, or module:metric; the first one ranks"),
+)
+TASK: Mapping[str, Place] = MappingProxyType(
+    {name: Place(f"a task of the kind {name}", (*_EVERY, *kind.keys)) for name, kind in KINDS.items()}
+)
+"""Kind → the keys of its tasks."""

@@ -1,0 +1,235 @@
+"""Torch and transformers: models filled with arrays in memory, log-likelihoods and embeddings in batches.
+
+Imported only by what needs it; neither package is imported before that.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stockpot.errors import CheckpointError, Problem, UnsupportedError
+
+__all__ = [
+    "as_torch",
+    "context_of",
+    "embeddings",
+    "need",
+    "prefix_of",
+    "token_losses",
+    "tokenizer_of",
+    "transformer_of",
+]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+Floats = npt.NDArray[np.float64]
+
+_KINDS = {"causal": "MODEL_FOR_CAUSAL_LM_MAPPING", "encoder": "MODEL_MAPPING"}
+_UNUSED = {"causal": (), "encoder": ("pooler.",)}
+"""Parameters that may be missing, since nothing that is measured depends on them."""
+
+_CODE = frozenset(
+    {"auto_map", "custom_pipelines", "attn_implementation", "_attn_implementation", "experts_implementation",
+     "_experts_implementation", "_attn_implementation_internal", "_experts_implementation_internal", "use_kernels",
+     "kernel_config", "quantization_config"}
+)  # fmt: skip
+"""Keys of a config that name code: classes beside the weights, kernels at the hub."""
+
+_LONGEST = 2048
+"""Tokens of context, where nobody says otherwise, of models that take more."""
+
+_BITS = {"bfloat16": np.int16, "float8_e4m3fn": np.uint8, "float8_e5m2": np.uint8}
+"""Dtypes that torch takes only as the integers of their bits."""
+
+
+def need(*packages: str) -> None:
+    """Raise when one of ``packages`` is not installed.
+
+    Raises:
+        UnsupportedError: names all that are missing.
+    """
+    missing = [name for name in packages if name not in sys.modules and find_spec(name) is None]
+    if missing:
+        names = {"sklearn": "scikit-learn"}
+        told = " and ".join(names.get(name, name) for name in missing)
+        raise UnsupportedError(Problem(f"this task needs {told}", fix="pip install 'stockpot[evaluate]'"))
+
+
+def as_torch(array: npt.NDArray[Any]) -> Any:
+    """A tensor on the same memory, whatever the dtype."""
+    import torch
+
+    bits = _BITS.get(array.dtype.name)
+    if bits is None:
+        return torch.from_numpy(array)
+    flat = torch.from_numpy(array.reshape(-1).view(bits)).view(getattr(torch, array.dtype.name))
+    return flat.reshape(array.shape)
+
+
+def transformer_of(config: Mapping[str, Any], tensors: Arrays, kind: str, device: str | None) -> Any:
+    """A model of transformers, ready to be run, filled with ``tensors``.
+
+    Transformers makes the model on the meta device and puts the tensors in as they are, under its own rules for
+    names, prefixes and tied weights, so it is what a folder with these tensors loads as. On the CPU nothing is copied.
+    """
+    need("torch", "transformers")
+    import torch
+    import transformers
+
+    of = transformers.CONFIG_MAPPING
+    family = config.get("model_type")
+    if family not in of:
+        fix = "only architectures that are part of transformers are run; code from a checkpoint never is"
+        raise UnsupportedError(Problem(f"transformers has no architecture {family!r}", fix=fix))
+    made = of[family].from_dict(_harmless(config))
+    known = getattr(transformers, _KINDS[kind])
+    if type(made) not in known:
+        raise UnsupportedError(Problem(f"transformers runs no {family} as a model of the kind {kind}"))
+    state = {name: as_torch(array) for name, array in tensors.items()}
+    with _quiet():
+        model, told = known[type(made)].from_pretrained(None, config=made, state_dict=state, output_loading_info=True)
+    _complete(told, kind)
+    return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _harmless(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` without what could have transformers fetch or run code of strangers, in nested configs too."""
+    return {
+        key: _harmless(value) if isinstance(value, dict) else value for key, value in config.items() if key not in _CODE
+    }
+
+
+def _complete(told: Mapping[str, Any], kind: str) -> None:
+    """Raise when a parameter was not filled; what is left over is wrong only where a head was expected."""
+    lacking = sorted(name for name in told["missing_keys"] if not name.startswith(_UNUSED[kind]))
+    wrong = [*lacking, *sorted(map(str, told["mismatched_keys"]))]
+    extra = sorted(told["unexpected_keys"]) if kind == "causal" else []
+    if wrong or extra:
+        first = (wrong or extra)[0]
+        what = "is missing or has another shape" if wrong else "belongs to no parameter of this architecture"
+        more = f" (and {len(wrong or extra) - 1} more)" if len(wrong or extra) > 1 else ""
+        raise CheckpointError(Problem(f"{what}{more}", tensor=first, fix="is config.json that of these weights?"))
+
+
+class _quiet:  # noqa: N801 - reads as a word
+    """Transformers' bars and notes are not shown meanwhile; what they tell is checked."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._level, self._bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self._level)
+        if self._bar:
+            logging.enable_progress_bar()
+
+
+def tokenizer_of(folder: Path, config: Mapping[str, Any]) -> Any:
+    """The tokenizer whose files lie in ``folder``; code beside them is never run."""
+    need("transformers")
+    import transformers
+
+    settings = folder / "tokenizer_config.json"
+    own = json.loads(settings.read_bytes()) if settings.is_file() else {}
+    if "auto_map" in own or config.get("model_type") not in transformers.CONFIG_MAPPING:
+        known = getattr(transformers, str(own.get("tokenizer_class")), None)
+        if not isinstance(known, type) or not issubclass(known, transformers.PreTrainedTokenizerBase):
+            raise UnsupportedError(Problem("the tokenizer is code of the checkpoint, which is never run"))
+        made: Any = known
+        return made.from_pretrained(folder, local_files_only=True)
+    return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def prefix_of(tokenizer: Any) -> list[int]:
+    """What stands before a text so that its first token is predicted too: BOS, else EOS, else nothing."""
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return [int(token)]
+    return []
+
+
+def context_of(config: Mapping[str, Any]) -> int:
+    """Tokens of context that a model is given where nobody says otherwise."""
+    text = config.get("text_config")
+    for part in (config, text if isinstance(text, dict) else {}):
+        for key in ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length"):
+            if isinstance(part.get(key), int):
+                return min(int(part[key]), _LONGEST)
+    return _LONGEST
+
+
+def _batches(sequences: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
+    """Places of sequences of like length, so many that padded they hold at most ``budget`` tokens, or one."""
+    order = sorted(range(len(sequences)), key=lambda i: (len(sequences[i]), i))
+    batch: list[int] = []
+    for place in order:
+        if batch and (len(batch) + 1) * len(sequences[place]) > budget:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _padded(sequences: Sequence[Sequence[int]], device: Any) -> tuple[Any, Any]:
+    """Ids and mask, both ``(batch, longest)``, padded on the right."""
+    import torch
+
+    longest = max(map(len, sequences))
+    ids = torch.zeros((len(sequences), longest), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
+        mask[row, : len(sequence)] = 1
+    return ids.to(device), mask.to(device)
+
+
+def token_losses(model: Any, sequences: Sequence[Sequence[int]], budget: int) -> list[Floats]:
+    """-ln p of each token but the first, given those before it, of each sequence of at least 2 tokens.
+
+    Padding stands on the right, where causal attention does not look, and is masked; its losses are left out.
+
+    Args:
+        budget: Tokens of a batch, padding included.
+    """
+    import torch
+
+    found: list[Floats] = [np.empty(0)] * len(sequences)
+    with torch.inference_mode():
+        for batch in _batches(sequences, budget):
+            ids, mask = _padded([sequences[i][:-1] for i in batch], model.device)
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            for row, place in enumerate(batch):
+                targets = torch.tensor(sequences[place][1:], dtype=torch.long, device=logits.device)
+                own = logits[row, : len(targets)].float()
+                losses = torch.nn.functional.cross_entropy(own, targets, reduction="none")
+                found[place] = losses.double().cpu().numpy()
+    return found
+
+
+def embeddings(model: Any, sequences: Sequence[Sequence[int]], budget: int) -> npt.NDArray[np.float32]:
+    """The mean of the last hidden states over the tokens of each sequence, padding left out: ``(n, width)``."""
+    import torch
+
+    found: list[Any] = [None] * len(sequences)
+    with torch.inference_mode():
+        for batch in _batches(sequences, budget):
+            ids, mask = _padded([sequences[i] for i in batch], model.device)
+            hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+            weights = mask[:, :, None].float()
+            means = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+            for row, place in enumerate(batch):
+                found[place] = means[row].cpu().numpy()
+    return np.stack(found)

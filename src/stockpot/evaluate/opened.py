@@ -1,0 +1,122 @@
+"""A model opened straight into memory, merged or not: no file of weights is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stockpot.errors import Problem, UnsupportedError
+from stockpot.execute.local import compute
+from stockpot.planning.model import Plan
+
+__all__ = ["Opened", "widened"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A model in memory. Its parts are made when they are first used.
+
+    Args:
+        name: How tables call it.
+        plan: What its tensors are computed by; for one stored model, reading it.
+        device: Where torch runs it, such as ``cpu`` or ``cuda``; None takes a GPU where there is one.
+    """
+
+    name: str
+    plan: Plan
+    device: str | None = None
+    _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def tensors(self) -> Arrays:
+        """Name → array, in the dtypes of NumPy and ml_dtypes, as they would be written."""
+        return compute(self.plan)
+
+    @cached_property
+    def wide(self) -> Arrays:
+        """:attr:`tensors` with floats of 16 and 8 bits as float32, which holds each of them exactly."""
+        return {name: widened(array) for name, array in self.tensors.items()}
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """The merged ``config.json``; empty without one."""
+        content = dict(self.plan.sidecars).get("config.json")
+        if content is None:
+            return {}
+        data: Mapping[str, Any] = json.loads(content if isinstance(content, bytes) else content.read_bytes())
+        return data
+
+    def transformer(self, kind: str) -> Any:
+        """The model as transformers makes it of :attr:`config`, its parameters sharing memory with :attr:`tensors`.
+
+        Args:
+            kind: ``causal`` (with a language-model head) or ``encoder`` (hidden states only).
+
+        Raises:
+            UnsupportedError: when torch or transformers is missing, or does not know the architecture.
+            CheckpointError: when tensors are missing or left over.
+        """
+        if kind not in self._loaded:
+            from stockpot.evaluate.neural import transformer_of
+
+            self._loaded[kind] = transformer_of(self.config, self.tensors, kind, self.device)
+        return self._loaded[kind]
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer that the merged model has, as transformers makes it.
+
+        Raises:
+            UnsupportedError: when there is none, or transformers is missing.
+        """
+        from stockpot.evaluate.neural import tokenizer_of
+
+        if not any(name.startswith(("tokenizer", "vocab", "spiece")) for name, _ in self.plan.sidecars):
+            fix = "take the tokenizer's files into the folder of the base (or first) model"
+            raise UnsupportedError(Problem(f"{self.name} has no tokenizer", fix=fix))
+        with self._small_files() as folder:
+            return tokenizer_of(folder, self.config)
+
+    @contextmanager
+    def _small_files(self) -> Iterator[Path]:
+        """A folder with the small files beside the tensors: for its time, and links where they are copies."""
+        with TemporaryDirectory(prefix="stockpot-") as name:
+            for relative, content in self.plan.sidecars:
+                place = Path(name) / relative
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(content, bytes):
+                    place.write_bytes(content)
+                else:
+                    _linked(place, content)
+            yield Path(name)
+
+
+def _linked(place: Path, content: Path) -> None:
+    """``content`` at ``place``: a link, or a copy where links are not allowed."""
+    try:
+        place.symlink_to(content.resolve())
+    except OSError:
+        copyfile(content, place)
+
+
+def widened(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``array``, as float32 when it holds floats of fewer bits.
+
+    >>> import ml_dtypes
+    >>> widened(np.ones(1, ml_dtypes.bfloat16)).dtype, widened(np.ones(1, np.int8)).dtype
+    (dtype('float32'), dtype('int8'))
+    """
+    narrow = array.dtype.kind in "fV" and array.dtype.itemsize < 4
+    return array.astype(np.float32) if narrow else array

@@ -1,0 +1,213 @@
+"""The results as one HTML file that needs no network: tables, intervals as pictures, recipes."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator, Sequence
+
+from stockpot.evaluate.figures import BINS
+from stockpot.evaluate.results import Cell, Figure, Result
+from stockpot.evaluate.table import ARROWS, interval, number, percent, shown
+from stockpot.evaluate.why import CELLS, Triple
+from stockpot.printable import printable, redacted
+
+__all__ = ["page"]
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --dim: #67707c; --line: #d5dae1; --paper: #fff; --mark: #0b62c4;
+  --bad: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --dim: #9aa4b2; --line: #3a424d; --paper: #14181d;
+  --mark: #6cb0ff; --bad: #ff8a80; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
+  max-width: 70rem; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; } .dim { color: var(--dim); }
+.bad { color: var(--bad); } .scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { font-weight: 600; } td small { color: var(--dim); }
+svg { display: block; width: 100%; max-width: 46rem; height: auto; }
+svg text { fill: var(--ink); font: 12px system-ui; }
+svg .axis { stroke: var(--line); } svg .bar { stroke: var(--mark); stroke-width: 2; } svg .dot { fill: var(--mark); }
+svg .dim { fill: var(--dim); }
+pre { background: color-mix(in srgb, var(--line) 35%, transparent); padding: .8rem; overflow-x: auto; }
+"""
+
+_LEFT, _WIDTH, _ROW, _TOP = 200, 700, 26, 12
+
+
+def page(result: Result, suite_text: str = "") -> str:
+    """The whole file. What strangers wrote (names, recipes, messages) is shown, never taken for HTML."""
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{_text(result.suite)}: {_text(result.split)}</title>",
+            f"<style>{_STYLE}</style></head><body>",
+            f"<h1>{_text(result.suite)} <span class=dim>· {_text(result.split)} data</span></h1>",
+            _about(result),
+            *_summary(result),
+            *(line for task in result.tasks for line in _task(result, task)),
+            *_why(result.triples),
+            *_sources(result, suite_text),
+            "</body></html>",
+            "",
+        ]
+    )
+
+
+def _text(words: str) -> str:
+    return html.escape(printable(redacted(words)))
+
+
+def _about(result: Result) -> str:
+    skipped = ""
+    if result.skipped:
+        skipped = f" Without {result.split} data, not measured: {', '.join(map(_text, result.skipped))}."
+    return (
+        f"<p class=dim>{len(result.models)} models, {len(result.tasks)} tasks. Intervals hold "
+        f"{100 * result.level:g} % of {result.resamples} bootstrap draws over examples (seed {result.seed}); "
+        f"differences are to {_text(result.models[0].name)}, on the same examples.{skipped}</p>"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are HTML already."""
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<div class=scroll><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _summary(result: Result) -> Iterator[str]:
+    kept = "the best of each task" if result.reference is None else result.reference
+    yield f"<h2>Over all tasks</h2><p class=dim>kept: relative to {_text(kept)}</p>"
+    rows = []
+    for row in result.models:
+        ranked = [_ranked(result.cell(row.name, task)) for task in result.tasks]
+        worst = "" if row.worst is None else f"{percent(row.worst[1])} <small>{_text(row.worst[0])}</small>"
+        rows.append([_text(row.name), *ranked, percent(row.retention), worst])
+    yield _table(["model", *map(_text, result.tasks), "kept, mean", "worst kept"], rows)
+
+
+def _ranked(cell: Cell) -> str:
+    return number(cell.figures[0].value) if cell.figures else "<span class=bad>failed</span>"
+
+
+def _task(result: Result, task: str) -> Iterator[str]:
+    cells = [result.cell(row.name, task) for row in result.models]
+    sound = [cell for cell in cells if cell.figures]
+    mark = (result.marks or {}).get(task)
+    count = f" · {sound[0].examples} examples" if sound else ""
+    yield f"<h2>{_text(task)}<span class=dim>{count}</span></h2>"
+    if mark is not None:
+        yield f"<p class=bad>* {_text(mark)}</p>"
+    for cell in cells:
+        if cell.error is not None:
+            yield f"<p class=bad>{_text(cell.model)} failed: {_text(cell.error)}</p>"
+    if not sound:
+        return
+    yield _plot(sound)
+    heads = [f"{_text(f.metric)} {ARROWS[f.better]}" for f in sound[0].figures]
+    yield _table(
+        ["model", heads[0], "difference", "kept", *heads[1:]],
+        [[_text(c.model), *_cells(c, mark is not None)] for c in sound],
+    )
+
+
+def _cells(cell: Cell, marked: bool) -> list[str]:
+    first, *others = cell.figures
+    return [
+        ("*" if marked else "") + _figure(first),
+        _difference(first),
+        percent(first.retention),
+        *map(_figure, others),
+    ]
+
+
+def _figure(figure: Figure) -> str:
+    return f"{number(figure.value)} <small>{interval(figure.low, figure.high)}</small>"
+
+
+def _difference(figure: Figure) -> str:
+    if figure.difference is None or figure.difference_low is None or figure.difference_high is None:
+        return ""
+    return f"{figure.difference:+.3g} <small>{interval(figure.difference_low, figure.difference_high)}</small>"
+
+
+def _plot(cells: Sequence[Cell]) -> str:
+    """The ranking metric's intervals, one line for each model."""
+    figures = [cell.figures[0] for cell in cells]
+    low, high = min(f.low for f in figures), max(f.high for f in figures)
+    margin = 0.05 * (high - low) or abs(high) * 0.05 or 1.0
+    low, high = low - margin, high + margin
+
+    def x(value: float) -> float:
+        return round(_LEFT + (_WIDTH - _LEFT - 20) * (value - low) / (high - low), 1)
+
+    height = _TOP + _ROW * len(cells) + 28
+    floor = height - 24
+    name = _text(f"{figures[0].metric}, with intervals")
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{name}">']
+    parts.append(f'<line class="axis" x1="{_LEFT}" y1="{floor}" x2="{_WIDTH - 20}" y2="{floor}"/>')
+    for value in _ticks(low, high):
+        parts.append(f'<line class="axis" x1="{x(value)}" y1="{_TOP}" x2="{x(value)}" y2="{floor}"/>')
+        parts.append(f'<text class="dim" x="{x(value)}" y="{floor + 16}" text-anchor="middle">{number(value)}</text>')
+    for i, (cell, figure) in enumerate(zip(cells, figures, strict=True)):
+        y = _TOP + _ROW * (i + 0.5)
+        label = _text(shown(cell.model)[-28:])
+        parts.append(f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end">{label}</text>')
+        parts.append(f'<line class="bar" x1="{x(figure.low)}" y1="{y}" x2="{x(figure.high)}" y2="{y}"/>')
+        parts.append(f'<circle class="dot" cx="{x(figure.value)}" cy="{y}" r="4"/>')
+    return "".join([*parts, "</svg>"])
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers in [low, high], three to eight of them."""
+    rough = (high - low) / 6
+    scale = 10.0 ** math.floor(math.log10(rough))
+    step = scale * min((1, 2, 5, 10), key=lambda times: abs(math.log(times * scale / rough)))
+    first, last = math.ceil(low / step), math.floor(high / step)
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
+
+
+def _why(triples: Sequence[Triple]) -> Iterator[str]:
+    if not triples:
+        return
+    yield "<h2>Why did it help?</h2><p class=dim>"
+    yield "Examples that base, fine-tuned and merged model get right (T) or wrong (F). "
+    yield "FFT: only the merged model is right; TTF: only it is wrong.</p>"
+    rows = [
+        [
+            *map(_text, (t.task, *t.models)),
+            *(str(t.cells[cell]) for cell in CELLS),
+            *map(percent, (t.only_merged_right, t.only_merged_wrong)),
+        ]
+        for t in triples
+    ]
+    yield _table(["task", "base", "fine-tuned", "merged", *CELLS, "FFT, share", "TTF, share"], rows)
+    pairs = [
+        [_text(t.task), *map(_text, p.models), percent(p.agreement), percent(p.error_overlap)]
+        for t in triples
+        for p in t.pairs
+    ]
+    yield _table(["task", "model", "and", "same prediction", "errors in common"], _once(pairs))
+    errors = [[_text(t.task), _text(name), f"{e:.4f}"] for t in triples for name, e in t.calibration.items()]
+    if errors:
+        yield _table(["task", "model", f"calibration error (ECE, {BINS} bins of equal width)"], _once(errors))
+
+
+def _once(rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Each row once: base and merged model are the same beside every fine-tuned one."""
+    return list(dict.fromkeys(map(tuple, rows)))
+
+
+def _sources(result: Result, suite_text: str) -> Iterator[str]:
+    yield "<h2>What was evaluated</h2>"
+    rows = [[_text(m.name), _text(m.reference), f"<code>{_text(m.hash)}</code>"] for m in result.models]
+    yield _table(["model", "as written", "hash of what it is computed from"], rows)
+    for model in result.models:
+        if model.recipe:
+            yield f"<details><summary>recipe of {_text(model.name)}</summary><pre>{_text(model.recipe)}</pre></details>"
+    if suite_text:
+        yield f"<details><summary>the suite</summary><pre>{_text(suite_text)}</pre></details>"

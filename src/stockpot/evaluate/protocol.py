@@ -1,0 +1,79 @@
+"""What evaluation is made of: examples → predictions of a model → metrics → figures.
+
+A task runs an opened model over the examples of its files and gives *predictions*: columns with one row an example.
+A metric turns columns into *values*, again one row an example, and these into one *figure*. Predicting is what costs,
+so predictions are cached and metrics are not. Rows of examples are what intervals, differences and overlaps need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from stockpot.evaluate.opened import Opened
+
+__all__ = ["EXAMPLE", "Direction", "Files", "Metric", "Predictions", "Task", "mean"]
+
+Direction: TypeAlias = Literal["higher", "lower"]
+"""Which figures are better."""
+
+Files: TypeAlias = tuple[Path, ...]
+
+Predictions: TypeAlias = Mapping[str, npt.NDArray[Any]]
+"""Column → array whose first axis is the examples, equally long in all."""
+
+EXAMPLE = "example"
+"""The column that tells examples apart (uint64): models are compared by rows only where they are equal."""
+
+
+def mean(values: npt.NDArray[np.float64]) -> float:
+    """The mean of all rows."""
+    return float(np.mean(values))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A name, a direction, and how predictions become a figure.
+
+    Args:
+        name: How tables call it.
+        better: Whether ``higher`` or ``lower`` figures are better.
+        values: Columns → ``(n,)`` or ``(n, k)`` floats, a row for each example.
+        figure: Some of these rows (n ≥ 1, possibly repeated: intervals are made of resampled examples) → the figure.
+
+    >>> right = Metric("right", "higher", lambda columns: columns["predicted"] == columns["labels"])
+    >>> right.figure(right.values({"predicted": np.array([1, 2]), "labels": np.array([1, 1])}))
+    0.5
+    """
+
+    name: str
+    better: Direction
+    values: Callable[[Predictions], npt.NDArray[Any]]
+    figure: Callable[[npt.NDArray[Any]], float] = mean
+
+
+class Task(Protocol):
+    """How a model is run over files, and what of them is measured."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """At least one; the first is the one that models are ranked by."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """JSON data: all that predictions depend on beside model and data (settings, hashes of code, versions)."""
+
+    def examples(self, files: Files) -> list[bytes]:
+        """A digest of the content of each example, which tells whether two files share some.
+
+        Raises:
+            StockpotError: for files that are not what the task reads.
+        """
+
+    def predict(self, model: Opened, files: Files) -> Predictions:
+        """The columns for ``files``. May raise anything: the cell then fails with its message."""

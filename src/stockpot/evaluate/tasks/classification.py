@@ -1,0 +1,114 @@
+"""Classification of arrays by a user's function of tensors and inputs; needs neither torch nor transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from stockpot.errors import CheckpointError, ExecutionError, Problem
+from stockpot.evaluate.arrays import read_npz
+from stockpot.evaluate.code import Own
+from stockpot.evaluate.examples import digest, keys_of
+from stockpot.evaluate.metrics import classified
+from stockpot.evaluate.opened import Opened
+from stockpot.evaluate.protocol import EXAMPLE, Files, Metric, Predictions
+
+__all__ = ["Classification", "Outputs"]
+
+Outputs: TypeAlias = Literal["logits", "probabilities", "labels"]
+
+_SUM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Arrays of inputs and labels in .npz files, and a function that predicts.
+
+    Args:
+        function: ``(tensors, inputs) -> outputs``; tensors are name → array, floats of fewer than 32 bits as float32.
+        outputs: What it gives: logits or probabilities ``(n, classes)``, or labels ``(n,)``, which tell accuracy alone.
+        inputs, labels: Names of the arrays in the files, with the examples along the first axis.
+        batch: Examples that are handed over at a time.
+    """
+
+    function: Own
+    metrics: tuple[Metric, ...]
+    outputs: Outputs = "logits"
+    inputs: str = "inputs"
+    labels: str = "labels"
+    batch: int = 1024
+    facts: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        told = {"predict": self.function.digest, "outputs": self.outputs, "arrays": [self.inputs, self.labels]}
+        object.__setattr__(self, "facts", {"kind": "classification", **told, "numpy": np.__version__})
+
+    def examples(self, files: Files) -> list[bytes]:
+        """Of the inputs, whatever their labels."""
+        return self._digests(self._data(files)[0])
+
+    def predict(self, model: Opened, files: Files) -> Predictions:
+        """labels, predicted and, unless outputs are labels, confidence, loss and probabilities."""
+        inputs, labels = self._data(files)
+        starts = range(0, len(inputs), self.batch)
+        given = [np.asarray(self.function.value(model.wide, inputs[i : i + self.batch])) for i in starts]
+        for start, outputs in zip(starts, given, strict=True):
+            self._check(outputs, len(inputs[start : start + self.batch]))
+        return {EXAMPLE: keys_of(self._digests(inputs)), **self._columns(np.concatenate(given), labels)}
+
+    def _columns(self, outputs: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        if self.outputs == "labels":
+            return {"labels": labels, "predicted": outputs.astype(np.int64)}
+        wide = outputs.astype(np.float64)
+        if not np.isfinite(wide).all():
+            raise ExecutionError(Problem(f"{self.function.name} gives {self.outputs} that are not finite"))
+        sums = wide.sum(axis=1)
+        normal = bool((wide >= 0).all() and (np.abs(sums - 1) < _SUM_TOLERANCE).all())
+        if normal != (self.outputs == "probabilities"):
+            other = "probabilities" if normal else "logits"
+            message = f"{self.function.name} is said to give {self.outputs}, but what it gives looks like {other}"
+            raise ExecutionError(Problem(message, fix=f"outputs: {other}"))
+        if not normal:
+            powers = np.exp(wide - wide.max(axis=1, keepdims=True))
+            wide, sums = powers, powers.sum(axis=1)
+        if labels.max() >= wide.shape[1]:
+            raise ExecutionError(
+                Problem(f"label {labels.max()}, but {self.function.name} knows {wide.shape[1]} classes")
+            )
+        return classified(wide / sums[:, None], labels)
+
+    def _check(self, outputs: npt.NDArray[Any], count: int) -> None:
+        dimensions = 1 if self.outputs == "labels" else 2
+        if outputs.ndim != dimensions or len(outputs) != count or (dimensions == 2 and outputs.shape[1] < 2):
+            wanted = f"({count},)" if dimensions == 1 else f"({count}, classes)"
+            message = f"{self.function.name} gives an array of shape {outputs.shape}, not {wanted}"
+            raise ExecutionError(Problem(message, fix="outputs: logits, probabilities or labels"))
+
+    def _data(self, files: Files) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+        """Inputs and labels of all files, checked."""
+        pairs = []
+        for path in files:
+            arrays = read_npz(path)
+            for name in (self.inputs, self.labels):
+                if name not in arrays:
+                    fix = f"it holds: {', '.join(arrays)}; name them with inputs: and labels:"
+                    raise CheckpointError(Problem(f"there is no array {name!r}", file=str(path), fix=fix))
+            inputs, labels = arrays[self.inputs], arrays[self.labels]
+            good = labels.ndim == 1 and inputs.ndim > 0 and len(inputs) == len(labels) > 0
+            if not good or labels.dtype.kind not in "iu" or labels.min() < 0:
+                told = f"{self.labels} {labels.dtype}{list(labels.shape)}, {self.inputs} {list(inputs.shape)}"
+                fix = "one label from 0 on, a whole number, for each input"
+                raise CheckpointError(Problem(f"labels do not fit: {told}", file=str(path), fix=fix))
+            pairs.append((inputs, labels.astype(np.int64)))
+        if len({(p[0].shape[1:], p[0].dtype) for p in pairs}) > 1:
+            raise CheckpointError(Problem("inputs of different shapes or dtypes", file=", ".join(map(str, files))))
+        return np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])
+
+    @staticmethod
+    def _digests(inputs: npt.NDArray[Any]) -> list[bytes]:
+        told = f"{inputs.dtype.str} {inputs.shape[1:]}"
+        return [digest(told, np.ascontiguousarray(row).tobytes()) for row in inputs]
