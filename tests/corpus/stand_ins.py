@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from stockpot.expression import leaves
-from stockpot.recipe.parse import load_recipe
+from stockpot.expression import Leaf
 from stockpot.recipe.records import normalized
 from stockpot.recipe.references import parted
 
@@ -167,19 +167,20 @@ class StandIns:
         self._folder = folder
         self._made: dict[int, Path] = {}
 
-    def copy(self, recipe: Path, family: Family | None = None) -> Path:
-        """A copy of ``recipe`` in which every model is a stand-in of its family."""
+    def copy(self, recipe: Path, models: Iterable[Leaf]) -> Path:
+        """A copy of ``recipe`` in which every one of its ``models`` is a stand-in of its family."""
+        family = family_of(recipe.name[:3])
         home = self._folder / recipe.stem
         home.mkdir()
         text = recipe.read_text("utf-8")
         words = _tokens(text)
         places: dict[str, Path] = {}
-        for leaf in leaves(load_recipe(recipe).expression):
+        for leaf in models:
             place = home / f"model-{len(places)}"
             if leaf.adapter:
-                _adapter(place, family or family_of(recipe.name[:3]))
+                _adapter(place, family)
             else:
-                self._model(place, family or family_of(recipe.name[:3]), words)
+                self._model(place, family, words)
             places[normalized(leaf.reference)] = place
         documents = [_renamed(document, places) for document in yaml.safe_load_all(text)]
         copy = home / "recipe.yml"
