@@ -182,6 +182,28 @@ def test_scales_of_activations_are_left_out_and_told(tmp_path):
     assert any("scales of activations are left out" in n.message for n in plan.notes)
 
 
+def test_files_marked_scaled_fp8(tmp_path):
+    """One scale_weight for each weight; requantised they have the same tensors, with the values' mean."""
+    rng, weight = np.random.default_rng(11), "blocks.0.proj.weight"
+    parts = {}
+    for name in "ab":
+        own = rng.standard_normal((40, 50)).astype(E4M3)
+        scale = rng.uniform(0.1, 1, ()).astype(np.float32)
+        marks = {"scaled_fp8": np.zeros(2, E4M3), "blocks.0.proj.scale_input": np.ones((), np.float32)}
+        write_model(tmp_path / name, {weight: own, weight.replace("weight", "scale_weight"): scale, **marks})
+        parts[name] = own.astype(np.float64) * float(scale)
+    a, b = sp.open(tmp_path / "a"), sp.open(tmp_path / "b")
+    found = sp.compute(0.5 * a + 0.5 * b, dtype="float64")
+    assert list(found) == [weight]
+    mean = (parts["a"] + parts["b"]) / 2
+    assert np.array_equal(found[weight], mean)
+    again = read_model(sp.save(0.5 * a + 0.5 * b, tmp_path / "out", quantize="same").folder)
+    assert again.keys() == read_model(tmp_path / "a").keys()
+    scale = float(again["blocks.0.proj.scale_weight"])
+    assert scale == np.float32(np.abs(mean).max() / 448)
+    assert np.abs(again[weight].astype(np.float64) * scale - mean).max() <= scale * 16
+
+
 @pytest.mark.parametrize(
     ("told", "word"),
     [

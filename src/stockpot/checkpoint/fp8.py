@@ -2,7 +2,8 @@
 
 Stored is ``X`` (F8_E4M3 or F8_E5M2) and beside it ``X_scale_inv`` or ``X_scale``; the value is their product. A scale
 may hold for a whole tensor, a row, or a block. DeepSeek-V3 and transformers' ``fp8`` have blocks of 128 × 128,
-``fbgemm_fp8`` rows, compressed-tensors (``float-quantized``) any of the three.
+``fbgemm_fp8`` rows, compressed-tensors (``float-quantized``) any of the three; files of diffusion models marked
+``scaled_fp8`` have one ``scale_weight`` for each ``weight``.
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ __all__ = ["coded", "is_activation", "is_fp8", "scale_format"]
 _SUFFIXES = ("_scale_inv", "_scale")
 """What the name of a scale adds to that of its weight."""
 
-_ACTIVATIONS = ("input_scale", "input_scale_ub", "activation_scale", "output_scale", "q_scale", "k_scale", "v_scale")
-"""Last words of the names of tensors that scale activations: without 8-bit arithmetic they mean nothing."""
+_ACTIVATIONS = (
+    "input_scale", "input_scale_ub", "activation_scale", "output_scale", "q_scale", "k_scale", "v_scale",
+    "scale_input", "scaled_fp8",
+)  # fmt: skip
+"""Last words of the names of tensors that scale activations, or mark such a file: without 8-bit arithmetic they mean
+nothing."""
 
 _DEFAULT_BLOCK = (128, 128)
 _MOST = 20
@@ -141,11 +146,19 @@ def scale_format(config: Mapping[str, Any]) -> str:
 
 
 def _scale_of(name: str, tensors: Mapping[str, TensorRef]) -> TensorRef | None:
-    for suffix in _SUFFIXES:
-        found = tensors.get(name + suffix)
+    for found in map(tensors.get, _scale_names(name)):
         if found is not None and (found.dtype.is_float or found.dtype.code == "F8_E8M0"):
             return found
     return None
+
+
+def _scale_names(name: str) -> Iterator[str]:
+    """What the scale of a weight may be called."""
+    for suffix in _SUFFIXES:
+        yield name + suffix
+    stem, _, last = name.rpartition(".")
+    if last == "weight":
+        yield f"{stem}.scale_weight" if stem else "scale_weight"
 
 
 def _fitted(

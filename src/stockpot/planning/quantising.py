@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import prod
+from os.path import commonprefix
 
 from stockpot.checkpoint.fp8 import is_activation, is_fp8, scale_format
 from stockpot.checkpoint.gguf.types import needs_gguf
@@ -112,9 +113,8 @@ def _why(layout: _Layout, step: Step) -> str:
 
 def _pair(step: Step, layout: _Layout, power: str) -> tuple[Step, Step]:
     """The weight and its scales."""
-    suffix = layout.scale.name.removeprefix(layout.stored.name)
     weight = replace(step, dtype=layout.stored.dtype)
-    scale = Step(step.name + suffix, layout.scale.dtype, layout.scale.shape, step.source)
+    scale = Step(_scale_name(step.name, layout), layout.scale.dtype, layout.scale.shape, step.source)
     same = _as_stored(step.source, layout)
     if same is not None:
         return replace(weight, source=same[0], passes=1), replace(scale, source=same[1], passes=1)
@@ -135,6 +135,12 @@ def _pair(step: Step, layout: _Layout, power: str) -> tuple[Step, Step]:
         return replace(target, source=source, passes=step.passes + own.passes)
 
     return made(weight, form), made(scale, replace(form, scales=True))
+
+
+def _scale_name(weight: str, layout: _Layout) -> str:
+    """What the scale of ``weight`` is called, as the donor calls those of its weights."""
+    shared = commonprefix([layout.stored.name, layout.scale.name])  # noqa: RUF071 - of names, not of paths
+    return weight.removesuffix(layout.stored.name.removeprefix(shared)) + layout.scale.name.removeprefix(shared)
 
 
 def _as_stored(source: Operand, layout: _Layout) -> tuple[Read, Read] | None:
@@ -164,6 +170,11 @@ def _activations(donor: Checkpoint, moved: Mapping[str, str], taken: set[str]) -
         if name not in donor.aside or not is_activation(name):
             continue
         home, _, word = name.rpartition(".")
+        if not home:
+            yield Step(
+                name, donor.tensors[name].dtype, donor.tensors[name].shape, Read(donor.tensors[name], donor.label)
+            )
+            continue
         for new, old in moved.items():
             below = old.removeprefix(home)
             target = f"{new.removesuffix(below)}.{word}"
