@@ -103,15 +103,18 @@ def test_json_of_merge(place, capsys):
 
 
 def test_check_and_its_exit_codes(place, capsys):
-    """0 for a recipe without faults, 3 with one, 7 for what is not supported yet; no model is opened."""
+    """0 for a recipe without faults, 3 with one, 7 for one that another verb takes; no model is opened."""
     (place / "bad.yml").write_text(TIES.replace("density: 0.5", "densty: 0.5", 1))
-    (place / "later.yml").write_text("base_model: x\nexperts: [{source_model: y, positive_prompts: [z]}]\n")
+    (place / "mixture.yml").write_text("base_model: x\nexperts: [{source_model: y, positive_prompts: [z]}]\n")
     assert run(capsys, "check", "ties.yml")[0] == 0
     code, _, errors = run(capsys, "check", "bad.yml")
     assert code == 3
     assert "density" in errors
     assert "line 4" in errors
-    assert run(capsys, "check", "later.yml")[0] == 7
+    assert run(capsys, "check", "mixture.yml")[0] == 0
+    code, _, errors = run(capsys, "merge", "mixture.yml", "out")
+    assert code == 7
+    assert "stockpot moe" in errors
 
 
 def test_schema_is_json(capsys):

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from stockpot.errors import CheckpointError, Problem
 
-__all__ = ["HubId", "cannot_read", "commit_of", "existing_path", "hub_id", "member", "must_be_file"]
+__all__ = ["HubId", "cannot_read", "commit_of", "existing_path", "hub_id", "member", "must_be_file", "stands"]
 
 _PART = r"[A-Za-z0-9](?:[\w.-]*[\w])?"
 _HUB_ID = re.compile(rf"(?P<name>{_PART}(?:/{_PART})?)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
@@ -50,6 +50,18 @@ def must_be_file(path: Path) -> None:
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise CheckpointError(Problem("not a regular file", file=str(path), fix="name a file"))
+
+
+def stands(path: Path) -> bool:
+    """Whether a file is there.
+
+    Raises:
+        CheckpointError: when that cannot be told.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise cannot_read(path, error) from error
 
 
 def existing_path(reference: str, folder: str | None) -> Path | None:

@@ -66,10 +66,11 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     surveys = surveys_of(context)
     shards = layout_of(donor, steps, limits.shard_size)
     steps = _placed(steps, shards)
-    differing(recipe.expression, context)
     transplant = _transplant(context, donor)
     tokenizer = Tokenizer() if context.problems else _tokenizer(recipe, transplant, context, donor)
     cost = estimate(steps, surveys, shards, limits, out, vocabulary_bytes(context, tokenizer))
+    if differing(recipe.expression, context, limits.memory - cost.memory):
+        cost = estimate(steps, surveys, shards, limits, out, vocabulary_bytes(context, tokenizer))
     if out is not None:
         try:
             check_output(context, checkpoints.values(), cost.written, cost.disk_free, out, overwrite)

@@ -11,6 +11,7 @@ from os.path import commonprefix
 from stockpot.checkpoint.fp8 import is_activation, is_fp8, scale_format
 from stockpot.checkpoint.gguf.types import needs_gguf
 from stockpot.checkpoint.model import Checkpoint, Coding, TensorRef
+from stockpot.checkpoint.places import stands
 from stockpot.errors import CheckpointError
 from stockpot.planning.coded import Decoded, Requantised
 from stockpot.planning.model import Compute, Operand, Read, Step
@@ -54,7 +55,7 @@ def tell_of_made_config(donor: Checkpoint, context: Context) -> None:
     if donor.config_fault:
         fix = "put the model's config.json beside the file, or merge with its safetensors version, which brings one"
         context.problem(f"no config can be made from {donor.label}: {donor.config_fault}", fix=fix)
-    elif donor.folder is None or not any((donor.folder / name).is_file() for name in _TOKENIZERS):
+    elif donor.folder is None or not any(stands(donor.folder / name) for name in _TOKENIZERS):
         message = f"config.json is made from the metadata of {donor.label}; there is no tokenizer among the inputs"
         context.note(message, fix="copy the tokenizer's files of the original model into the output")
 
@@ -139,7 +140,7 @@ def _pair(step: Step, layout: _Layout, power: str) -> tuple[Step, Step]:
 
 def _scale_name(weight: str, layout: _Layout) -> str:
     """What the scale of ``weight`` is called, as the donor calls those of its weights."""
-    shared = commonprefix([layout.stored.name, layout.scale.name])  # noqa: RUF071 - of names, not of paths
+    shared: str = commonprefix([layout.stored.name, layout.scale.name])  # noqa: RUF071 - of names, not of paths
     return weight.removesuffix(layout.stored.name.removeprefix(shared)) + layout.scale.name.removeprefix(shared)
 
 

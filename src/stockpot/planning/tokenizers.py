@@ -11,7 +11,7 @@ from typing import Any
 from stockpot.arrangements import Transplant
 from stockpot.checkpoint.jsons import read_json
 from stockpot.checkpoint.model import Checkpoint
-from stockpot.checkpoint.places import member
+from stockpot.checkpoint.places import member, stands
 from stockpot.errors import StockpotError
 from stockpot.expression import Apply, Expression, Leaf, Linear
 from stockpot.planning.lowering import build_view
@@ -22,7 +22,7 @@ from stockpot.planning.vocabulary import Retokenizing, key_of, models_of, vocabu
 from stockpot.recipe.model import Recipe
 from stockpot.tokens import Retokenized
 from stockpot.vocabulary.model import Vocabulary
-from stockpot.vocabulary.read import TOKENIZER_FILES, has_vocabulary, hash_of, tokenizer_files
+from stockpot.vocabulary.read import TOKENIZER_FILES, bytes_of, document_files, has_vocabulary, hash_of
 from stockpot.vocabulary.templates import TEMPLATES, commonest, foreign_tokens
 
 __all__ = ["REPORT_NAME", "Tokenizer", "differing", "tokenizer_beside", "transplanted", "vocabulary_bytes"]
@@ -228,7 +228,7 @@ def _settings(files: Mapping[str, bytes | Path | None], config: Mapping[str, Any
     """The numbers of special tokens where the files of a tokenizer lie: of the config, and of generation's."""
     settings = files.get(_SETTINGS)
     found = dict(config)
-    if isinstance(settings, Path) and (settings.parent / _GENERATION).is_file():
+    if isinstance(settings, Path) and stands(settings.parent / _GENERATION):
         found |= {k: v for k, v in read_json(member(settings.parent, _GENERATION)).items() if k in _SPECIAL}
     return found
 
@@ -243,7 +243,7 @@ def _generation(
         target: The result's.
         other: What the model says of special tokens whose tokenizer it is.
     """
-    if donor.folder is None or not (donor.folder / _GENERATION).is_file():
+    if donor.folder is None or not stands(donor.folder / _GENERATION):
         return {}
     try:
         config = read_json(member(donor.folder, _GENERATION))
@@ -277,7 +277,7 @@ def _template(
     made: dict[str, bytes | Path | None] = {_TEMPLATE: template.encode("utf-8", "replace"), "chat_template.json": None}
     settings = files.get(_SETTINGS)
     if _SETTINGS not in files and donor is not None and donor.folder is not None:
-        settings = donor.folder / _SETTINGS if (donor.folder / _SETTINGS).is_file() else None
+        settings = donor.folder / _SETTINGS if stands(donor.folder / _SETTINGS) else None
     try:
         told = json.loads(settings) if isinstance(settings, bytes) else read_json(settings) if settings else None
     except StockpotError as error:
@@ -308,15 +308,24 @@ def _stored(node: Expression) -> Iterator[Expression]:
             yield model
 
 
-def differing(expression: Expression, context: Context) -> None:
-    """Tell of models whose embeddings have the same rows for other tokens, where no one decided the vocabulary."""
+def differing(expression: Expression, context: Context, room: int) -> bool:
+    """Tell of models whose embeddings have the same rows for other tokens, where no one decided the vocabulary.
+
+    ``room`` is how many bytes of memory that may take; where it would take more, that is told instead. Returned is
+    whether any tokenizer was read.
+    """
     models = list(models_of(expression))
     folders = [_folder(model, context) for model in models]
     stored = [f for model, f in zip(models, folders, strict=True) if not isinstance(model, Retokenized)]
     if len(models) < 2 or not all(map(has_vocabulary, stored)):
-        return
-    if len(stored) == len(models) and len({hash_of(folder, tokenizer_files(folder)) for folder in stored}) == 1:
-        return
+        return False
+    known = {hash_of(folder, document_files(folder)): folder for folder in stored}
+    if len(stored) == len(models) and len(known) == 1:
+        return False
+    if _PARSED * sum(bytes_of(folder, document_files(folder)) for folder in known.values()) > room:
+        message = "the models have different tokenizers, which were not compared: that takes more memory than is left"
+        context.note(message, fix="give more --memory; tokenizer_source: base or union where tokens differ")
+        return False
     for model in models:
         build_view(model, context.plain)
     try:
@@ -324,9 +333,10 @@ def differing(expression: Expression, context: Context) -> None:
     except StockpotError as error:
         if error.problems:
             context.note(f"the tokenizers were not compared: {error.problems[0].message}")
-        return
+        return True
     for other in others:
         _tell_apart(first, other, context)
+    return True
 
 
 def _tell_apart(first: Vocabulary, other: Vocabulary, context: Context) -> None:

@@ -99,6 +99,7 @@ class Transplanted(Form):
     """
 
     name: ClassVar[str] = "transplant"
+    moves: ClassVar[bool] = True
 
     method: Method
     k: int

@@ -18,7 +18,7 @@ from stockpot.planning.views import Context, Meta, Sliced, View
 from stockpot.tokens import Retokenized
 from stockpot.vocabulary.matched import Matching
 from stockpot.vocabulary.model import Vocabulary
-from stockpot.vocabulary.read import hash_of, read_vocabulary, tokenizer_files
+from stockpot.vocabulary.read import bytes_of, hash_of, read_vocabulary, tokenizer_files
 from stockpot.vocabulary.write import Files
 
 __all__ = ["Member", "Retokenizing", "key_of", "models_of", "vocabulary_of"]
@@ -225,5 +225,5 @@ def _read(folder: Path | None, label: str, line: int | None, context: Context) -
     found = context.vocabularies.get(key)
     if found is None:
         found = context.vocabularies[key] = read_vocabulary(folder, label, line=line)
-        context.vocabularies_read.append(sum((folder / name).stat().st_size for name in names if folder is not None))
+        context.vocabularies_read.append(bytes_of(folder, names))
     return replace(found, label=label), {name: folder / name for name in names if folder is not None}

@@ -10,13 +10,21 @@ from typing import Any
 import xxhash
 
 from stockpot.checkpoint.jsons import CONFIG, TOKENIZER, read_json
-from stockpot.checkpoint.places import cannot_read, member, must_be_file
+from stockpot.checkpoint.places import cannot_read, member, must_be_file, stands
 from stockpot.errors import CheckpointError, Problem, StockpotError, UnsupportedError
 from stockpot.vocabulary.documents import BadVocabularyError, added_token, checked_ids, parsed
 from stockpot.vocabulary.model import ROLES, AddedToken, Alphabet, Kind, Vocabulary
 from stockpot.vocabulary.sentencepiece import MAX_BYTES, BadModelError, parse_pieces
 
-__all__ = ["TOKENIZER_FILES", "has_vocabulary", "hash_of", "read_vocabulary", "tokenizer_files"]
+__all__ = [
+    "TOKENIZER_FILES",
+    "bytes_of",
+    "document_files",
+    "has_vocabulary",
+    "hash_of",
+    "read_vocabulary",
+    "tokenizer_files",
+]
 
 _DOCUMENT, _SETTINGS, _ROLES = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 _PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "sentencepiece.model")
@@ -45,12 +53,35 @@ _RESAVE = "write tokenizer.json: AutoTokenizer.from_pretrained(MODEL).save_pretr
 def has_vocabulary(folder: Path | None) -> bool:
     """Whether there is a file to read one from."""
     names = (_DOCUMENT, "vocab.json", "vocab.txt", *_PIECES)
-    return folder is not None and any((folder / name).is_file() for name in names)
+    return folder is not None and any(stands(folder / name) for name in names)
 
 
 def tokenizer_files(folder: Path | None) -> tuple[str, ...]:
     """Names of the files of the tokenizer in ``folder``."""
-    return tuple(name for name in TOKENIZER_FILES if folder is not None and (folder / name).is_file())
+    return tuple(name for name in TOKENIZER_FILES if folder is not None and stands(folder / name))
+
+
+def document_files(folder: Path | None) -> tuple[str, ...]:
+    """Names of those files that say which tokens there are: of tokenizer.json alone, where it is there."""
+    names = (_DOCUMENT, "vocab.json", "vocab.txt", *_PIECES)
+    found = [name for name in names if folder is not None and stands(folder / name)]
+    more = [name for name in ("added_tokens.json",) if folder is not None and stands(folder / name)]
+    return (*found[: 1 if _DOCUMENT in found else None], *more)
+
+
+def bytes_of(folder: Path | None, names: Sequence[str]) -> int:
+    """Bytes of the files ``names``.
+
+    Raises:
+        CheckpointError: when one cannot be looked at.
+    """
+    total = 0
+    for path in (folder / name for name in names if folder is not None):
+        try:
+            total += path.stat().st_size
+        except OSError as error:
+            raise cannot_read(path, error) from error
+    return total
 
 
 def hash_of(folder: Path | None, names: Sequence[str]) -> str:
@@ -96,7 +127,7 @@ def read_vocabulary(folder: Path | None, label: str, *, line: int | None = None)
 
 def _read(folder: Path | None, label: str) -> Vocabulary:
     if folder is None or not has_vocabulary(folder):
-        unread = next((name for name in _UNREAD if folder is not None and (folder / name).is_file()), None)
+        unread = next((name for name in _UNREAD if folder is not None and stands(folder / name)), None)
         if unread is not None:
             raise UnsupportedError(Problem(f"{label} has its tokenizer in {unread}, which is not read", fix=_RESAVE))
         fix = "put its tokenizer.json into its folder, or leave tokenizer_source and tokenizer out"
@@ -111,13 +142,13 @@ def _read(folder: Path | None, label: str) -> Vocabulary:
 
 def _first(folder: Path, label: str, settings: Mapping[str, Any]) -> Vocabulary:
     """What the first of the files says that tells a whole vocabulary."""
-    if (folder / _DOCUMENT).is_file():
+    if stands(folder / _DOCUMENT):
         return _checked(folder, _DOCUMENT, lambda path: _document(path, label))
-    if (folder / "vocab.json").is_file():
+    if stands(folder / "vocab.json"):
         return _checked(folder, "vocab.json", lambda path: _pair_files(path, folder, label))
-    if (folder / "vocab.txt").is_file():
+    if stands(folder / "vocab.txt"):
         return _checked(folder, "vocab.txt", lambda path: _lines_file(path, label))
-    name = next(name for name in _PIECES if (folder / name).is_file())
+    name = next(name for name in _PIECES if stands(folder / name))
     kind = str(settings.get("tokenizer_class")).removesuffix("Fast")
     if kind in _SHIFTED:
         message = f"{label}: {kind} numbers its tokens otherwise than {name}"
@@ -147,7 +178,7 @@ def _document(path: Path, label: str) -> Vocabulary:
 def _pair_files(path: Path, folder: Path, label: str) -> Vocabulary:
     ids = checked_ids(read_json(path, TOKENIZER))
     merges: tuple[tuple[str, str], ...] = ()
-    if (folder / "merges.txt").is_file():
+    if stands(folder / "merges.txt"):
         lines = [line for line in _lines(member(folder, "merges.txt")) if line and not line.startswith("#version")]
         merges = tuple((a, b) for a, _, b in (line.partition(" ") for line in lines))
     kind: Kind = "BPE" if merges else "WordLevel"
@@ -189,7 +220,7 @@ def _pieces(path: Path, label: str) -> Vocabulary:
 
 
 def _json(folder: Path, name: str) -> dict[str, Any]:
-    if not (folder / name).is_file():
+    if not stands(folder / name):
         return {}
     return read_json(member(folder, name), CONFIG)
 
@@ -257,7 +288,7 @@ def _content(value: Any) -> str | None:
 
 def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """The chat template, from where transformers looks first."""
-    if (folder / _TEMPLATE).is_file():
+    if stands(folder / _TEMPLATE):
         path = member(folder, _TEMPLATE)
         try:
             must_be_file(path)
