@@ -213,3 +213,10 @@ def test_kinds_that_are_no_pairs_of_factors(place, capsys, verb):
         assert name in told
         assert "lora extract" in told
     assert nothing_left(place)
+
+
+def test_errors_without_a_recipe_name_no_line_of_one(place, capsys):
+    """The lines are those of a recipe that nobody wrote."""
+    told = refused(capsys, "merge", "a", "nowhere", "out")
+    assert "nowhere" in told
+    assert "recipe" not in told.partition("fix:")[0]

@@ -96,6 +96,7 @@ def _check_request(adapters: list[str], recipe: Path | None, options: Mapping[st
 def _merged(adapters: list[str], recipe: Path | None, out: Path, options: Mapping[str, Any]) -> None:
     from dataclasses import replace
 
+    from stockpot.errors import StockpotError
     from stockpot.lora.merging import Merge, merge_adapters
     from stockpot.lora.recipes import ORIGIN, recipe_text
     from stockpot.recipe.parse import load_recipe, parse_recipe
@@ -116,9 +117,14 @@ def _merged(adapters: list[str], recipe: Path | None, out: Path, options: Mappin
     base = options["base"]
     what = Merge(parsed, wanted, base, options["space"], recipe is None and method == _EXACT, options["dtype"], asked)
     with progress_bar("merging", quiet=options["quiet"] or options["as_json"]) as progress:
-        made = merge_adapters(
-            replace(what, asked=_present(asked)), out, _limits(options), progress=progress, **_how(options)
-        )
+        try:
+            made = merge_adapters(
+                replace(what, asked=_present(asked)), out, _limits(options), progress=progress, **_how(options)
+            )
+        except StockpotError as error:
+            if recipe is not None:
+                raise
+            raise type(error)(*(replace(p, line=None) for p in error.problems)) from error  # nobody wrote its lines
     _tell(made, options)
 
 

@@ -39,7 +39,7 @@ _METHODS = ("omp", "interpolation", "subword", "linear", "mean", "zero")
 def command(
     model: str, out: Path, tokenizer: str, method: str, k: int | None, dtype: str | None, **options: Any
 ) -> None:
-    """Give MODEL the tokenizer of OTHER and write the result to the folder OUT.
+    """Give MODEL (perhaps MODEL+ADAPTER) the tokenizer of OTHER and write the result to the folder OUT.
 
     Rows of embedding and head whose tokens both know are copied; others are made of MODEL's own rows. Where each
     row comes from is told in OUT/stockpot-transplant.json. A tenth of the tokens that both know (at most 512) are made
@@ -47,10 +47,11 @@ def command(
     models as a baseline.
     """
     from stockpot.api import plan, transplant
+    from stockpot.lora.extracting import model_named
     from stockpot.planning.transplant_report import REPORT_NAME
 
     asked, limits = Asked.taken(out, options)
-    expression = transplant(model, tokenizer, method=method, k=k)
+    expression = transplant(model_named(model), tokenizer, method=method, k=k)
     carry_out(lambda: plan(expression, out, dtype=dtype, overwrite=asked.overwrite, **limits), asked)
     if not (asked.dry_run or asked.quiet or asked.as_json):
         _tell(_head(out / REPORT_NAME))

@@ -20,7 +20,7 @@ from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, ExpressionError, PlanError, Problem
 from stockpot.execute.evaluate import Bytes
 from stockpot.execute.matrices import Normals, one_thread
-from stockpot.expression import Adapted, Expression, Leaf, Linear
+from stockpot.expression import Adapted, Expression, Leaf, Linear, Term
 from stockpot.lora.engine import Engine, Progress, checked, hashes_of, step_of
 from stockpot.lora.factors import Wanted, cut_dense, dense_bytes
 from stockpot.lora.merging import named_dtype
@@ -29,7 +29,7 @@ from stockpot.lora.report import Loss, Report
 from stockpot.lora.settings import extracted_config
 from stockpot.planning.blocks import BLOCK
 from stockpot.planning.build import open_all
-from stockpot.planning.lowering import apart, build_view
+from stockpot.planning.lowering import LinearView, apart, build_view
 from stockpot.planning.model import Compute, Limits, Operand, Read, Step
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.references import parted
@@ -109,17 +109,21 @@ def extract(
         StockpotError: with everything that is wrong.
     """
     patterns = {key: _pattern(key, getattr(what, key)) for key in ("include", "exclude", "drop")}
-    expression, checkpoints = open_all(model_named(what.tuned) - model_named(what.base))
-    assert isinstance(expression, Linear)
+    difference = model_named(what.tuned) - model_named(what.base)
+    assert isinstance(difference, Linear)
+    expression, checkpoints = open_all(_Change(difference.terms))
     context = Context(checkpoints, what.seed)
     view = build_view(expression, context)
+    assert isinstance(view, LinearView)
     operands = {name: view.lower(name) for name in sorted(view.names, key=natural)}
+    after, before = view.terms
+    if view.reference is not before and not context.problems:
+        context.problems.append(_larger(after, before))
     if context.problems:
         raise PlanError(*context.problems)
     stamps: dict[str, Stamp] = {path: stamp for c in checkpoints.values() for path, stamp in c.stamps.items()}
-    before = build_view(expression.terms[1].of, context)
     with PayloadReader(stamps=stamps, hashing=True) as reader, one_thread():
-        job = _Job(what, dict(view.names), operands, before, patterns, limits, reader, progress)
+        job = _Job(what, dict(view.names), operands, (after, before), patterns, limits, reader, progress)
         job.sort()
 
         def fill(file: Writing) -> Files:
@@ -140,6 +144,20 @@ def _pattern(key: str, text: str | None) -> re.Pattern[str] | None:
         raise ExpressionError(Problem(f"--{key} {text!r} is no regular expression: {error}")) from error
 
 
+class _Change(Linear):
+    """TUNED − BASE with the names and the layout of BASE, since that is what the adapter is put on."""
+
+    @property
+    def largest(self) -> Term:
+        return self.terms[1]
+
+
+def _larger(tuned: View, base: View) -> Problem:
+    """The base has a place in the tuned model, which has more: an adapter on the base cannot hold that."""
+    message = f"{tuned.label} has {base.label} inside and more beside it, which no adapter on {base.label} can hold"
+    return Problem(message, fix="name a base that has all of it, such as the model before fine-tuning")
+
+
 class _Job:
     """One extraction: what becomes of each tensor."""
 
@@ -148,14 +166,15 @@ class _Job:
         what: Extract,
         metas: Mapping[str, Meta],
         operands: Mapping[str, Operand],
-        before: View,
+        views: tuple[View, View],
         patterns: Mapping[str, re.Pattern[str] | None],
         limits: Limits,
         reader: PayloadReader,
         progress: Progress | None,
     ) -> None:
         self._what, self._metas, self._operands = what, metas, operands
-        self._before, self._config, self._reader = before, before.config, reader
+        (self._after, self._before), self._reader = views, reader
+        self._config = self._before.config
         self._patterns, exclude = patterns, patterns["exclude"]
         kept = {n: m for n, m in metas.items() if exclude is None or not exclude.search(n.rpartition(".")[0])}
         self._crossed = _stored_crossed(kept)
@@ -215,14 +234,16 @@ class _Job:
                 problems.append(self._lost(name, category, norm))
             else:
                 self._saved.append(name)
+        for name in self._after.names.keys() - self._metas.keys():
+            problems += self._copied(name)
         problems += self._tied()
         if problems:
             raise PlanError(*problems)
 
     def _copied(self, name: str) -> list[Problem]:
         """A tensor without arithmetic, such as a buffer of integers, must be that of the base."""
-        now = self._operands[name]
-        drop, before = self._patterns["drop"], self._before.lower(name) if name in self._before.names else None
+        drop = self._patterns["drop"]
+        now, before = (view.lower(name) if name in view.names else None for view in (self._after, self._before))
         if not isinstance(now, Read) or recomputed_buffer(name) or (drop is not None and drop.search(name)):
             return []
         if isinstance(before, Read) and _same_bytes(now.ref, before.ref, self._reader):
@@ -277,7 +298,8 @@ class _Job:
 
     def fill(self, file: Writing) -> tuple[Report, dict[str, Any]]:
         """Write everything; what was made, and the settings."""
-        widest = max((m.dtype.bits for m in self._metas.values() if m.dtype.is_float), default=32)
+        metas = (*self._metas.values(), *self._after.names.values())
+        widest = max((m.dtype.bits for m in metas if m.dtype.is_float), default=32)
         dtype = named_dtype(self._what.dtype, DTYPES["F64" if widest > 32 else "F32"])
         losses, ranks = [], {}
         for factors in self._factors():
@@ -333,7 +355,7 @@ class _Job:
         return list(modules), biases, whole
 
     def _stored(self, name: str) -> DType:
-        return self._metas[name].dtype
+        return self._after.names.get(name, self._metas[name]).dtype
 
     def _write(self, name: str, target: str, file: Writing) -> None:
         """The tuned model's tensor, in its own dtype."""

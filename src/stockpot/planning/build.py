@@ -21,6 +21,7 @@ from stockpot.methods.declare import Space, Span
 from stockpot.planning.anchoring import anchored
 from stockpot.planning.beside import donor_of, layers_of, layout_of, models_of, sidecars_of
 from stockpot.planning.cost import estimate
+from stockpot.planning.filters import note_idle_filters
 from stockpot.planning.lowering import apart, build_view
 from stockpot.planning.mixtures import rewritten
 from stockpot.planning.model import MIB, Compute, Limits, Operand, Plan, Read, Report, Step
@@ -64,6 +65,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     for checkpoint in checkpoints.values():
         note_aside(checkpoint, context, quantise=recipe.quantize is not None)
     surveys = surveys_of(context)
+    note_idle_filters(context)
     shards = layout_of(donor, steps, limits.shard_size)
     steps = _placed(steps, shards)
     transplant = _transplant(context, donor)
