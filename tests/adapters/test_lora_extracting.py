@@ -9,7 +9,7 @@ import pytest
 from adapting import ROOT, factors, write_adapter, write_base
 from making import apart, changes, made, refused, some_adapter
 
-from files import read_file, read_model, write_model
+from files import read_file, read_model, write_file, write_model
 from stockpot.execute.verify import verify
 from stockpot.provenance.ancestry import lineage
 
@@ -168,6 +168,21 @@ def test_a_base_that_is_a_part_of_the_tuned_model(place, capsys):
     made("extract", "base", "larger", "out", "--rank=1")
     (name,) = changes(place / "out")
     assert name == f"language_model.{Q0}"
+
+
+def test_one_component_of_a_pipeline(place, capsys):
+    """PEFT knows no names with folders: the whole pipeline is refused, what is left out is not asked for."""
+    for folder, seed in (("before", 0), ("now", 1)):
+        for part in ("unet", "vae"):
+            arrays = {"up.weight": np.random.default_rng(seed).normal(size=(4, 4)).astype(np.float32)}
+            write_file(place / folder / part / "diffusion_pytorch_model.safetensors", arrays)
+        index = {"_class_name": "P", "unet": ["diffusers", "U"], "vae": ["diffusers", "V"]}
+        (place / folder / "model_index.json").write_text(json.dumps(index))
+    told = refused(capsys, "extract", "now", "before", "out", "--rank=1")
+    assert "several components" in told
+    assert "unet/up.weight" in told
+    made("extract", "now/unet", "before/unet", "out", "--rank=1")
+    assert set(changes(place / "out")) == {"up.weight"}
 
 
 def test_expressions_and_randomised_factors(place, capsys):

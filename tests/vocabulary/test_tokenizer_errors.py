@@ -73,6 +73,25 @@ def test_a_tied_and_an_untied_model_of_other_sizes(two: Path, method: str) -> No
     assert ", b has (" in found["lm_head.weight"].message
 
 
+@pytest.mark.parametrize("base", ["tied", "own"])
+def test_mismatched_base_with_a_head_that_one_model_ties(tmp_path: Path, base: str) -> None:
+    """Embedding and head are the base's, as it has them; all else is merged."""
+    model(tmp_path / "tied", byte_level(["hello", "mars"], []), seed=1, tied=True)
+    model(tmp_path / "own", byte_level(["hello"], []), seed=2)
+    other = {"tied": "own", "own": "tied"}[base]
+    (tmp_path / "r.yml").write_text(
+        f"merge_method: linear\nmodels: [{{model: {base}}}, {{model: {other}}}]\nmismatched: base"
+    )
+    sp.merge(tmp_path / "r.yml", tmp_path / "out")
+    made, first, second = (read_model(tmp_path / name) for name in ("out", base, other))
+    assert made.keys() == first.keys()
+    for name in first:
+        if "embed" in name or "head" in name:
+            assert np.array_equal(made[name], first[name])
+        else:
+            np.testing.assert_allclose(made[name], (first[name] + second[name]) / 2, rtol=1e-12)
+
+
 def test_tokens_that_no_embedding_has(two: Path) -> None:
     """A vocabulary larger than the embedding: the tokens by name, and how to give them a row."""
     model(two / "a", byte_level(["hello"], ["<|x|>", "<|lost|>"]), seed=1, rows=len(ids_of(two / "a")))

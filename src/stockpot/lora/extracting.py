@@ -236,9 +236,19 @@ class _Job:
                 self._saved.append(name)
         for name in self._after.names.keys() - self._metas.keys():
             problems += self._copied(name)
-        problems += self._tied()
+        problems += [*self._tied(), *self._in_folders()]
         if problems:
             raise PlanError(*problems)
+
+    def _in_folders(self) -> list[Problem]:
+        """PEFT loads components of a pipeline one by one, and knows no names with folders in them."""
+        name = next((n for n in (*self._factored, *self._saved) if "/" in n), None)
+        if name is None:
+            return []
+        fix = "name one component's folder of both models, or leave components out: --exclude and --drop"
+        return [
+            Problem("the model has several components, of which an adapter is made each alone", tensor=name, fix=fix)
+        ]
 
     def _copied(self, name: str) -> list[Problem]:
         """A tensor without arithmetic, such as a buffer of integers, must be that of the base."""
