@@ -217,6 +217,7 @@ def test_kinds_that_are_no_pairs_of_factors(place, capsys, verb):
 
 def test_errors_without_a_recipe_name_no_line_of_one(place, capsys):
     """The lines are those of a recipe that nobody wrote."""
-    told = refused(capsys, "merge", "a", "nowhere", "out")
-    assert "nowhere" in told
-    assert "recipe" not in told.partition("fix:")[0]
+    for how, word in ((("nowhere",), "nowhere"), (("b", "--method", "passthrough"), "passthrough takes")):
+        told = refused(capsys, "merge", "a", *how, "out")
+        assert word in told
+        assert "recipe" not in told.partition("fix:")[0]

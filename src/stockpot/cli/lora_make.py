@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -96,7 +97,6 @@ def _check_request(adapters: list[str], recipe: Path | None, options: Mapping[st
 def _merged(adapters: list[str], recipe: Path | None, out: Path, options: Mapping[str, Any]) -> None:
     from dataclasses import replace
 
-    from stockpot.errors import StockpotError
     from stockpot.lora.merging import Merge, merge_adapters
     from stockpot.lora.recipes import ORIGIN, recipe_text
     from stockpot.recipe.parse import load_recipe, parse_recipe
@@ -104,7 +104,8 @@ def _merged(adapters: list[str], recipe: Path | None, out: Path, options: Mappin
     method = options["method"] or "linear"
     how = {"seed": options["seed"], "allow_code": options["allow_code"], "origin": ORIGIN}
     if recipe is None:
-        parsed = parse_recipe(recipe_text(adapters, method, _values(options)), **how)
+        with _without_lines():
+            parsed = parse_recipe(recipe_text(adapters, method, _values(options)), **how)
     else:
         parsed = load_recipe(recipe, **how)
     asked = {
@@ -117,15 +118,24 @@ def _merged(adapters: list[str], recipe: Path | None, out: Path, options: Mappin
     base = options["base"]
     what = Merge(parsed, wanted, base, options["space"], recipe is None and method == _EXACT, options["dtype"], asked)
     with progress_bar("merging", quiet=options["quiet"] or options["as_json"]) as progress:
-        try:
+        with _without_lines() if recipe is None else nullcontext():
             made = merge_adapters(
                 replace(what, asked=_present(asked)), out, _limits(options), progress=progress, **_how(options)
             )
-        except StockpotError as error:
-            if recipe is not None:
-                raise
-            raise type(error)(*(replace(p, line=None) for p in error.problems)) from error  # nobody wrote its lines
     _tell(made, options)
+
+
+@contextmanager
+def _without_lines() -> Iterator[None]:
+    """Errors of a recipe that nobody wrote, without its lines."""
+    from dataclasses import replace
+
+    from stockpot.errors import StockpotError
+
+    try:
+        yield
+    except StockpotError as error:
+        raise type(error)(*(replace(p, line=None) for p in error.problems)) from error
 
 
 def _as_peft(adapters: tuple[str, ...], out: Path, options: Mapping[str, Any]) -> None:
