@@ -117,11 +117,11 @@ def _merged(adapters: list[str], recipe: Path | None, out: Path, options: Mappin
     wanted = _wanted(options)
     base = options["base"]
     what = Merge(parsed, wanted, base, options["space"], recipe is None and method == _EXACT, options["dtype"], asked)
-    with progress_bar("merging", quiet=options["quiet"] or options["as_json"]) as progress:
-        with _without_lines() if recipe is None else nullcontext():
-            made = merge_adapters(
-                replace(what, asked=_present(asked)), out, _limits(options), progress=progress, **_how(options)
-            )
+    bare = _without_lines() if recipe is None else nullcontext()
+    with bare, progress_bar("merging", quiet=options["quiet"] or options["as_json"]) as progress:
+        made = merge_adapters(
+            replace(what, asked=_present(asked)), out, _limits(options), progress=progress, **_how(options)
+        )
     _tell(made, options)
 
 
