@@ -18,12 +18,13 @@ from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, ExpressionError, PlanError, Problem
 from stockpot.execute.lora import stored_values
 from stockpot.execute.matrices import Normals, one_thread
-from stockpot.lora.changes import Changes, Place, changes_of, plain_change
+from stockpot.lora.changes import Changes, changes_of, plain_change
 from stockpot.lora.compat import FORMS, Form, Member, exact, merged
 from stockpot.lora.engine import checked, hashes_of
 from stockpot.lora.factors import Cut, Product, Wanted, as_is, cut, cut_dense, dense_bytes, stacked
 from stockpot.lora.merging import named_dtype, tensor_names
 from stockpot.lora.output import Factors, Files, Made, Writing, one_method, written
+from stockpot.lora.places import Place
 from stockpot.lora.report import Loss, Report
 from stockpot.lora.settings import merged_config
 from stockpot.methods.declare import Floats
@@ -71,6 +72,9 @@ def merge_as_peft(
     form, weights, density = _understood(merge)
     context = Context({}, merge.seed)
     adapters = [(label, open_adapter(label)) for label in merge.adapters]
+    for label, adapter in adapters:
+        if adapter.folder is None:
+            context.problem(f"{label} is a single file, which PEFT does not merge", fix="merge without --compat")
     changes = changes_of(adapters, None, context)
     for name, place in changes.places.items():
         parts = [member.own.get(name) for member in changes.members]
