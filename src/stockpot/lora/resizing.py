@@ -162,7 +162,7 @@ class _Job:
         told = [f"what it holds for {listed(self._lora.others)} is not in the result"] if self._lora.others else []
         if flat:
             message = f"{len(flat)} changes do not tell whether they are a convolution's ({flat[0]}, …)"
-            told.append(f"{message}: they are written as those of linear layers")
+            told.append(f"{message}: they are written as those of linear layers; lora merge with --base tells")
         return tuple(told)
 
     def fill(self, file: Writing) -> Files:
