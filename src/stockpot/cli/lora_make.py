@@ -115,7 +115,15 @@ def _as_peft(adapters: tuple[str, ...], out: Path, options: Mapping[str, Any]) -
     form = options["method"] or "svd"
     if len(options["density"]) > 1:
         raise click.UsageError("PEFT's forms have one --density")
-    asked = _present({"verb": "merge", "compat": "peft", "form": form, **_asked(options, "weight", "density")})
+    asked = _present(
+        {
+            "verb": "merge",
+            "compat": "peft",
+            "form": form,
+            "adapters": list(adapters),
+            **_asked(options, "weight", "density"),
+        }
+    )
     density = options["density"][0] if options["density"] else None
     weights = tuple(options["weight"]) or (1.0,)
     what = CompatMerge(adapters, form, weights, density, options["rank"], options["dtype"], options["seed"] or 0, asked)

@@ -22,11 +22,12 @@ from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, ExpressionError, PlanError, Problem
 from stockpot.execute.evaluate import Bytes
 from stockpot.execute.matrices import Normals, one_thread
-from stockpot.expression import Adapted, Expression, Leaf, Linear
+from stockpot.expression import Linear
 from stockpot.lora.engine import Engine, Progress, checked, hashes_of, step_of
 from stockpot.lora.factors import Wanted, cut_dense, dense_bytes
 from stockpot.lora.kinds import Saved, category_of, stored_crossed
 from stockpot.lora.merging import named_dtype
+from stockpot.lora.opening import Given, model_named
 from stockpot.lora.output import WEIGHTS_NAME, Factors, Files, Made, Writing, one_method, peft_factors, written
 from stockpot.lora.report import Intended, Loss, Part, Report
 from stockpot.lora.settings import extracted_config
@@ -35,9 +36,8 @@ from stockpot.planning.build import open_all
 from stockpot.planning.lowering import apart, build_view
 from stockpot.planning.model import Compute, Limits, Operand, Read, Step
 from stockpot.planning.views import Context, Meta, View
-from stockpot.recipe.references import parted
 
-__all__ = ["Extract", "extract", "model_named", "plan_extract"]
+__all__ = ["Extract", "extract", "plan_extract"]
 
 _ROOT = "base_model.model."
 _HEADED = ("ForCausalLM", "LMHeadModel")
@@ -58,6 +58,7 @@ class Extract:
         prefix: What stands before the names of the model's tensors in the class that it is loaded with.
         seed: Key of random numbers.
         asked: What the receipt tells.
+        given: What references mean, where the command is repeated; None opens them.
     """
 
     tuned: str
@@ -71,20 +72,7 @@ class Extract:
     prefix: str = ""
     seed: int = 0
     asked: Mapping[str, Any] = field(default_factory=dict)
-
-
-def model_named(text: str) -> Expression:
-    """``model`` or ``model+adapter`` as an expression.
-
-    Raises:
-        ExpressionError: where nobody can tell which part is the adapter.
-    """
-    parts = parted(text, None)
-    if parts is None:
-        raise ExpressionError(Problem(f"{text!r} has several +: which part is the adapter?", fix="rename a folder"))
-    model, adapter = parts
-    leaf = Leaf(model)
-    return leaf if adapter is None else Adapted(leaf, Leaf(adapter, adapter=True))
+    given: Given = None
 
 
 def extract(
@@ -121,7 +109,7 @@ def plan_extract(what: Extract, limits: Limits) -> Intended:
 @contextmanager
 def _job(what: Extract, limits: Limits, progress: Progress | None) -> Iterator[_Job]:
     patterns = {key: _pattern(key, getattr(what, key)) for key in ("include", "exclude", "drop")}
-    expression, checkpoints = open_all(model_named(what.tuned) - model_named(what.base))
+    expression, checkpoints = open_all(model_named(what.tuned, what.given) - model_named(what.base, what.given))
     assert isinstance(expression, Linear)
     context = Context(checkpoints, what.seed)
     view = build_view(expression, context)

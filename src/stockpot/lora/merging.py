@@ -14,7 +14,6 @@ import numpy as np
 from stockpot.checkpoint.dtypes import DTYPES, DType, dtype_named
 from stockpot.checkpoint.folder import natural
 from stockpot.checkpoint.model import Checkpoint, Stamp
-from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import CheckpointError, PlanError, Problem, UnsupportedError
 from stockpot.execute.matrices import Normals, one_thread
@@ -22,6 +21,7 @@ from stockpot.lora.changes import Changes, ChangesView, changes_of, plain_change
 from stockpot.lora.engine import Engine, Progress, checked, hashes_of, step_of
 from stockpot.lora.factors import Cut, Wanted, as_is, cut, cut_bytes, cut_dense, dense_bytes
 from stockpot.lora.naming import Names, PeftNames, TableNames, single
+from stockpot.lora.opening import Given, model_at
 from stockpot.lora.output import Factors, Files, Made, Writing, peft_factors, written
 from stockpot.lora.places import BASE_FIX, Place
 from stockpot.lora.recipes import Opened, opened
@@ -52,6 +52,7 @@ class Merge:
         exact: Whether factors are put side by side, uncut; for linear methods.
         dtype: Of the factors, by name; None takes the recipe's, else that of the first adapter's.
         asked: What the receipt tells of the request.
+        given: What references mean, where the command is repeated; None opens them.
     """
 
     recipe: Recipe
@@ -61,6 +62,7 @@ class Merge:
     exact: bool = False
     dtype: str | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
+    given: Given = None
 
 
 def merge_adapters(
@@ -96,7 +98,7 @@ def plan_merge(merge: Merge, limits: Limits) -> Intended:
 def _job(merge: Merge, limits: Limits, progress: Progress | None) -> Iterator[_Job]:
     if merge.recipe.unsupported:
         raise UnsupportedError(*merge.recipe.unsupported)
-    inputs = opened(merge.recipe)
+    inputs = opened(merge.recipe, merge.given)
     alone = single(inputs.adapters)
     base = _base(merge, inputs)
     context = Context({}, merge.recipe.seed)
@@ -112,9 +114,9 @@ def _job(merge: Merge, limits: Limits, progress: Progress | None) -> Iterator[_J
 def _base(merge: Merge, inputs: Opened) -> Checkpoint | None:
     """The model that the adapters are on: as it is given, else as the recipe names it."""
     if merge.base is not None:
-        return open_checkpoint(merge.base)
+        return model_at(merge.given, merge.base)
     leaf = inputs.base
-    return None if leaf is None else open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
+    return None if leaf is None else model_at(merge.given, leaf.reference, leaf.folder, leaf.line)
 
 
 def named_dtype(name: str | None, default: DType) -> DType:

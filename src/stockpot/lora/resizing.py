@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from stockpot.architecture.lora import Lora, Module, lora_of
-from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.dtypes import DType
 from stockpot.checkpoint.folder import natural
 from stockpot.checkpoint.model import Checkpoint, TensorRef
@@ -24,6 +23,7 @@ from stockpot.lora.engine import Engine, Progress, checked, hashes_of, step_of
 from stockpot.lora.factors import Product, Wanted, cut, cut_bytes, cut_dense, dense_bytes
 from stockpot.lora.merging import named_dtype
 from stockpot.lora.naming import Names, PeftNames, TableNames, spelled
+from stockpot.lora.opening import Given, adapter_at
 from stockpot.lora.output import Factors, Files, Made, Writing, one_method, peft_factors, written
 from stockpot.lora.places import Place
 from stockpot.lora.report import Intended, Loss, Part, Report
@@ -44,12 +44,14 @@ class Resize:
         wanted: Rank, energy, or both.
         dtype: Of the factors; None keeps theirs.
         asked: What the receipt tells.
+        given: What references mean, where the command is repeated; None opens them.
     """
 
     adapter: str
     wanted: Wanted
     dtype: str | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
+    given: Given = None
 
 
 def resize(
@@ -88,7 +90,7 @@ def plan_resize(what: Resize, limits: Limits) -> Intended:
 
 @contextmanager
 def _job(what: Resize, limits: Limits, progress: Progress | None) -> Iterator[_Job]:
-    opened = open_adapter(what.adapter)
+    opened = adapter_at(what.given, what.adapter)
     with PayloadReader(stamps=opened.stamps, hashing=True) as reader, one_thread():
         yield _Job(what, opened, limits, reader, progress)
 
