@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +133,16 @@ def test_the_base_is_untouched(place):
     folded = sp.compute(sp.open("base", adapter="adapter"))
     for name, values in read_model(place / "tuned").items():
         np.testing.assert_allclose(folded[name], values, atol=1e-5, err_msg=name)
+
+
+def test_the_example_of_the_page(place, capsys):
+    """What docs/lora.md shows for Python runs on real folders."""
+    some_adapter(place / "one", 5)
+    some_adapter(place / "two", 6)
+    page = (Path(__file__).parents[2] / "docs" / "lora.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {})
+    first, *rows = capsys.readouterr().out.splitlines()
+    assert 0 < float(first) <= 1
+    assert len(rows) == 9
+    assert {p.name for p in place.iterdir()} >= {"out", "learned", "small"}

@@ -334,3 +334,29 @@ def test_tensors_stay_aligned_and_alphas_exact(place, rng):
         width = {"BF16": 2, "F32": 4}.get(row.get("dtype"), 1)
         assert (8 + size + row.get("data_offsets", [0])[0]) % width == 0, name
         assert (row.get("dtype") == "F32") == name.endswith(".alpha")
+
+
+def test_bytes_do_not_depend_on_threads_or_memory(place, rng):
+    """Of changes that are made dense, and of pairs."""
+    style(place / "one.safetensors", rng, {CONV: loha_with_cores, TO_Q: lokr, TO_OUT: lora})
+    style(place / "two.safetensors", rng, {CONV: lora, TO_Q: lora, TO_OUT: lora})
+    how = ("merge", "one.safetensors", "two.safetensors")
+    made(*how, "a", "--threads=1", "--method=ties", "--density=0.5", "--rank=4")
+    made(*how, "b", "--threads=4", "--method=ties", "--density=0.5", "--rank=4", "--memory=3GiB")
+    assert (place / "a" / FILE).read_bytes() == (place / "b" / FILE).read_bytes()
+    made("resize", "one.safetensors", "c", "--rank=2", "--threads=1")
+    made("resize", "one.safetensors", "d", "--rank=2", "--threads=4")
+    assert (place / "c" / FILE).read_bytes() == (place / "d" / FILE).read_bytes()
+
+
+def test_files_are_merged_as_recipes_say(place, rng):
+    """Recipes name files, components and bases as anywhere."""
+    one, two = (style(place / f"{n}.safetensors", rng, {TO_Q: lora}) for n in ("one", "two"))
+    text = (
+        "merge_method: task_arithmetic\nbase_model: unet\nmodels:\n"
+        "- {model: unet+one.safetensors, parameters: {weight: 2}}\n"
+        '- {model: {model: unet, lora: "two.safetensors:unet"}, parameters: {weight: -1}}\n'
+    )
+    (place / "r.yml").write_text(text)
+    made("merge", "--recipe=r.yml", "out", "--rank=99")
+    near(done("out"), combined((2, -1), [one, two]), 1e-6)
