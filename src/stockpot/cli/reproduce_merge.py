@@ -41,8 +41,9 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> int:
-    """Repeat the merge (or the adapter that was made) in FOLDER from its receipt into NEW, and compare; exit code 1 if they differ.
+    """Repeat the merge in FOLDER from its receipt into NEW, and compare; exit code 1 if they differ.
 
+    An adapter that `stockpot lora` made is made again in the same way.
     The inputs are looked for where they were, else in the hub's cache or at the hub, by commit. FOLDER needs to
     hold nothing but the receipt.
     """
