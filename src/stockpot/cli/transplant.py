@@ -47,7 +47,7 @@ def command(
     models as a baseline.
     """
     from stockpot.api import plan, transplant
-    from stockpot.lora.extracting import model_named
+    from stockpot.lora.opening import model_named
     from stockpot.planning.transplant_report import REPORT_NAME
 
     asked, limits = Asked.taken(out, options)
