@@ -22,12 +22,11 @@ from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, ExpressionError, PlanError, Problem
 from stockpot.execute.evaluate import Bytes
 from stockpot.execute.matrices import Normals, one_thread
-from stockpot.expression import Linear, Term
 from stockpot.lora.engine import Engine, Progress, checked, hashes_of, step_of
 from stockpot.lora.factors import Wanted, cut_dense, dense_bytes
 from stockpot.lora.kinds import Saved, category_of, stored_crossed
 from stockpot.lora.merging import named_dtype
-from stockpot.lora.opening import Given, model_named
+from stockpot.lora.opening import Given, change_named
 from stockpot.lora.output import WEIGHTS_NAME, Factors, Files, Made, Writing, one_method, peft_factors, written
 from stockpot.lora.report import Intended, Loss, Part, Report
 from stockpot.lora.settings import extracted_config
@@ -109,9 +108,7 @@ def plan_extract(what: Extract, limits: Limits) -> Intended:
 @contextmanager
 def _job(what: Extract, limits: Limits, progress: Progress | None) -> Iterator[_Job]:
     patterns = {key: _pattern(key, getattr(what, key)) for key in ("include", "exclude", "drop")}
-    difference = model_named(what.tuned, what.given) - model_named(what.base, what.given)
-    assert isinstance(difference, Linear)
-    expression, checkpoints = open_all(_Change(difference.terms))
+    expression, checkpoints = open_all(change_named(what.tuned, what.base, what.given))
     context = Context(checkpoints, what.seed)
     view = build_view(expression, context)
     assert isinstance(view, LinearView)
@@ -132,14 +129,6 @@ def _pattern(key: str, text: str | None) -> re.Pattern[str] | None:
         return None if text is None else re.compile(text)
     except re.error as error:
         raise ExpressionError(Problem(f"--{key} {text!r} is no regular expression: {error}")) from error
-
-
-class _Change(Linear):
-    """TUNED − BASE with the names and the layout of BASE, since that is what the adapter is put on."""
-
-    @property
-    def largest(self) -> Term:
-        return self.terms[1]
 
 
 def _larger(tuned: View, base: View) -> Problem:
