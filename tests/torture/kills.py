@@ -49,5 +49,5 @@ def kill_at_calls(scene, numbers):
         for action in ("kill", "kill after"):
             ended = scene.run("out", fault={"at": at, "action": action})
             killed += ended.code == -signal.SIGKILL
-            check_continued(scene, f"{action} call {at} {ended.calls[-1:]}")
+            check_continued(scene, f"{action} call {at}, {ended.struck}")
     return killed

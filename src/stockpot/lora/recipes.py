@@ -204,7 +204,9 @@ def _companions(node: Apply) -> Iterator[Leaf]:
 def _is_adapter(leaf: Leaf) -> bool:
     try:
         open_adapter(leaf.reference, folder=leaf.folder)
-    except StockpotError:
+    except StockpotError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # what it is cannot be told
         return False
     return True
 
