@@ -63,10 +63,9 @@ class Fault:
         return call
 
     def _strike(self, name, real, arguments, options):
-        callers = [
-            f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_stack() if "stockpot/" in f.filename
-        ]
-        self.log.write(f"struck {name} {arguments[:1]} of {' '.join(callers[:-3:-1])}\n")
+        ours = [f for f in traceback.extract_stack() if "src/stockpot/" in f.filename]
+        callers = " of ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(ours[-2:]))
+        self.log.write(f"struck {name} {arguments[:1]} of {callers}\n")
         self.log.flush()
         action = self.spec["action"]
         if action == "error":
@@ -89,7 +88,7 @@ class Fault:
                 place = READLINK(f"/proc/self/fd/{place}")
             elif options.get("dir_fd") is not None:
                 place = READLINK(f"/proc/self/fd/{options['dir_fd']}") + "/" + os.fspath(place)
-            return os.fsdecode(place).startswith(self.folder)
+            return os.path.join(self.folder, os.fsdecode(place)).startswith(self.folder)  # noqa: PTH118 - it has to be quick
         except (OSError, TypeError, ValueError):
             return False
 
