@@ -63,7 +63,9 @@ class Scene:
     """Models and a recipe in ``folder``, a server of runs, and the digest of the right result."""
 
     def __init__(self, folder, options=("--threads", "2", "--shard-size", "300kB"), kind=None, **models):
-        self.folder, self.options = Path(folder), (*options, *(kind.more if kind else ()))
+        self.folder, self.options = Path(folder), options
+        if kind:
+            self.options = (*(options if kind.sharded else options[:2]), *kind.more)
         self.command = kind.command if kind else ("merge", "r.yml")
         self.folder.mkdir(parents=True, exist_ok=True)
         if kind:

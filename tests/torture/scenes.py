@@ -10,7 +10,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from files import write_model
+from files import write_file, write_model
 
 __all__ = ["SCENES", "Kind", "word_level"]
 
@@ -36,11 +36,13 @@ class Kind:
         make: Writes inputs, and ``r.yml`` where there is a recipe, into a folder.
         command: Verb and input; the output follows.
         more: Options behind the output.
+        sharded: Whether the verb takes a size of files.
     """
 
     make: Callable[[Path], None]
     command: tuple[str, ...] = ("merge", "r.yml")
     more: tuple[str, ...] = ()
+    sharded: bool = True
 
 
 def word_level(words, special=("<unk>", "<s>", "</s>")):
@@ -177,6 +179,34 @@ def experts(folder):
     (folder / "r.yml").write_text(MEAN)
 
 
+def _adapter(folder, seed, names, **settings):
+    rng = np.random.default_rng(seed)
+    shapes = {"A": (2, WIDTH), "B": (WIDTH, 2)}
+    arrays = {f"base_model.model.{n}.lora_{x}.weight": rng.normal(size=s) for n in names for x, s in shapes.items()}
+    write_file(folder / "adapter_model.safetensors", {n: a.astype(np.float32) for n, a in arrays.items()})
+    told = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none", **settings}
+    (folder / "adapter_config.json").write_text(json.dumps(told))
+
+
+def adapters(folder):
+    """An adapter of PEFT and one in a single file, which holds its scales, on a model."""
+    names = [f"model.layers.0.self_attn.{x}_proj" for x in "qk"]
+    write_model(folder / "base", _random({f"{n}.weight": (WIDTH, WIDTH) for n in names}, 0), config=SIZES)
+    _adapter(folder / "a", 1, names)
+    shapes = {"lora_down.weight": (2, WIDTH), "lora_up.weight": (WIDTH, 2), "alpha": ()}
+    single = {f"lora_unet_{n.replace('.', '_')}.{part}": shape for n in names for part, shape in shapes.items()}
+    write_file(folder / "b.safetensors", _random(single, 2))
+    models = "models: [{model: base+a}, {model: base+b.safetensors}]\n"
+    (folder / "r.yml").write_text(f"merge_method: ties\nbase_model: base\n{models}")
+
+
+def adapters_out(folder):
+    """Two adapters merged to one."""
+    names = [f"model.layers.0.self_attn.{x}_proj" for x in "qk"]
+    for seed, name in enumerate("ab"):
+        _adapter(folder / name, seed, names, base_model_name_or_path="base")
+
+
 SCENES = {
     "union": Kind(union),
     "pipeline": Kind(pipeline),
@@ -185,5 +215,7 @@ SCENES = {
     "transplant": Kind(_two, ("transplant", "a"), ("--tokenizer", "b", "-k", "2")),
     "mixture": Kind(mixture, ("moe", "r.yml"), ("--router", "router.safetensors")),
     "experts": Kind(experts),
+    "adapters": Kind(adapters),
+    "adapters out": Kind(adapters_out, ("lora", "merge", "a", "b"), ("--rank", "2"), sharded=False),
 }
 """Name → scene: each form of output that a merge of plain models lacks."""
