@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,5 +109,5 @@ def _write(result: Result, suite: Suite, json_path: Path | None, html_path: Path
 def _writable(*paths: Path | None) -> None:
     """Refuse, before anything is computed, what cannot be written afterwards."""
     for path in paths:
-        if path is not None and str(path) != "-" and not path.parent.is_dir():
+        if path is not None and str(path) != "-" and not os.path.isdir(path.parent):  # noqa: PTH112 - never raises
             raise click.BadParameter(f"there is no folder {path.parent}")

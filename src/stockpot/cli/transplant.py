@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from stockpot.checkpoint.places import cannot_read
 from stockpot.cli.merge import Asked, carry_out, output_options
 from stockpot.cli.options import limit_options, say
 
@@ -60,11 +61,14 @@ def command(
 def _head(path: Path) -> Mapping[str, Any]:
     """The report without its rows, which may be many."""
     lines = []
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.startswith(' "rows": ['):
-                break
-            lines.append(line)
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(' "rows": ['):
+                    break
+                lines.append(line)
+    except OSError as error:
+        raise cannot_read(path, error) from error
     found: Mapping[str, Any] = json.loads("".join(lines).rstrip().rstrip(",") + "}")
     return found
 

@@ -39,7 +39,9 @@ def is_adapter_at(given: Given, reference: str, folder: str | None = None) -> bo
     """Whether ``reference`` names an adapter."""
     try:
         return adapter_at(given, reference, folder).is_adapter
-    except StockpotError:
+    except StockpotError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # what it is cannot be told
         return False
 
 
