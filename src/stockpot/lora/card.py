@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
-from stockpot.lora.report import table
+from stockpot.checkpoint.model import Checkpoint
+from stockpot.lora.report import Report, table
 from stockpot.provenance.draw import code_block, code_span
 from stockpot.provenance.identity import background_of
-
-if TYPE_CHECKING:
-    from stockpot.lora.output import Files
 
 __all__ = ["adapter_card"]
 
 _ROWS = 40
 
 
-def adapter_card(files: Files) -> str:
-    """README.md: front matter for the hub, the inputs, what was asked for, the modules that lost most."""
-    lines = ["---", f"library_name: {'diffusers' if files.config is None else 'peft'}"]
-    hubs = dict.fromkeys(b["hub"] for c in files.inputs.values() if (b := background_of(c)).get("hub"))
+def adapter_card(
+    report: Report, *, title: str, library: str, inputs: Mapping[str, Checkpoint], asked: Mapping[str, Any]
+) -> str:
+    """README.md: front matter for the hub, the inputs, what was asked for, the modules that lost most.
+
+    Args:
+        report: What it holds of what was asked for.
+        title: Its name.
+        library: What loads it: ``peft`` or ``diffusers``.
+        inputs: By label.
+        asked: Parameters.
+    """
+    lines = ["---", f"library_name: {library}"]
+    hubs = dict.fromkeys(b["hub"] for c in inputs.values() if (b := background_of(c)).get("hub"))
     if hubs:
         lines += ["base_model:", *(f"- {json.dumps(name)}" for name in hubs)]
-    lines += ["tags:", "- lora", "- stockpot", "---", "", f"# {files.title}", "", "Made with stockpot from:", ""]
-    lines += [f"- {code_span(label)}" for label in sorted(files.inputs)]
-    lines += ["", "Asked for:", "", *code_block(json.dumps(dict(files.asked), indent=1, ensure_ascii=False), "json")]
-    report = files.report
+    lines += ["tags:", "- lora", "- stockpot", "---", "", f"# {title}", "", "Made with stockpot from:", ""]
+    lines += [f"- {code_span(label)}" for label in sorted(inputs)]
+    lines += ["", "Asked for:", "", *code_block(json.dumps(dict(asked), indent=1, ensure_ascii=False), "json")]
     told = f"{100 * report.retained:.2f} % of the squared norm of all changes is kept"
     if report.distance is not None:
         told += f"; the result is {report.distance:.3f} (relative) from the exact merge of the changes"

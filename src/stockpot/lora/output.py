@@ -287,7 +287,9 @@ def written(
     with _place(out, overwrite=overwrite, durable=durable) as folder, Writing(folder / weights, names) as file:
         files = fill(file)
         rows = file.finish(durable=durable)
-        texts = {"README.md": adapter_card(files)}
+        library = "diffusers" if files.config is None else "peft"
+        card = adapter_card(files.report, title=files.title, library=library, inputs=files.inputs, asked=files.asked)
+        texts = {"README.md": card}
         if files.config is not None:
             texts[CONFIG_NAME] = json.dumps(files.config, indent=2, ensure_ascii=False) + "\n"
         small = {name: write_file(folder / name, (texts[name].encode(),), durable=durable) for name in sorted(texts)}
