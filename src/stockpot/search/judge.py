@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from stockpot.evaluate.cache import Cache
@@ -46,7 +46,7 @@ class Judge:
         self, models: Sequence[Candidate], suite: Suite, split: str, ensembles: Sequence[Ensemble] = ()
     ) -> Result:
         """On the data that choices are made with."""
-        return evaluate(
+        found = evaluate(
             models,
             suite,
             split=split,
@@ -56,9 +56,18 @@ class Judge:
             ensembles=ensembles,
             tell=self.tell,
         )
+        return replace(found, triples=())
 
-    def report(self, models: Sequence[Candidate], ensembles: Sequence[Ensemble] = ()) -> Result | None:
-        """On report data; None when the suite has none."""
+    def report(
+        self, models: Sequence[Candidate], ensembles: Sequence[Ensemble] = (), *, compared: bool = False
+    ) -> Result | None:
+        """On report data; None when the suite has none.
+
+        Args:
+            compared: Whether the first model is the base of the others and the last one a merge of them, so that they
+                are worth comparing example by example.
+        """
         if not any("report" in task.data for task in self.suite.tasks):
             return None
-        return evaluate(models, self.suite, cache=self.cache, device=self.device, ensembles=ensembles, tell=self.tell)
+        found = evaluate(models, self.suite, cache=self.cache, device=self.device, ensembles=ensembles, tell=self.tell)
+        return found if compared else replace(found, triples=())

@@ -19,7 +19,7 @@ def soup_page(found: Soup, suite_text: str = "") -> str:
     """The whole file: how the soup came about, tables on report and select data, recipes."""
     lines = [
         f"<h1>{escaped(found.name)}</h1>",
-        f"<p>{escaped(f'{len(found.members)} of {len(found.models)} models')}. {escaped(KINDS[found.kind])}.</p>",
+        f"<p>{len(found.members)} of {len(found.models)} models: {escaped(KINDS[found.kind])}.</p>",
         *_steps(found),
         *([] if found.report is None else body(found.report)),
         *body(found.select),

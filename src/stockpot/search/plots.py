@@ -14,6 +14,8 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 700, 320, 64, 180, 14, 44
 _COLOURS = ("#0b62c4", "#c4540b", "#1d8a4a", "#8a3ab9", "#b3261e", "#5b6770", "#0e8a94", "#a0780c")
 _APART = 15
 """Pixels between two labels."""
+_NAME_WIDTH = 90
+"""Pixels that the name of a point takes, at least."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,23 @@ def scatter(points: Sequence[tuple[str, float, float]], across: str, up: str, ma
     y = _Scale.of([p[2] for p in points], _HEIGHT - _BOTTOM, _TOP)
     path = " ".join(f"{x(px)},{y(py)}" for _, px, py in points)
     parts = [*_frame(x, y, across, up), f'<polyline points="{path}" fill="none" class="axis"/>']
-    named = {points[0][0], points[-1][0], marked}
     for name, px, py in points:
         size = 6 if name == marked else 4
         told = f"{escaped(name)}: {number(px)}, {number(py)}"
         parts.append(f'<circle class="dot" cx="{x(px)}" cy="{y(py)}" r="{size}"><title>{told}</title></circle>')
-        if name in named:
-            parts.append(f'<text x="{x(px) + 9}" y="{y(py) + 4}">{escaped(shown(name))}</text>')
+    wanted = {points[0][0], points[-1][0], marked}
+    parts += _named([(name, x(px), y(py)) for name, px, py in points if name in wanted])
     return "".join([*parts, "</svg>"])
+
+
+def _named(points: Sequence[tuple[str, float, float]]) -> Iterator[str]:
+    """Names beside points, moved down where they would overlap."""
+    placed: list[tuple[float, float]] = []
+    for name, x, y in sorted(points, key=lambda point: point[2]):
+        near = [at for there, at in placed if abs(there - x) < _NAME_WIDTH]
+        place = max([y, *(at + _APART for at in near)])
+        placed.append((x, place))
+        yield f'<text x="{round(x + 9, 1)}" y="{round(place + 4, 1)}">{escaped(shown(name))}</text>'
 
 
 def _frame(x: _Scale, y: _Scale, across: str, up: str) -> Iterator[str]:

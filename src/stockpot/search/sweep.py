@@ -213,11 +213,12 @@ def sweep(
     with Judge.of(suite, cache, device, tell, choosing) as judge:
         make = found.make(models)
         points = {value: make(value, name) for value, name in zip(numbers, names, strict=True)}
-        curve = judge.chosen(list(points.values()), suite.for_choosing() if choosing else suite, split)
+        first = sorted(points, key=lambda value: value != 0)  # the start, which differences are to
+        curve = judge.chosen([points[value] for value in first], suite.for_choosing() if choosing else suite, split)
         chosen = _chosen(curve, points, objective, kept) if choosing else None
         ends = dict.fromkeys([0.0, 1.0, *([] if chosen is None else [chosen])])
         rows = [points.get(v) or make(v, f"{found.parameter} {v:g}") for v in ends]
-        told = judge.report(rows) if choosing else None
+        told = judge.report(rows, compared=kind == "interpolate") if choosing else None
     recipe = "" if chosen is None else found.recipe(models, chosen)
     given = tuple(m.name for m in models)
     return Sweep(kind, given, numbers, names, objective, kept, drawn, chosen, recipe, curve, told)
