@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -49,6 +51,26 @@ def test_bfloat16_is_rounded_once():
     first = opened({"w": one.astype(ml_dtypes.bfloat16)})
     mean = sp.compute(RunningAverage(first).tried(opened({"w": other})))["w"]
     assert float(mean[0]) == 1 + 2**-7
+
+
+def test_memory_does_not_grow_with_the_number_of_models():
+    """At its peak, eleven models take what three take."""
+
+    def peak(count):
+        tracemalloc.start()
+        running = RunningAverage(opened(large(0)))
+        for i in range(1, count):
+            sp.compute(running.tried(opened(large(i))))
+            running.keep()
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    def large(seed):
+        return {"w": np.full(1_000_000, seed, np.float32)}
+
+    peak(2)  # what is compiled or imported at first
+    assert peak(11) < 1.05 * peak(3)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from files import read_model, write_model
 from stockpot.cli.main import main
 from stockpot.errors import ExecutionError, RecipeError
 from stockpot.evaluate import Cache, candidate, evaluate, load_suite
-from stockpot.search import objective_of, soup
+from stockpot.search import RunningAverage, objective_of, soup
 
 
 @pytest.fixture
@@ -67,6 +67,22 @@ def test_every_step_is_a_figure_of_a_merge(bench):
     assert tuple(kept) == found.members
     own = [value(found.select, step.name, metric="loss") for step in found.steps]
     assert own == sorted(own)
+
+
+def test_a_candidate_costs_one_addition(bench, monkeypatch):
+    """Each model is read once to be tried, whatever came before; no average is merged anew."""
+    tried = []
+
+    class Counting(RunningAverage):
+        def tried(self, other):
+            tried.append(other.name)
+            return super().tried(other)
+
+    monkeypatch.setattr("stockpot.search.soups.RunningAverage", Counting)
+    found = made(bench, metrics=["clean.loss"])
+    assert tried == [step.name for step in found.steps[1:]]
+    seen = {row.reference for row in found.select.models}
+    assert seen >= {*MODELS, "greedy soup", "uniform soup"}
 
 
 def test_equal_models_are_taken_by_name_and_kept_unless_strict(bench):

@@ -18,7 +18,7 @@ from stockpot.errors import RecipeError, StockpotError
 from stockpot.evaluate import Blend, candidate, evaluate, load_suite
 from stockpot.search import SWEEPS, Line, sweep
 from stockpot.search.plots import Curve, curves, scatter
-from stockpot.search.sweep import negatable
+from stockpot.search.sweeps import negatable
 
 CLEAN = ["clean.loss"]
 

@@ -14,11 +14,11 @@
 """
 
 from stockpot.search.average import RunningAverage
-from stockpot.search.greedy import Step, greedy, ranked
 from stockpot.search.line import Line
 from stockpot.search.objective import Objective, objective_of
-from stockpot.search.soup import KINDS, Soup, soup
-from stockpot.search.sweep import SWEEPS, Sweep, sweep
+from stockpot.search.rule import Step, greedy, ranked
+from stockpot.search.soups import KINDS, Soup, soup
+from stockpot.search.sweeps import SWEEPS, Sweep, sweep
 
 __all__ = [
     "KINDS",

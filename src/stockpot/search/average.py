@@ -47,6 +47,7 @@ class RunningAverage:
             PlanError: when the two do not have the same tensors.
             ExecutionError: when a value is NaN, or too large for its dtype.
         """
+        self._tried = self._sum  # what was tried before is let go of first
         arrays = other.tensors
         _fit(self._sum, self._copied, arrays)
         self._tried = {name: total + arrays[name].astype(np.float64) for name, total in self._sum.items()}

@@ -8,8 +8,8 @@ from stockpot.evaluate.page import body, document, escaped, folded, grid, source
 from stockpot.evaluate.table import ARROWS
 from stockpot.search.objective import Objective
 from stockpot.search.plots import Curve, curves, scatter
-from stockpot.search.soup import KINDS, Soup
-from stockpot.search.sweep import SWEEPS, Sweep
+from stockpot.search.soups import KINDS, Soup
+from stockpot.search.sweeps import SWEEPS, Sweep
 from stockpot.search.told import step_told, sweep_told
 
 __all__ = ["soup_page", "sweep_page"]

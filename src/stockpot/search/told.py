@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from stockpot.evaluate.table import number, percent, shown
 from stockpot.search.objective import Objective
-from stockpot.search.soup import Soup
-from stockpot.search.sweep import Sweep
+from stockpot.search.soups import Soup
+from stockpot.search.sweeps import Sweep
 
 __all__ = ["soup_told", "step_told", "sweep_told"]
 

@@ -18,10 +18,10 @@ from stockpot.evaluate.run import told
 from stockpot.evaluate.suite import Suite
 from stockpot.recipe.model import Recipe
 from stockpot.search.average import RunningAverage
-from stockpot.search.greedy import Step, greedy, ranked
 from stockpot.search.judge import Judge, Tell
 from stockpot.search.objective import Objective, objective_of
 from stockpot.search.recipes import average_of, stored_model
+from stockpot.search.rule import Step, greedy, ranked
 
 __all__ = ["KINDS", "Soup", "soup", "unused"]
 
