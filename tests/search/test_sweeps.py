@@ -144,6 +144,24 @@ def test_the_best_is_chosen_and_reported(bench):
     assert found.report.marks == {}
 
 
+def test_models_that_are_no_points_stand_in_the_report(bench):
+    """Fine-tunes of a sum, A and B of an analogy, with the figures that they have alone."""
+    alone = evaluate([candidate(name) for name in ("m0", "m1")], suite_in(bench))
+    for kind, models in (("add", ("base", "m0", "m1")), ("analogy", ("m0", "m1", "base"))):
+        found = swept(bench, kind, *models, values=[0, 1])
+        names = [row.name for row in found.report.models]
+        assert names == ["lambda 0", "m0", "m1", "lambda 1"]
+        assert [figures(found.report, name) for name in ("m0", "m1")] == [figures(alone, n) for n in ("m0", "m1")]
+
+
+def test_numbers_that_are_close_are_told_apart(bench):
+    """Each has its own row and figures."""
+    found = swept(bench, "interpolate", "base", "m2", values=[0.5, 0.5000001, 0.50000011, 1])
+    assert len(set(found.names)) == 4
+    assert found.names[-1] == "alpha 1"
+    assert len({p["objective"] for p in found.as_data()["points"]}) == 4
+
+
 def test_of_equal_points_the_nearest_to_zero(bench):
     """Not the first, nor the last; of one on either side, the positive."""
     write_model(bench / "copy", networks()["base"])

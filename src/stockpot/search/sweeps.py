@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from stockpot.errors import Problem, RecipeError
 from stockpot.evaluate.blend import Blend
 from stockpot.evaluate.cache import Cache
-from stockpot.evaluate.candidates import Candidate
+from stockpot.evaluate.candidates import Candidate, named
 from stockpot.evaluate.results import Cell, Result
 from stockpot.evaluate.suite import Suite
 from stockpot.functions import task_arithmetic
@@ -44,6 +44,10 @@ class Kind:
     step: float
     make: Callable[[Sequence[Candidate]], _Make]
     recipe: Callable[[Sequence[Candidate], float], str]
+
+    def name(self, value: float) -> str:
+        """How tables call a point; no two numbers are told alike."""
+        return f"{self.parameter} {value!r}".removesuffix(".0")
 
 
 def _between(models: Sequence[Candidate]) -> _Make:
@@ -124,7 +128,8 @@ class Sweep:
         chosen: The number that was chosen; None where nothing was, as on report data, or nothing qualifies.
         recipe: Of the chosen point, as YAML; empty without one.
         curve: All points.
-        report: Start, end and chosen point on untouched data; None without such data, and when the curve is on it.
+        report: Start, models that are no points, end and chosen point on untouched data; None without such data, and
+            when the curve is on it.
     """
 
     kind: str
@@ -187,7 +192,8 @@ def sweep(
     """Measure a family of merges at many values of its number. What they are made of is read once.
 
     On select (or tune) data a value is chosen: the best by ``metrics``, of equal ones the nearest to 0; for ``negate``
-    the largest that keeps the control. Start, end and choice are then measured on report data.
+    the largest that keeps the control. Start, end, choice, and models that are no points of the sweep are then measured
+    on report data.
 
     Args:
         kind: One of :data:`SWEEPS`.
@@ -208,7 +214,7 @@ def sweep(
     objective = objective_of(suite, metrics, split=split)
     kept = (objective_of(suite, control, split=split), keep) if control else None
     drawn = _axes(suite, axes, split)
-    names = tuple(f"{found.parameter} {value:g}" for value in numbers)
+    names = tuple(map(found.name, numbers))
     choosing = None if split == "report" else f"{found.parameter} of {kind}"
     with Judge.of(suite, cache, device, tell, choosing) as judge:
         make = found.make(models)
@@ -216,12 +222,19 @@ def sweep(
         first = sorted(points, key=lambda value: value != 0)  # the start, which differences are to
         curve = judge.chosen([points[value] for value in first], suite.for_choosing() if choosing else suite, split)
         chosen = _chosen(curve, points, objective, kept) if choosing else None
-        ends = dict.fromkeys([0.0, 1.0, *([] if chosen is None else [chosen])])
-        rows = [points.get(v) or make(v, f"{found.parameter} {v:g}") for v in ends]
+        told_at = dict.fromkeys([0.0, 1.0, *([] if chosen is None else [chosen])])
+        start, *ends = (points.get(value) or make(value, found.name(value)) for value in told_at)
+        rows = [start, *_others(kind, models), *ends]
         told = judge.report(rows, compared=kind == "interpolate") if choosing else None
     recipe = "" if chosen is None else found.recipe(models, chosen)
     given = tuple(m.name for m in models)
     return Sweep(kind, given, numbers, names, objective, kept, drawn, chosen, recipe, curve, told)
+
+
+def _others(kind: str, models: Sequence[Candidate]) -> list[Candidate]:
+    """The models that are no points of their sweep, for the report."""
+    given = named(models)
+    return {"interpolate": [], "analogy": given[:2]}.get(kind, given[1:])
 
 
 def negatable(values: Sequence[tuple[float, float | None]], better: str, keep: float) -> float | None:
