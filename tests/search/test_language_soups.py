@@ -36,7 +36,7 @@ def test_text_models(bench):
     suite, given = load_suite(bench / "suite.yml"), [candidate(f"t{i}") for i in range(3)]
     found = soup(given, suite)
     assert str(found.objective) == "prose.perplexity"
-    assert found.failed == ()
+    assert not found.failed
     assert [step.error for step in found.steps] == [None] * 3
     assert found.objective.score(found.select, found.name) == max(s.score for s in found.steps if s.kept)
     ensemble = found.select.models[-1].name

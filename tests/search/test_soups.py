@@ -174,6 +174,7 @@ def test_models_that_cannot_be_measured_or_do_not_fit(bench, capsys):
     errors = {step["name"]: step["error"] for step in data["steps"] if step["error"]}
     assert list(errors) == ["odd"]
     assert "more" in errors["odd"]
+    assert "Infinity" not in (bench / "soup.json").read_text()
     assert "spoilt failed" in (bench / "soup.html").read_text()
 
 
@@ -230,7 +231,8 @@ def test_page_and_json(bench, capsys):
     text = "".join(page.text)
     for told in ("left out", "select data", "report data", "merge_method: linear", "predict: nets:logits"):
         assert told in text
-    assert f"{data['steps'][1]['score'] * -1:.4g} with it" in text
+    assert f"{data['steps'][1]['score']:.4g} with it" in text
+    assert data["steps"][0]["score"] == data["select"]["cells"][0]["figures"][1]["value"]
 
 
 @pytest.mark.parametrize(
@@ -290,3 +292,21 @@ def test_objectives(bench):
     (bench / "suite.yml").write_text((bench / "suite.yml").read_text() + "    metrics: [loss]\n")
     with pytest.raises(RecipeError, match="rank by several: clean by accuracy, noisy by loss"):
         objective_of(suite_in(bench))
+
+
+def test_a_task_that_fails_on_one_average(bench, capsys):
+    """Is a step that FAILED, with the message; the next models are tried, and the exit code is 1."""
+    theta = fine_tunes()["m3"]
+    write_model(bench / "far", theta | {"b.bias": theta["b.bias"] + np.float32(1000)})  # which softmax ignores
+    head = "def logits(tensors, inputs):"
+    check = f"{head}\n    assert not 200 < tensors['b.bias'].mean() < 900, 'in between'"
+    (bench / "nets.py").write_text((bench / "nets.py").read_text().replace(head, check))
+    arguments = ["soup", "m1", "far", "m2", "--suite", "suite.yml", "--allow-code", "--metric", "clean.accuracy"]
+    code = main([*arguments, "--json", "soup.json"])
+    data = json.loads((bench / "soup.json").read_text())
+    steps = {step["name"]: step for step in data["steps"]}
+    assert code == 1
+    assert steps["far"]["error"] == "AssertionError: in between"
+    assert steps["far"]["score"] is None
+    assert "far: FAILED: AssertionError: in between" in capsys.readouterr().out
+    assert "far" not in data["members"]

@@ -38,10 +38,9 @@ class Line:
     @classmethod
     def of(cls, start: Candidate, end: Expression) -> Self:
         """From a model to ``end``, both read or merged once, block by block."""
-        limits = {key: value for key, value in start.limits.items() if key != "lenient"}
         opened = start.opened()
-        there = candidate(end, dtype="float64", **limits).opened()
-        return cls(opened.tensors, there.tensors, beside=beside_of(opened), **limits)
+        there = candidate(end, dtype="float64", **start.limits).opened()
+        return cls(opened.tensors, there.tensors, beside=beside_of(opened), **start.limits)
 
     def candidate(self, value: float, name: str) -> Candidate:
         """The point at λ = ``value``; its arrays are made when it is opened."""

@@ -13,7 +13,7 @@ from stockpot.errors import ExecutionError, Problem, RecipeError, StockpotError
 from stockpot.evaluate.cache import Cache
 from stockpot.evaluate.candidates import Candidate, named
 from stockpot.evaluate.ensemble import Average, Ensemble
-from stockpot.evaluate.results import Cell, Result
+from stockpot.evaluate.results import Result
 from stockpot.evaluate.run import told
 from stockpot.evaluate.suite import Suite
 from stockpot.recipe.model import Recipe
@@ -67,14 +67,21 @@ class Soup:
     report: Result | None
 
     @property
-    def failed(self) -> tuple[Cell, ...]:
-        """The cells that failed, on either data."""
-        return self.select.failed + (() if self.report is None else self.report.failed)
+    def failed(self) -> bool:
+        """Whether a model, a soup, an ensemble or an average that was tried could not be measured."""
+        cells = self.select.failed + (() if self.report is None else self.report.failed)
+        return bool(cells) or any(step.error is not None for step in self.steps)
 
     @property
     def sound(self) -> bool:
         """Whether the soup itself could be measured on all select data, so that it is worth writing."""
         return all(cell.error is None for cell in self.select.cells if cell.model == self.name)
+
+    def value(self, step: Step) -> float | None:
+        """The score of a step as the figure that it is; None where it failed."""
+        if step.score == -math.inf:
+            return None
+        return step.score if self.objective.better == "higher" else -step.score
 
     def as_data(self) -> dict[str, Any]:
         """Everything as JSON data."""
@@ -83,7 +90,7 @@ class Soup:
             "format": 1,
             **told,
             "objective": asdict(self.objective),
-            "steps": [asdict(step) for step in self.steps],
+            "steps": [asdict(step) | {"score": self.value(step)} for step in self.steps],
             "recipe": self.recipe.text,
             "select": self.select.as_data(),
             "report": None if self.report is None else self.report.as_data(),

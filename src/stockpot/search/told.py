@@ -30,10 +30,11 @@ def step_told(found: Soup, i: int) -> str:
     step = found.steps[i]
     if step.error is not None:
         return f"FAILED: {step.error}"
-    value = number(step.score if found.objective.better == "higher" else -step.score)
+    value = found.value(step)
+    figure = "" if value is None else number(value)
     if i == 0:
-        return f"{value}, the best single model"
-    return f"{value} with it" + ("" if step.kept else ", left out")
+        return f"{figure}, the best single model"
+    return f"{figure} with it" + ("" if step.kept else ", left out")
 
 
 def sweep_told(found: Sweep) -> Iterator[str]:
