@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stockpot.adapters import lora_extract, lora_merge, lora_resize
     from stockpot.api import compute, layers, merge, open, plan, retokenized, save, stack, transplant
     from stockpot.chains import (
         agree,
@@ -143,6 +144,9 @@ __all__ = [
     "linear",
     "lines",
     "lm_cocktail",
+    "lora_extract",
+    "lora_merge",
+    "lora_resize",
     "low_rank",
     "magmax",
     "magnitude_prune",
@@ -192,7 +196,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name in __all__:
-        for home in ("errors", "expression", "functions", "chains", "custom", "api", "tokens"):
+        for home in ("errors", "expression", "functions", "chains", "custom", "api", "tokens", "adapters"):
             module = import_module(f"stockpot.{home}")
             if name in module.__all__:
                 return getattr(module, name)

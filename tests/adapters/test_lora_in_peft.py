@@ -138,3 +138,38 @@ def test_an_extracted_adapter(tmp_path, maker):
     made("extract", tmp_path / "tuned", tmp_path / "base", tmp_path / "out", "--rank=64")
     wanted = logits(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "tuned", dtype=torch.float32))
     np.testing.assert_allclose(check(tmp_path, "out"), wanted, atol=5e-5)
+
+
+def of_kind(kind, folder, name, seed, **settings):
+    """A LoHa or LoKr of random weights, as PEFT writes it."""
+    torch.manual_seed(3)
+    model = llama()
+    model.save_pretrained(folder / "base")
+    torch.manual_seed(seed)
+    maker = {"loha": peft.LoHaConfig, "lokr": peft.LoKrConfig}[kind]
+    found = peft.get_peft_model(model, maker(r=2, alpha=4, task_type="CAUSAL_LM", **settings))
+    with torch.no_grad():
+        for weight in found.parameters():
+            if weight.requires_grad:
+                weight.copy_(0.3 * torch.randn_like(weight))
+    found.save_pretrained(folder / name)
+
+
+@pytest.mark.parametrize("kind", ["loha", "lokr"])
+def test_adapters_of_other_kinds_merged_with_a_lora(tmp_path, kind):
+    """PEFT loads the result as LoRA, and it is the mean of both changes; so is one that was resized, of its own."""
+    of_kind(kind, tmp_path, "a", 1, target_modules=["q_proj", "v_proj"])
+    adapted(llama, tmp_path, "b", 2, target_modules=["q_proj"])
+    made("merge", tmp_path / "a", tmp_path / "b", tmp_path / "out", "--rank", "64")
+    made("resize", tmp_path / "a", tmp_path / "small", "--energy", "1")
+    for name in ("out", "small"):
+        check(tmp_path, name)
+    parts = []
+    for name in "ab":
+        made("fold", tmp_path / "base", tmp_path / name, tmp_path / f"f{name}")
+        parts.append(read_model(tmp_path / f"f{name}"))
+    merged, small = read_model(tmp_path / "folded-out"), read_model(tmp_path / "folded-small")
+    for name, values in merged.items():
+        one, other = (p[name].astype(float) for p in parts)
+        np.testing.assert_allclose(values, (one + other) / 2, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(small[name], one, atol=1e-5, err_msg=name)

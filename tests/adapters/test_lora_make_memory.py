@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 from adapting import factors, write_adapter
+from single_files import loha, lokr
 
+from files import write_file
 from measured import MIB, large_model, stockpot
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs VmHWM of /proc/self/status")
@@ -27,6 +29,10 @@ def place(tmp_path_factory):
         for weight in shapes:
             parts |= factors(rng, weight.removesuffix(".weight"), ROWS, COLUMNS, RANK)
         write_adapter(folder / name, parts, r=RANK)
+    rng = np.random.default_rng(9)
+    for name, make in (("loha", loha), ("lokr", lokr)):
+        parts = {f"{m.removesuffix('.weight')}.{n}": v for m in shapes for n, v in make(rng, ROWS, COLUMNS).items()}
+        write_file(folder / f"{name}.safetensors", parts)
     large_model(folder / "base", shapes, code="F32", data=ROWS * COLUMNS)
     large_model(folder / "tuned", shapes, code="F32", data=ROWS * COLUMNS, seed=1)
     return folder
@@ -40,6 +46,8 @@ CASES = {
     "peft": ("merge", ["a", "b", "c"], ["--compat=peft", "--method=linear"]),
     "resize": ("resize", ["a"], ["--rank=16"]),
     "extract": ("extract", ["tuned", "base"], ["--rank=16"]),
+    "other kinds": ("merge", ["loha.safetensors", "lokr.safetensors"], ["--rank=16"]),
+    "another rank": ("resize", ["loha.safetensors"], ["--rank=16"]),
     "energy": ("extract", ["tuned", "base"], ["--energy=0.5"]),
 }
 

@@ -73,6 +73,11 @@ class Thin:
         """Elements of the core's kernel; 1 without a core."""
         return 1 if self.core is None else prod(self.core.shape[2:])
 
+    @property
+    def bound(self) -> int:
+        """At most its rank as a matrix."""
+        return self.rank or min(self.rows, self.columns)
+
     def fits(self) -> bool:
         """Whether the parts are a matrix."""
         flat = all(len(ref.shape) >= 2 and ref.elements for ref in self.refs)
@@ -115,6 +120,24 @@ class Product:
         if self.kind != "lokr":
             return one.rows, one.columns
         return one.rows * others[0].rows, one.columns * others[0].columns
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Shape of the change, a kernel's dimensions apart where what is stored tells them."""
+        part = self.parts[-1]
+        told = part.core if part.core is not None else part.left if part.right is None else part.right
+        rows, columns = self.shape
+        return (rows, columns // prod(told.shape[2:]), *told.shape[2:])
+
+    @property
+    def flattened(self) -> bool:
+        """Whether a kernel's dimensions may be hidden in the columns."""
+        return self.parts[-1].core is None and self.parts[-1].right is not None and len(self.dimensions) == 2
+
+    @property
+    def bound(self) -> int:
+        """At most the rank of the change as a matrix: ranks multiply in products of both kinds."""
+        return min(*self.shape, prod(part.bound for part in self.parts))
 
     @property
     def refs(self) -> tuple[TensorRef, ...]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["COMPONENTS", "Piece", "is_table", "piece_of"]
+__all__ = ["COMPONENTS", "Piece", "is_table", "piece_of", "spelling_of"]
 
 COMPONENTS = (
     "unet", "text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "transformer_2", "prior", "vae",
@@ -85,6 +85,20 @@ def piece_of(name: str) -> Piece | None:
     if found is None:
         return None
     return Piece(*_placed(found["module"]), _WORDS.get(found["part"], found["part"]))
+
+
+def spelling_of(name: str) -> tuple[str, str] | None:
+    """(the module as it is written, what the part is called), of a part of an adapter; None for what is none.
+
+    >>> spelling_of("unet.attn1.processor.to_q_lora.down.weight")
+    ('unet.attn1.processor.to_q_lora', 'down.weight')
+    """
+    old = _PROCESSOR.fullmatch(name)
+    if old is not None:
+        part = f"{old['part']}.weight"
+        return name.removesuffix(f".{part}"), part
+    found = _PIECE.fullmatch(name)
+    return None if found is None else (found["module"], found["part"])
 
 
 def _placed(module: str) -> tuple[str, str]:

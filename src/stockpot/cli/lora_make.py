@@ -14,11 +14,13 @@ from stockpot.cli.options import SIZE, allow_code, human, print_json, progress_b
 if TYPE_CHECKING:
     from stockpot.lora.factors import Wanted
     from stockpot.lora.output import Made
+    from stockpot.lora.report import Intended
     from stockpot.planning.model import Limits
 
 __all__ = ["extract", "merge", "resize"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 _ROWS = 12
 """Modules that are shown, those that lost most; --json has all."""
@@ -39,6 +41,7 @@ def _output(function: F) -> F:
         click.option("--dtype", default=None, help="Dtype of the factors [default: as the text says]."),
         click.option("--memory", type=SIZE, default="1GiB", show_default=True, help="Budget of resident memory."),
         click.option("--threads", type=click.IntRange(1), default=None, help="Worker threads [default: all cores]."),
+        click.option("--dry-run", is_flag=True, help="Tell what would be done, and write nothing."),
         click.option("--overwrite", is_flag=True, help="Replace OUT if it exists."),
         click.option("--no-sync", is_flag=True, help="Do not wait until the disk has everything before OUT appears."),
         click.option("--json", "as_json", is_flag=True, help="Print the report for machines, all modules in it."),
@@ -63,7 +66,7 @@ def _output(function: F) -> F:
 @allow_code
 @_output
 def merge(paths: tuple[str, ...], recipe: Path | None, **options: Any) -> None:
-    """Merge ADAPTERs (folders or hub ids) into one adapter, written to the folder OUT.
+    """Merge ADAPTERs (folders, files or hub ids) into one adapter, written to the folder OUT.
 
     The method works on the changes themselves, scale · B·A of each module, and the result is factorised again, at
     the largest rank that an adapter has in each module unless --rank or --energy say otherwise. What is lost is
@@ -89,37 +92,21 @@ def _check_request(adapters: list[str], recipe: Path | None, options: Mapping[st
         raise click.UsageError(
             "concat keeps everything: leave --rank, --energy and --space out, or use task_arithmetic"
         )
+    if options["compat"] and options["dry_run"]:
+        raise click.UsageError("--dry-run does not know PEFT's forms: leave --compat out")
     if options["compat"] and (options["energy"] or options["values"] or options["space"] != _FULL or options["base"]):
         raise click.UsageError("forms of --compat peft take --weight, --density and --rank alone")
 
 
 def _merged(adapters: list[str], recipe: Path | None, out: Path, options: Mapping[str, Any]) -> None:
-    from dataclasses import replace
+    from stockpot.lora.merging import merge_adapters, plan_merge
+    from stockpot.lora.requests import merge_asked
 
-    from stockpot.lora.merging import Merge, merge_adapters
-    from stockpot.lora.recipes import ORIGIN, recipe_text
-    from stockpot.recipe.parse import load_recipe, parse_recipe
-
-    method = options["method"] or "linear"
-    how = {"seed": options["seed"], "allow_code": options["allow_code"], "origin": ORIGIN}
-    if recipe is None:
-        parsed = parse_recipe(recipe_text(adapters, method, _values(options)), **how)
-    else:
-        parsed = load_recipe(recipe, **how)
-    asked = {
-        "verb": "merge",
-        "method": method if recipe is None else None,
-        "recipe": parsed.text,
-        **_asked(options, "space", "base"),
-    }
-    wanted = _wanted(options)
-    base = options["base"]
-    what = Merge(parsed, wanted, base, options["space"], recipe is None and method == _EXACT, options["dtype"], asked)
-    with progress_bar("merging", quiet=options["quiet"] or options["as_json"]) as progress:
-        made = merge_adapters(
-            replace(what, asked=_present(asked)), out, _limits(options), progress=progress, **_how(options)
-        )
-    _tell(made, options)
+    keys = ("space", "base", "dtype", "seed", "allow_code")
+    how = {key: options[key] for key in keys}
+    values = {} if recipe is not None else _values(options)
+    what = merge_asked(recipe or adapters, options["method"] or "linear", values, _wanted(options), **how)
+    _done(what, out, options, "merging", plan_merge, merge_adapters)
 
 
 def _as_peft(adapters: tuple[str, ...], out: Path, options: Mapping[str, Any]) -> None:
@@ -128,7 +115,15 @@ def _as_peft(adapters: tuple[str, ...], out: Path, options: Mapping[str, Any]) -
     form = options["method"] or "svd"
     if len(options["density"]) > 1:
         raise click.UsageError("PEFT's forms have one --density")
-    asked = _present({"verb": "merge", "compat": "peft", "form": form, **_asked(options, "weight", "density")})
+    asked = _present(
+        {
+            "verb": "merge",
+            "compat": "peft",
+            "form": form,
+            "adapters": list(adapters),
+            **_asked(options, "weight", "density"),
+        }
+    )
     density = options["density"][0] if options["density"] else None
     weights = tuple(options["weight"]) or (1.0,)
     what = CompatMerge(adapters, form, weights, density, options["rank"], options["dtype"], options["seed"] or 0, asked)
@@ -166,34 +161,18 @@ def extract(tuned: str, base: str, out: Path, **options: Any) -> None:
     both. Nothing that has changed is left out unless --drop names it. Factors are float32 unless --dtype says
     otherwise. An extraction that is broken off begins again.
     """
-    from stockpot.lora.extracting import CATEGORIES, Extract
     from stockpot.lora.extracting import extract as made_of
+    from stockpot.lora.extracting import plan_extract
+    from stockpot.lora.kinds import CATEGORIES
+    from stockpot.lora.requests import extract_asked
 
-    wanted = _wanted(options)
-    if wanted.rank is None and wanted.energy is None:
-        raise click.UsageError("give --rank, --energy, or both")
     words = [w.strip() for w in options["save_modules"].split(",") if w.strip() not in ("", "none")]
     unknown = [w for w in words if w not in CATEGORIES]
     if unknown:
         raise click.UsageError(f"--save-modules does not know {unknown[0]}; it takes {', '.join(CATEGORIES)} or none")
-    keys = ("include", "exclude", "save_modules", "drop", "prefix", "seed")
-    asked = _present({"verb": "extract", "tuned": tuned, "base": base, **_asked(options, *keys)})
-    what = Extract(
-        tuned,
-        base,
-        wanted,
-        options["include"],
-        options["exclude"],
-        tuple(c for c in CATEGORIES if c in words),
-        options["drop"],
-        options["dtype"],
-        options["prefix"].strip("."),
-        options["seed"],
-        asked,
-    )
-    with progress_bar("extracting", quiet=options["quiet"] or options["as_json"]) as progress:
-        made = made_of(what, out, _limits(options), progress=progress, **_how(options))
-    _tell(made, options)
+    how = {key: options[key] for key in ("include", "exclude", "drop", "prefix", "dtype", "seed")}
+    what = extract_asked(tuned, base, _needed(options), save_modules=words, **how)
+    _done(what, out, options, "extracting", plan_extract, made_of)
 
 
 @click.command("resize")
@@ -205,14 +184,50 @@ def resize(adapter: str, out: Path, **options: Any) -> None:
 
     Factors keep their dtype unless --dtype says otherwise.
     """
+    from stockpot.lora.requests import resize_asked
+    from stockpot.lora.resizing import plan_resize
     from stockpot.lora.resizing import resize as resized
 
-    wanted = _wanted(options)
-    if wanted.rank is None and wanted.energy is None:
-        raise click.UsageError("give --rank, --energy, or both")
-    asked = _present({"verb": "resize", "adapter": adapter, **_asked(options)})
-    made = resized(adapter, out, wanted, _limits(options), dtype=options["dtype"], asked=asked, **_how(options))
+    what = resize_asked(adapter, _needed(options), dtype=options["dtype"])
+    _done(what, out, options, "resizing", plan_resize, resized)
+
+
+def _done(
+    what: T,
+    out: Path,
+    options: Mapping[str, Any],
+    word: str,
+    plan: Callable[[T, Limits], Intended],
+    make: Callable[..., Made],
+) -> None:
+    """Do what is asked for, or tell what would be done."""
+    if options["dry_run"]:
+        _tell_intended(plan(what, _limits(options)), out, options)
+        return
+    with progress_bar(word, quiet=options["quiet"] or options["as_json"]) as progress:
+        made = make(what, out, _limits(options), progress=progress, **_how(options))
     _tell(made, options)
+
+
+def _tell_intended(found: Intended, out: Path, options: Mapping[str, Any]) -> None:
+    """What would be made."""
+    if options["as_json"]:
+        print_json({"out": str(out), **found.as_data()})
+        return
+    if options["quiet"]:
+        return
+    for note in found.notes:
+        say(f"note: {note}", error=True)
+    widest = max((len(part.module) for part in found.modules), default=0)
+    for part in found.modules[:_ROWS]:
+        how = "from its whole change" if part.dense else "from factors"
+        say(f"{part.module:<{widest}}  rank at most {part.rank}, {how}", lines=False)
+    if len(found.modules) > _ROWS:
+        say(f"… and {len(found.modules) - _ROWS} more")
+    if found.whole:
+        say(f"stored whole: {len(found.whole)} tensors")
+    told = f"{len(found.modules)} modules, factors of {human(found.nbytes)} at most"
+    say(f"would write {out}/{found.file}: {told}; needs {human(found.memory)} of memory")
 
 
 def _values(options: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -234,6 +249,13 @@ def _wanted(options: Mapping[str, Any]) -> Wanted:
     from stockpot.lora.factors import Wanted
 
     return Wanted(options["rank"], options["energy"])
+
+
+def _needed(options: Mapping[str, Any]) -> Wanted:
+    """Of verbs that keep everything without one."""
+    if options["rank"] is None and options["energy"] is None:
+        raise click.UsageError("give --rank, --energy, or both")
+    return _wanted(options)
 
 
 def _limits(options: Mapping[str, Any]) -> Limits:

@@ -43,15 +43,17 @@ def command(
 ) -> int:
     """Repeat the merge in FOLDER from its receipt into NEW, and compare; exit code 1 if they differ.
 
+    An adapter that `stockpot lora` made is made again in the same way.
     The inputs are looked for where they were, else in the hub's cache or at the hub, by commit. FOLDER needs to
     hold nothing but the receipt.
     """
+    from stockpot.execute.receipt import read_receipt
     from stockpot.execute.reproduce import reproduce
+    from stockpot.lora.reproducing import reproduce_adapter
 
+    again = reproduce_adapter if "adapter" in read_receipt(folder) else reproduce
     with progress_bar("merging", quiet=as_json) as progress:
-        made = reproduce(
-            folder, new, inputs=inputs, memory=memory, threads=threads, overwrite=overwrite, progress=progress
-        )
+        made = again(folder, new, inputs=inputs, memory=memory, threads=threads, overwrite=overwrite, progress=progress)
     if as_json:
         data = {"out": str(new), "ok": not made.differences, "differences": list(made.differences)}
         print_json(data | {"versions": list(made.versions)})

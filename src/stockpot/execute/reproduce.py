@@ -22,7 +22,7 @@ from stockpot.planning.model import GIB, Limits, Plan
 from stockpot.provenance.expressions import rebuilt
 from stockpot.recipe.model import Recipe
 
-__all__ = ["Reproduction", "compared", "plan_again", "reproduce", "version_differences"]
+__all__ = ["Reproduction", "compared", "inputs_again", "plan_again", "reproduce", "version_differences"]
 
 Progress = Callable[[int, int], None]
 
@@ -87,7 +87,7 @@ def plan_again(
     """The plan of the merge that ``receipt`` tells of, from its own data and the inputs alone."""
     file = str(folder / RECEIPT_NAME)
     if "adapter" in receipt:
-        fix = "run the command again that the receipt tells of under adapter: its bytes will be the same"
+        fix = "stockpot reproduce-merge repeats it, or the command again that the receipt tells of under adapter"
         raise CheckpointError(
             Problem("the receipt of an adapter, which is repeated by its own verb", file=file, fix=fix)
         )
@@ -96,7 +96,7 @@ def plan_again(
         raise CheckpointError(
             Problem("an early receipt, which does not tell how to repeat the merge", file=file, fix=fix)
         )
-    opened = _opened(receipt.get("inputs", {}), inputs)
+    opened = inputs_again(receipt, inputs)
     leaves = {label: Leaf(c.label, c, adapter=c.is_adapter) for label, c in opened.items()}
     expression = rebuilt(receipt["expression"], leaves, file)
     donor = receipt.get("donor")
@@ -116,8 +116,16 @@ def plan_again(
     return build_plan(recipe, limits, out, overwrite=overwrite)
 
 
-def _opened(rows: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Checkpoint]:
-    """Every input, headers and sizes being what they were; all that is wrong is told together."""
+def inputs_again(receipt: Mapping[str, Any], places: Mapping[str, str]) -> dict[str, Checkpoint]:
+    """Every input by label, headers and sizes being what they were; all that is wrong is told together.
+
+    Args:
+        places: Label → where an input lies now.
+
+    Raises:
+        StockpotError: when one is gone or is not what it was.
+    """
+    rows: Mapping[str, Any] = receipt.get("inputs", {})
     problems = [
         Problem(f"no input is called {label!r}", fix=f"its inputs are: {', '.join(rows)}")
         for label in places

@@ -19,7 +19,7 @@ _ROWS = 40
 
 def adapter_card(files: Files) -> str:
     """README.md: front matter for the hub, the inputs, what was asked for, the modules that lost most."""
-    lines = ["---", "library_name: peft"]
+    lines = ["---", f"library_name: {'diffusers' if files.config is None else 'peft'}"]
     hubs = dict.fromkeys(b["hub"] for c in files.inputs.values() if (b := background_of(c)).get("hub"))
     if hubs:
         lines += ["base_model:", *(f"- {json.dumps(name)}" for name in hubs)]

@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 
 from stockpot.architecture.lora import Module
-from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.dtypes import DTYPES
 from stockpot.checkpoint.folder import natural
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, ExpressionError, PlanError, Problem
 from stockpot.execute.lora import stored_values
 from stockpot.execute.matrices import Normals, one_thread
-from stockpot.lora.changes import Changes, Place, changes_of, plain_change
+from stockpot.lora.changes import Changes, changes_of, plain_change
 from stockpot.lora.compat import FORMS, Form, Member, exact, merged
 from stockpot.lora.engine import checked, hashes_of
 from stockpot.lora.factors import Cut, Product, Wanted, as_is, cut, cut_dense, dense_bytes, stacked
 from stockpot.lora.merging import named_dtype, tensor_names
+from stockpot.lora.opening import Given, adapter_at
 from stockpot.lora.output import Factors, Files, Made, Writing, one_method, written
+from stockpot.lora.places import Place
 from stockpot.lora.report import Loss, Report
 from stockpot.lora.settings import merged_config
 from stockpot.methods.declare import Floats
@@ -47,6 +48,7 @@ class CompatMerge:
         dtype: Of the factors; None takes that of the first adapter's.
         seed: Key of random numbers.
         asked: What the receipt tells.
+        given: What references mean, where the command is repeated; None opens them.
     """
 
     adapters: tuple[str, ...]
@@ -57,6 +59,7 @@ class CompatMerge:
     dtype: str | None = None
     seed: int = 0
     asked: Mapping[str, Any] | None = None
+    given: Given = None
 
 
 def merge_as_peft(
@@ -70,7 +73,10 @@ def merge_as_peft(
     """
     form, weights, density = _understood(merge)
     context = Context({}, merge.seed)
-    adapters = [(label, open_adapter(label)) for label in merge.adapters]
+    adapters = [(label, adapter_at(merge.given, label)) for label in merge.adapters]
+    for label, adapter in adapters:
+        if adapter.folder is None:
+            context.problem(f"{label} is a single file, which PEFT does not merge", fix="merge without --compat")
     changes = changes_of(adapters, None, context)
     for name, place in changes.places.items():
         parts = [member.own.get(name) for member in changes.members]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -15,35 +17,28 @@ from stockpot.architecture.layers import recomputed_buffer
 from stockpot.architecture.tied import embedding_of, is_head, ties_embeddings
 from stockpot.checkpoint.dtypes import DTYPES, DType
 from stockpot.checkpoint.folder import natural
-from stockpot.checkpoint.model import Stamp, TensorRef
+from stockpot.checkpoint.model import Checkpoint, Stamp, TensorRef
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, ExpressionError, PlanError, Problem
 from stockpot.execute.evaluate import Bytes
 from stockpot.execute.matrices import Normals, one_thread
-from stockpot.expression import Adapted, Expression, Leaf, Linear
+from stockpot.expression import Linear
 from stockpot.lora.engine import Engine, Progress, checked, hashes_of, step_of
 from stockpot.lora.factors import Wanted, cut_dense, dense_bytes
+from stockpot.lora.kinds import Saved, category_of, stored_crossed
 from stockpot.lora.merging import named_dtype
-from stockpot.lora.output import Factors, Files, Made, Writing, one_method, peft_factors, written
-from stockpot.lora.report import Loss, Report
+from stockpot.lora.opening import Given, model_named
+from stockpot.lora.output import WEIGHTS_NAME, Factors, Files, Made, Writing, one_method, peft_factors, written
+from stockpot.lora.report import Intended, Loss, Part, Report
 from stockpot.lora.settings import extracted_config
 from stockpot.planning.blocks import BLOCK
 from stockpot.planning.build import open_all
 from stockpot.planning.lowering import apart, build_view
 from stockpot.planning.model import Compute, Limits, Operand, Read, Step
 from stockpot.planning.views import Context, Meta, View
-from stockpot.recipe.references import parted
 
-__all__ = ["CATEGORIES", "Extract", "Saved", "extract", "model_named"]
+__all__ = ["Extract", "extract", "plan_extract"]
 
-Saved = Literal["embeddings", "heads", "norms", "biases", "others", "weights"]
-
-CATEGORIES: tuple[Saved, ...] = ("embeddings", "heads", "norms", "biases", "others", "weights")
-"""Kinds of tensors that can be stored whole; ``weights`` are those that could be factorised."""
-
-_NORM = re.compile(
-    r"(^|[._])(ln|norm|layernorm|rmsnorm|bn|batchnorm|groupnorm)[_\d]*($|[._])|norm$|^ln_|(^|\.)ln_", re.IGNORECASE
-)
 _ROOT = "base_model.model."
 _HEADED = ("ForCausalLM", "LMHeadModel")
 
@@ -63,6 +58,7 @@ class Extract:
         prefix: What stands before the names of the model's tensors in the class that it is loaded with.
         seed: Key of random numbers.
         asked: What the receipt tells.
+        given: What references mean, where the command is repeated; None opens them.
     """
 
     tuned: str
@@ -76,20 +72,7 @@ class Extract:
     prefix: str = ""
     seed: int = 0
     asked: Mapping[str, Any] = field(default_factory=dict)
-
-
-def model_named(text: str) -> Expression:
-    """``model`` or ``model+adapter`` as an expression.
-
-    Raises:
-        ExpressionError: where nobody can tell which part is the adapter.
-    """
-    parts = parted(text, None)
-    if parts is None:
-        raise ExpressionError(Problem(f"{text!r} has several +: which part is the adapter?", fix="rename a folder"))
-    model, adapter = parts
-    leaf = Leaf(model)
-    return leaf if adapter is None else Adapted(leaf, Leaf(adapter, adapter=True))
+    given: Given = None
 
 
 def extract(
@@ -108,8 +91,25 @@ def extract(
     Raises:
         StockpotError: with everything that is wrong.
     """
+    with _job(what, limits, progress) as job:
+        job.sort()
+        return written(out, job.names(), job.fill, overwrite=overwrite, durable=durable)
+
+
+def plan_extract(what: Extract, limits: Limits) -> Intended:
+    """What :func:`extract` would do, from headers: what has changed at all is not known before tensors are read.
+
+    Raises:
+        StockpotError: with everything that is wrong.
+    """
+    with _job(what, limits, None) as job:
+        return job.intended()
+
+
+@contextmanager
+def _job(what: Extract, limits: Limits, progress: Progress | None) -> Iterator[_Job]:
     patterns = {key: _pattern(key, getattr(what, key)) for key in ("include", "exclude", "drop")}
-    expression, checkpoints = open_all(model_named(what.tuned) - model_named(what.base))
+    expression, checkpoints = open_all(model_named(what.tuned, what.given) - model_named(what.base, what.given))
     assert isinstance(expression, Linear)
     context = Context(checkpoints, what.seed)
     view = build_view(expression, context)
@@ -118,19 +118,9 @@ def extract(
         raise PlanError(*context.problems)
     stamps: dict[str, Stamp] = {path: stamp for c in checkpoints.values() for path, stamp in c.stamps.items()}
     before = build_view(expression.terms[1].of, context)
+    inputs = dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True))
     with PayloadReader(stamps=stamps, hashing=True) as reader, one_thread():
-        job = _Job(what, dict(view.names), operands, before, patterns, limits, reader, progress)
-        job.sort()
-
-        def fill(file: Writing) -> Files:
-            report, config = job.fill(file)
-            read = hashes_of(reader, operands.values())
-            inputs = dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True))
-            return Files(
-                config, what.asked, inputs, read, "Extracted adapter", report, what.seed, one_method("lora extract")
-            )
-
-        return written(out, job.names(), fill, overwrite=overwrite, durable=durable)
+        yield _Job(what, dict(view.names), operands, before, inputs, patterns, limits, reader, progress)
 
 
 def _pattern(key: str, text: str | None) -> re.Pattern[str] | None:
@@ -149,6 +139,7 @@ class _Job:
         metas: Mapping[str, Meta],
         operands: Mapping[str, Operand],
         before: View,
+        inputs: Mapping[str, Checkpoint],
         patterns: Mapping[str, re.Pattern[str] | None],
         limits: Limits,
         reader: PayloadReader,
@@ -156,9 +147,10 @@ class _Job:
     ) -> None:
         self._what, self._metas, self._operands = what, metas, operands
         self._before, self._config, self._reader = before, before.config, reader
+        self._inputs = inputs
         self._patterns, exclude = patterns, patterns["exclude"]
         kept = {n: m for n, m in metas.items() if exclude is None or not exclude.search(n.rpartition(".")[0])}
-        self._crossed = _stored_crossed(kept)
+        self._crossed = stored_crossed(kept)
         self._steps = {
             name: step_of(name, op, metas[name].shape) for name, op in operands.items() if isinstance(op, Compute)
         }
@@ -190,7 +182,7 @@ class _Job:
             return False
         if include is not None:
             return include.search(module) is not None
-        return _category(name, shape) == "weights"
+        return category_of(name, shape) == "weights"
 
     def sort(self) -> None:
         """Look at everything that is not factorised: what has changed is stored whole, or may be left out.
@@ -208,7 +200,7 @@ class _Job:
             norm = self._norm(name)
             if norm == 0.0:
                 continue
-            category = _category(name, meta.shape)
+            category = category_of(name, meta.shape)
             if drop is not None and drop.search(name):
                 self._dropped[name] = norm
             elif category not in self._what.save or self._homeless(name):
@@ -275,10 +267,29 @@ class _Job:
             return None
         return "embed_out" if str(self._config.get("model_type", "")).startswith("gpt_neox") else "lm_head"
 
-    def fill(self, file: Writing) -> tuple[Report, dict[str, Any]]:
-        """Write everything; what was made, and the settings."""
+    @cached_property
+    def _dtype(self) -> DType:
         widest = max((m.dtype.bits for m in self._metas.values() if m.dtype.is_float), default=32)
-        dtype = named_dtype(self._what.dtype, DTYPES["F64" if widest > 32 else "F32"])
+        return named_dtype(self._what.dtype, DTYPES["F64" if widest > 32 else "F32"])
+
+    def intended(self) -> Intended:
+        """What would be done if every tensor had changed."""
+        most = self._what.wanted.rank
+        shapes = [(name, self._metas[name].shape) for name in self._factored]
+        parts = tuple(
+            Part(self._named(n.rpartition(".")[0]), s, min(*_flat(s), most or min(_flat(s))), dense=True)
+            for n, s in shapes
+        )
+        others = [n for n in self._metas if n not in self._factored]
+        kept = tuple(n for n in others if category_of(n, self._metas[n].shape) in self._what.save)
+        left = len(others) - len(kept)
+        note = "what has not changed is left out; which that is, only reading the tensors tells"
+        more = f"; {left} other tensors must not have changed, or --drop must allow it" if left else ""
+        return Intended(WEIGHTS_NAME, parts, kept, self._memory, self._dtype.bits, (note + more,))
+
+    def fill(self, file: Writing) -> Files:
+        """Write everything."""
+        dtype = self._dtype
         losses, ranks = [], {}
         for factors in self._factors():
             for name, values in factors.tensors():
@@ -293,7 +304,8 @@ class _Job:
             self._what.base, _architecture(self._config), ranks, saved, biases=biases, crossed=crossed
         )
         report = Report(tuple(losses), tuple(whole), self._dropped, tuple(self._notes), self._memory)
-        return report, config
+        read, method = hashes_of(self._reader, self._operands.values()), one_method("lora extract")
+        return Files(config, self._what.asked, self._inputs, read, "Extracted adapter", report, self._what.seed, method)
 
     def _factors(self) -> Iterator[Factors]:
         for name in self._factored:
@@ -346,24 +358,6 @@ class _Job:
         self._engine.run(step, file.begin(target, dtype, step.shape))
 
 
-def _category(name: str, shape: Sequence[int]) -> Saved:
-    """The kind of a tensor, from its name and shape.
-
-    >>> _category("model.layers.0.q_proj.weight", (4, 4)), _category("model.norm.weight", (4,))
-    ('weights', 'norms')
-    """
-    module, _, last = name.rpartition(".")
-    if is_head(name):
-        return "heads"
-    if embedding_of([name]) is not None or re.search(r"(^|[._])(embed\w*|wpe|wte)($|[._])", module):
-        return "embeddings"
-    if last == "bias" and not _NORM.search(module.rpartition(".")[2]):
-        return "biases"
-    if _NORM.search(module.rpartition(".")[2]) or (last == "weight" and len(shape) == 1):
-        return "norms"
-    return "weights" if last == "weight" and len(shape) in (2, 4) else "others"
-
-
 def _same_bytes(one: TensorRef, other: TensorRef, reader: PayloadReader) -> bool:
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
@@ -378,30 +372,6 @@ def _same_bytes(one: TensorRef, other: TensorRef, reader: PayloadReader) -> bool
 
 def _flat(shape: Sequence[int]) -> tuple[int, int]:
     return shape[0], math.prod(shape[1:])
-
-
-def _stored_crossed(metas: Mapping[str, Meta]) -> bool | None:
-    """Whether matrices are stored as (in, out), told by the lengths of the biases beside them; None where none tells.
-
-    Raises:
-        PlanError: where layers of both kinds stand in one model, and a square one could be either.
-    """
-    votes: dict[bool, str] = {}
-    square = None
-    for name, meta in metas.items():
-        bias = metas.get(name.removesuffix("weight") + "bias")
-        if not name.endswith(".weight") or len(meta.shape) != 2 or bias is None or len(bias.shape) != 1:
-            continue
-        if meta.shape[0] == meta.shape[1]:
-            square = name
-        elif bias.shape[0] in meta.shape:
-            votes[bias.shape[0] == meta.shape[1]] = name
-    if len(votes) == 2 and square is not None:
-        message = (
-            f"{votes[True]} is stored as (in, out), {votes[False]} as (out, in): of square weights nobody can tell"
-        )
-        raise PlanError(Problem(message, tensor=square, fix="--exclude what is stored otherwise"))
-    return next(iter(votes), None)
 
 
 def _architecture(config: Mapping[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,16 +14,18 @@ import numpy as np
 from stockpot.checkpoint.dtypes import DTYPES, DType, dtype_named
 from stockpot.checkpoint.folder import natural
 from stockpot.checkpoint.model import Checkpoint, Stamp
-from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import CheckpointError, PlanError, Problem, UnsupportedError
 from stockpot.execute.matrices import Normals, one_thread
-from stockpot.lora.changes import Changes, ChangesView, Place, changes_of, plain_change
+from stockpot.lora.changes import Changes, ChangesView, changes_of, plain_change
 from stockpot.lora.engine import Engine, Progress, checked, hashes_of, step_of
 from stockpot.lora.factors import Cut, Wanted, as_is, cut, cut_bytes, cut_dense, dense_bytes
+from stockpot.lora.naming import Names, PeftNames, TableNames, single
+from stockpot.lora.opening import Given, model_at
 from stockpot.lora.output import Factors, Files, Made, Writing, peft_factors, written
+from stockpot.lora.places import BASE_FIX, Place
 from stockpot.lora.recipes import Opened, opened
-from stockpot.lora.report import Loss, Report
+from stockpot.lora.report import Intended, Loss, Part, Report
 from stockpot.lora.settings import merged_config
 from stockpot.lora.spaces import Shared, Space, core, knots, placed, space_bytes
 from stockpot.lora.symbols import inner_rank, is_low_rank, product_of, read_factors
@@ -34,9 +37,7 @@ from stockpot.planning.structure import LeafView
 from stockpot.planning.views import Context
 from stockpot.recipe.model import Recipe
 
-__all__ = ["Merge", "merge_adapters", "named_dtype", "tensor_names"]
-
-_BASE_FIX = "give --base: the model that the adapters were trained on"
+__all__ = ["Merge", "merge_adapters", "named_dtype", "plan_merge", "tensor_names"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Merge:
         exact: Whether factors are put side by side, uncut; for linear methods.
         dtype: Of the factors, by name; None takes the recipe's, else that of the first adapter's.
         asked: What the receipt tells of the request.
+        given: What references mean, where the command is repeated; None opens them.
     """
 
     recipe: Recipe
@@ -60,6 +62,7 @@ class Merge:
     exact: bool = False
     dtype: str | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
+    given: Given = None
 
 
 def merge_adapters(
@@ -76,26 +79,44 @@ def merge_adapters(
     Raises:
         StockpotError: with everything that is wrong.
     """
+    with _job(merge, limits, progress) as job:
+        names = [*tensor_names(job.changes.places), *(r.name for r in job.changes.backings.values())]
+        return written(out, names, job.fill, weights=job.names.file, overwrite=overwrite, durable=durable)
+
+
+def plan_merge(merge: Merge, limits: Limits) -> Intended:
+    """What :func:`merge_adapters` would do, from headers; in a space other than ``full``, from the factors.
+
+    Raises:
+        StockpotError: with everything that is wrong.
+    """
+    with _job(merge, limits, None) as job:
+        return job.intended()
+
+
+@contextmanager
+def _job(merge: Merge, limits: Limits, progress: Progress | None) -> Iterator[_Job]:
     if merge.recipe.unsupported:
         raise UnsupportedError(*merge.recipe.unsupported)
-    inputs = opened(merge.recipe)
+    inputs = opened(merge.recipe, merge.given)
+    alone = single(inputs.adapters)
     base = _base(merge, inputs)
     context = Context({}, merge.recipe.seed)
     changes = changes_of(inputs.adapters, base, context)
     _raise(context)
     stamps = _stamps([c for _, c in inputs.adapters] + [*inputs.others.values()] + ([base] if base else []))
     with PayloadReader(stamps=stamps, hashing=True) as reader, one_thread():
-        job = _Job(merge, inputs, base, changes, context, limits, reader, progress)
-        names = [*tensor_names(job.changes.places), *(r.name for r in changes.backings.values())]
-        return written(out, names, job.fill, overwrite=overwrite, durable=durable)
+        modules = {p.module: (p.start, p.down) for p in changes.places.values() if p.kind == "weight"}
+        names: Names = TableNames(modules) if alone else PeftNames()
+        yield _Job(merge, inputs, base, changes, names, context, limits, reader, progress)
 
 
 def _base(merge: Merge, inputs: Opened) -> Checkpoint | None:
     """The model that the adapters are on: as it is given, else as the recipe names it."""
     if merge.base is not None:
-        return open_checkpoint(merge.base)
+        return model_at(merge.given, merge.base)
     leaf = inputs.base
-    return None if leaf is None else open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
+    return None if leaf is None else model_at(merge.given, leaf.reference, leaf.folder, leaf.line)
 
 
 def named_dtype(name: str | None, default: DType) -> DType:
@@ -135,12 +156,13 @@ class _Job:
         inputs: Opened,
         base: Checkpoint | None,
         changes: Changes,
+        names: Names,
         context: Context,
         limits: Limits,
         reader: PayloadReader,
         progress: Progress | None,
     ) -> None:
-        self.merge, self.inputs, self.base, self.changes = merge, inputs, base, changes
+        self.merge, self.inputs, self.base, self.changes, self.names = merge, inputs, base, changes, names
         self._context, self._reader, self._limits = context, reader, limits
         self._shared: dict[str, Shared] = {}
         self._sources = [op for member in changes.members for op in member.own.values()]
@@ -193,7 +215,7 @@ class _Job:
                 continue
             lowered = [member.lower(name) for member in self.changes.members]
             if not all(map(plain_change, lowered)):
-                message = f"DoRA's change has no factors, which space {self.merge.space} needs"
+                message = f"space {self.merge.space} needs a product of two factors, which is none {_DENSE}"
                 raise UnsupportedError(Problem(message, tensor=name, fix="--space full"))
             products = [read_factors(op, self._reader) for op in lowered if isinstance(op, Compute)]
             found = self._shared[name] = (knots if self.merge.space == "knots" else core)(products)
@@ -207,9 +229,9 @@ class _Job:
         place = self.changes.places[name]
         if place.kind == "whole" and self.base is None and not _affine(operand):
             message = f"{place.module} is stored whole, and this method works on changes, or does not take a mean"
-            self._context.problem(message, tensor=name, fix=_BASE_FIX)
+            self._context.problem(message, tensor=name, fix=BASE_FIX)
         if self.merge.exact and place.kind == "weight" and not is_low_rank(operand):
-            message = "its change is no product of factors (DoRA), so factors cannot be put side by side"
+            message = f"factors can be put side by side where changes are products of two, which is none {_DENSE}"
             self._context.problem(message, tensor=name, fix="another method, such as task_arithmetic, with --rank")
 
     def _work(self, name: str) -> int:
@@ -222,8 +244,42 @@ class _Job:
             return cut_bytes(rows, columns, max(1, inner_rank(operand)))
         if name in self._shared:
             return cut_bytes(rows, columns, self._shared[name].left.shape[1])
-        rank = self.merge.wanted.rank or (place.rank if self.merge.wanted.energy is None else min(rows, columns))
-        return dense_bytes(rows, columns, min(rank, rows, columns))
+        return dense_bytes(rows, columns, self._most(name))
+
+    def _most(self, name: str) -> int:
+        """At most the rank of a weight's factors."""
+        place, wanted = self.changes.places[name], self.merge.wanted
+        if wanted.rank is None and wanted.energy is None and not self.merge.exact:
+            return min(place.rank, *place.flat)
+        most = wanted.rank if wanted.rank is not None else min(place.flat)
+        inner = max(1, inner_rank(self._operands[name])) if self._low(name) else most
+        return inner if self.merge.exact else min(most, inner, *place.flat)
+
+    def intended(self) -> Intended:
+        """What would be done."""
+        places = self.changes.places
+        modules = tuple(
+            Part(places[name].module, places[name].shape, self._most(name), not self._low(name))
+            for name in self._operands
+            if places[name].kind == "weight"
+        )
+        return Intended(self.names.file, modules, self._kept(), self._memory, self._dtype.bits, self._notes())
+
+    def _kept(self) -> tuple[str, ...]:
+        """Names of what is stored whole."""
+        places = self.changes.places
+        whole = (places[name].module for name in self._operands if places[name].kind in _STORED)
+        return (*whole, *(ref.name for ref in self.changes.backings.values()))
+
+    def _notes(self) -> tuple[str, ...]:
+        """What the recipe and the plan say, and whether factors are out of proportion."""
+        told = [str(note) for note in (*self.merge.recipe.notes, *self._context.notes)]
+        places = self.changes.places
+        weights = [name for name in self._operands if places[name].kind == "weight" and not self._low(name)]
+        full = [name for name in weights if self._most(name) >= min(places[name].flat)]
+        if full and self.merge.wanted == Wanted():
+            told.append(f"{len(full)} changes are of full rank ({full[0]}, …): --rank or --energy makes them smaller")
+        return tuple(told)
 
     def _low(self, name: str) -> bool:
         return self.changes.places[name].kind == "weight" and is_low_rank(self._operands[name])
@@ -231,9 +287,9 @@ class _Job:
     def _step(self, name: str) -> Step:
         """How the engine makes a tensor: as float64, or, stored whole, as it is written."""
         place, operand = self.changes.places[name], self._operands[name]
-        if place.kind != "whole":
+        if place.kind not in _STORED:
             return step_of(name, operand, self._shapes[name])
-        if self.base is not None:
+        if place.kind == "whole" and self.base is not None:
             before = Read(self.base.tensors[name], self.base.label)
             operand = Compute(None, (operand, before), place.shape, factors=(1.0, 1.0))
         wanted = self.merge.dtype or self.merge.recipe.dtype
@@ -247,7 +303,7 @@ class _Job:
     def fill(self, file: Writing) -> Files:
         """Compute and write everything."""
         places = self.changes.places
-        whole = [name for name in self._operands if places[name].kind == "whole"]
+        whole = [name for name in self._operands if places[name].kind in _STORED]
         wide = [name for name in whole if self._steps[name].dtype.bits > self._dtype.bits]
         for name in wide:
             self._whole(name, file)
@@ -255,9 +311,10 @@ class _Job:
         for ref in backings:
             file.copy(ref, self._reader)
         losses, ranks = [], {}
+        modules = [places[name].module for name in self._operands if places[name].kind == "weight"]
+        self.names.begin(modules, file, self._dtype)
         for factors in self._factors():
-            for name, values in factors.tensors():
-                file.add(name, self._dtype, values)
+            self.names.write(factors, file, self._dtype)
             losses.append(factors.loss)
             ranks[factors.module] = factors.rank
         for name in whole:
@@ -266,12 +323,11 @@ class _Job:
         for ref in self.changes.backings.values():
             if ref not in backings:
                 file.copy(ref, self._reader)
-        kept = (*(places[n].module for n in whole), *(r.name for r in self.changes.backings.values()))
-        notes = (*self.merge.recipe.notes, *self._context.notes)
-        report = Report(tuple(losses), kept, notes=tuple(map(str, notes)), memory=self._memory)
+        report = Report(tuple(losses), self._kept(), notes=self._notes(), memory=self._memory)
         biased = any(place.kind == "bias" for place in places.values())
         configs = [adapter.config for _, adapter in self.inputs.adapters]
-        config = merged_config(configs, ranks, report.whole, lora_bias=biased, dora=False)
+        alone = self.inputs.adapters[0][1].folder is None
+        config = None if alone else merged_config(configs, ranks, report.whole, lora_bias=biased, dora=False)
         recipe = self.merge.recipe
         return Files(config, self.merge.asked, *self._read(), "Merged adapter", report, recipe.seed, recipe.resolved)
 
@@ -315,6 +371,12 @@ class _Job:
         if shared is not None:
             return cut(shared.product(matrix), wanted)
         return cut_dense(matrix.reshape(place.flat), wanted, Normals(name, self.merge.recipe.seed))
+
+
+_STORED = ("whole", "added")
+"""Kinds of places that are written as they are, without factors."""
+
+_DENSE = "of DoRA, LoHa or LoKr, with a core, or stored whole"
 
 
 def _affine(operand: Operand) -> bool:

@@ -33,9 +33,26 @@ from stockpot.planning.model import Step
 from stockpot.provenance.identity import described
 from stockpot.provenance.receipts import FORMAT, file_hash, sealed
 
-__all__ = ["WEIGHTS_NAME", "Factors", "Files", "Made", "Writing", "one_method", "peft_factors", "written"]
+__all__ = [
+    "SINGLE_NAME",
+    "WEIGHTS_NAME",
+    "Factors",
+    "Files",
+    "Made",
+    "Put",
+    "Writing",
+    "one_method",
+    "peft_factors",
+    "written",
+]
 
 WEIGHTS_NAME = "adapter_model.safetensors"
+
+SINGLE_NAME = "pytorch_lora_weights.safetensors"
+"""Of a file without settings; diffusers finds it in a folder by that name."""
+
+Put = Callable[[Step | None, int, Bytes], None]
+"""Takes the bytes of a tensor from some place on."""
 
 _PIECE = 1 << 20
 
@@ -101,7 +118,7 @@ class Files:
     """What a finished adapter consists of, for its receipt.
 
     Args:
-        config: Its settings.
+        config: Its settings; None where the names tell everything.
         asked: What it was asked for, as plain data.
         inputs: Label → what was read.
         read: Key of an input's tensor → hash of its bytes.
@@ -110,7 +127,7 @@ class Files:
         resolved: A recipe as plain data, or what stands for one: lineage tells its methods.
     """
 
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] | None
     asked: Mapping[str, Any]
     inputs: Mapping[str, Checkpoint]
     read: Mapping[tuple[str, str], str]
@@ -147,7 +164,7 @@ class Writing:
     def __exit__(self, *_: object) -> None:
         os.close(self._file)
 
-    def begin(self, name: str, dtype: DType, shape: tuple[int, ...]) -> Callable[[Step | None, int, Bytes], None]:
+    def begin(self, name: str, dtype: DType, shape: tuple[int, ...]) -> Put:
         """Room for a tensor; returned is what takes its bytes, in any order."""
         size = dtype.nbytes(int(np.prod(shape, dtype=np.int64)))
         place, found = self._place, TensorHash(size)
@@ -210,6 +227,11 @@ class Writing:
         }
 
     @property
+    def name(self) -> str:
+        """Of the file, without its folder."""
+        return self._path.name
+
+    @property
     def size(self) -> int:
         """Bytes of the file."""
         return self._room + self._place
@@ -246,6 +268,7 @@ def written(
     names: Sequence[str],
     fill: Callable[[Writing], Files],
     *,
+    weights: str = WEIGHTS_NAME,
     overwrite: bool = False,
     durable: bool = True,
 ) -> Made:
@@ -254,19 +277,19 @@ def written(
     Args:
         names: Of all its tensors; see :class:`Writing`.
         fill: Writes them and tells the rest.
+        weights: Name of the file of weights.
 
     Raises:
         PlanError: when ``out`` exists or another process writes it.
         StockpotError: what ``fill`` raises, and for a disk that fails; nothing is left then.
     """
-    with _place(out, overwrite=overwrite, durable=durable) as folder, Writing(folder / WEIGHTS_NAME, names) as file:
+    with _place(out, overwrite=overwrite, durable=durable) as folder, Writing(folder / weights, names) as file:
         files = fill(file)
         rows = file.finish(durable=durable)
-        settings = (json.dumps(files.config, indent=2, ensure_ascii=False) + "\n").encode()
-        small = {
-            CONFIG_NAME: write_file(folder / CONFIG_NAME, (settings,), durable=durable),
-            "README.md": write_file(folder / "README.md", (adapter_card(files).encode(),), durable=durable),
-        }
+        texts = {"README.md": adapter_card(files)}
+        if files.config is not None:
+            texts[CONFIG_NAME] = json.dumps(files.config, indent=2, ensure_ascii=False) + "\n"
+        small = {name: write_file(folder / name, (texts[name].encode(),), durable=durable) for name in sorted(texts)}
         receipt = _receipt(files, rows, file, small)
         write_file(folder / RECEIPT_NAME, (receipt_bytes(receipt),), durable=durable)
     return Made(out, files.report, file.size)
@@ -279,6 +302,7 @@ def _receipt(
     header = xxhash.xxh3_128_hexdigest(file.header)
     whole = file_hash(header, (row["hash"] for row in rows.values()))
     weights = {"bytes": file.size, "header_xxh3": header, "xxh3": whole}
+    small_files = {name: {"xxh3": digest} for name, digest in small.items()}
     return sealed(
         {
             "format": FORMAT,
@@ -291,6 +315,6 @@ def _receipt(
             "hash": f"xxh3_128; of a tensor, of the digests of its pieces of {PIECE} bytes; of a file of tensors, "
             "of the digests of its header and tensors",
             "tensors": dict(rows),
-            "files": {WEIGHTS_NAME: weights} | {name: {"xxh3": digest} for name, digest in small.items()},
+            "files": {file.name: weights} | small_files,
         }
     )

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from stockpot.arrangements import Layers, Stack
-from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.model import Checkpoint
-from stockpot.checkpoint.open import open_checkpoint
 from stockpot.checkpoint.places import existing_path
 from stockpot.errors import CheckpointError, ExpressionError, Problem, StockpotError, UnsupportedError
 from stockpot.expression import Adapted, Apply, Expression, Leaf
+from stockpot.lora.opening import Given, adapter_at, is_adapter_at, model_at
 from stockpot.methods.declare import Blockwise, Method
 from stockpot.methods.registry import method_named
 from stockpot.recipe.model import Recipe
@@ -90,7 +89,7 @@ class Opened:
     base: Leaf | None = None
 
 
-def opened(recipe: Recipe) -> Opened:
+def opened(recipe: Recipe, given: Given = None) -> Opened:
     """Open every adapter of ``recipe``; its base is named, not opened.
 
     Raises:
@@ -99,7 +98,7 @@ def opened(recipe: Recipe) -> Opened:
     """
     nodes = list(_nodes(recipe.expression, set()))
     _check(nodes)
-    found = _Opening(nodes, *_named(recipe.resolved))
+    found = _Opening(nodes, *_named(recipe.resolved), given)
     for node in nodes:
         found.take(node)
     return found.result()
@@ -108,7 +107,8 @@ def opened(recipe: Recipe) -> Opened:
 class _Opening:
     """Opens the models of a recipe, one node at a time."""
 
-    def __init__(self, nodes: Sequence[Expression], models: set[str], bases: set[str]) -> None:
+    def __init__(self, nodes: Sequence[Expression], models: set[str], bases: set[str], given: Given) -> None:
+        self._given = given
         self._beside = {id(leaf) for node in nodes if isinstance(node, Apply) for leaf in _companions(node)}
         self._origins_named = (bases - models) | {ORIGIN}
         self._adapters: dict[Any, tuple[int, str, Checkpoint]] = {}
@@ -134,14 +134,14 @@ class _Opening:
             self._origins.add(id(leaf))
             if leaf.reference != ORIGIN:
                 self._bases[leaf.key] = leaf
-        elif id(leaf) in self._beside and not _is_adapter(leaf):
-            self._others[id(leaf)] = open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
+        elif id(leaf) in self._beside and not is_adapter_at(self._given, leaf.reference, leaf.folder):
+            self._others[id(leaf)] = model_at(self._given, leaf.reference, leaf.folder, leaf.line)
         else:
             self._adapter(leaf, leaf, leaf.reference)
 
     def _adapter(self, node: Expression, leaf: Leaf, label: str) -> None:
         if leaf.key not in self._adapters:
-            adapter = open_adapter(leaf.reference, folder=leaf.folder, line=leaf.line)
+            adapter = adapter_at(self._given, leaf.reference, leaf.folder, leaf.line)
             self._adapters[leaf.key] = (len(self._adapters), label, adapter)
         self._places[id(node)] = self._adapters[leaf.key][0]
 
@@ -199,14 +199,6 @@ def _companions(node: Apply) -> Iterator[Leaf]:
     for group in node.companions.values():
         for child in group:
             yield from (n for n in _nodes(child, set()) if isinstance(n, Leaf))
-
-
-def _is_adapter(leaf: Leaf) -> bool:
-    try:
-        open_adapter(leaf.reference, folder=leaf.folder)
-    except StockpotError:
-        return False
-    return True
 
 
 def _named(data: Any) -> tuple[set[str], set[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Loss", "Report", "table"]
+__all__ = ["Intended", "Loss", "Part", "Report", "table"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,60 @@ class Report:
         data: dict[str, Any] = {"retained": self.retained, "distance": self.distance, "modules": modules}
         data |= {"whole": list(self.whole), "dropped": dict(self.dropped), "notes": list(self.notes)}
         return {k: v for k, v in data.items() if v is not None}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One module that would get factors.
+
+    Args:
+        module: Its name.
+        shape: Of the weight.
+        rank: At most that of its factors.
+        dense: Whether its whole change is formed; else its factors alone.
+    """
+
+    module: str
+    shape: tuple[int, ...]
+    rank: int
+    dense: bool
+
+    @property
+    def elements(self) -> int:
+        """At most those of both factors."""
+        return self.rank * (self.shape[0] + math.prod(self.shape[1:]))
+
+
+@dataclass(frozen=True)
+class Intended:
+    """What a command would do.
+
+    Args:
+        file: Name of the file of weights.
+        modules: That would get factors.
+        whole: Tensors that would be stored whole; of an extraction, those that would be where they have changed.
+        memory: Bytes of resident memory that it would take.
+        bits: Of an element of the factors.
+        notes: What a user may want to know.
+    """
+
+    file: str
+    modules: tuple[Part, ...]
+    whole: tuple[str, ...]
+    memory: int
+    bits: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Of all factors, at most."""
+        return sum(part.elements for part in self.modules) * self.bits // 8
+
+    def as_data(self) -> dict[str, Any]:
+        """As JSON data."""
+        modules = [{**asdict(part), "shape": list(part.shape)} for part in self.modules]
+        told = {"file": self.file, "bytes": self.nbytes, "memory": self.memory, "modules": modules}
+        return {"dry_run": True, **told, "whole": list(self.whole), "notes": list(self.notes)}
 
 
 def table(modules: Sequence[Loss], most: int | None = None) -> list[str]:

@@ -45,7 +45,7 @@ def merged_config(
         ranks: Module → rank of its factors.
         whole: Names of the tensors that are stored whole.
     """
-    first = dict(configs[0])
+    first = _as_lora(configs)
     saved = list(dict.fromkeys(m for c in configs for m in c.get("modules_to_save") or ()))
     biases = [c.get("bias") or "none" for c in configs]
     alike = all(c.get(key) == first.get(key) for c in configs for key in ("target_modules", *_OTHER_MODULES))
@@ -61,6 +61,22 @@ def merged_config(
     if not alike or not first.get("target_modules"):
         changes |= {"target_modules": list(ranks)} | {k: None for k in _OTHER_MODULES if k in first}
     return first | ranks_of(ranks) | changes
+
+
+_ANY = (
+    "task_type", "base_model_name_or_path", "revision", "auto_mapping", "target_modules", *_OTHER_MODULES[:-1],
+    "modules_to_save", "inference_mode",
+)  # fmt: skip
+"""Settings that every kind of adapter has."""
+
+
+def _as_lora(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings of the first that is LoRA; where none is, those of the first that mean the same there."""
+    plain = next((c for c in configs if str(c.get("peft_type", "")).upper() == "LORA"), None)
+    if plain is not None:
+        return dict(plain)
+    own = {key: value for key, value in configs[0].items() if key in _ANY}
+    return {"peft_type": "LORA", "lora_dropout": 0.0, "fan_in_fan_out": False, **own}
 
 
 def extracted_config(
