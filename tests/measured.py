@@ -15,7 +15,7 @@ import numpy as np
 
 MIB = 1 << 20
 
-_WIDTHS = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
+_WIDTHS = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1}
 
 _LAUNCHER = """
 import atexit, sys
@@ -65,12 +65,14 @@ def large_model(folder, shapes, *, code="BF16", data=0, seed=0):
 
     Args:
         shapes: Tensor name → shape.
+        code: Of all tensors, or tensor name → code.
     """
-    width, place, header, starts = _WIDTHS[code], 0, {}, []
+    place, header, starts = 0, {}, []
     for name, shape in shapes.items():
-        end = place + width * prod(shape)
-        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [place, end]}
-        starts.append((place, min(data, prod(shape))))
+        own = code if isinstance(code, str) else code[name]
+        end = place + _WIDTHS[own] * prod(shape)
+        header[name] = {"dtype": own, "shape": list(shape), "data_offsets": [place, end]}
+        starts.append((place, min(data, prod(shape)), own))
         place = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -79,15 +81,17 @@ def large_model(folder, shapes, *, code="BF16", data=0, seed=0):
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + place)
-        for start, count in starts if data else ():
+        for start, count, own in starts if data else ():
             file.seek(8 + len(text) + start)
-            file.write(_stored(rng, count, code))
+            file.write(_stored(rng, count, own))
     return folder
 
 
 def _stored(rng, count, code):
     values = rng.standard_normal(count, np.float32)
     values *= np.float32(0.02)
+    if code == "F8_E4M3":
+        return rng.integers(0, 0x7F, count, np.uint8).tobytes()
     if code == "BF16":
         return (values.view(np.uint32) >> 16).astype(np.uint16).tobytes()
     return values.astype({"F64": np.float64, "F32": np.float32, "F16": np.float16}[code]).tobytes()
@@ -100,8 +104,13 @@ def planned(recipe, *arguments):
     return json.loads(done.out)["cost"]
 
 
-def least(recipe, *arguments):
-    """The smallest budget (bytes) that the plan accepts, from the message that refuses a smaller one."""
-    done = stockpot("plan", recipe, "--memory", "1MiB", *arguments)
+def least_of(*command):
+    """The smallest budget (bytes) that a command accepts, likewise."""
+    done = stockpot(*command, "--memory", "1MiB")
     assert done.code == 5, done.errors
     return int(re.search(r"needs (\d+) MiB of memory", done.errors)[1]) * MIB
+
+
+def least(recipe, *arguments):
+    """The smallest budget (bytes) that the plan accepts, from the message that refuses a smaller one."""
+    return least_of("plan", recipe, *arguments)

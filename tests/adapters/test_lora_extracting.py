@@ -9,7 +9,7 @@ import pytest
 from adapting import ROOT, factors, write_adapter, write_base
 from making import apart, changes, made, refused, some_adapter
 
-from files import read_file, read_model, write_model
+from files import read_file, read_model, write_file, write_model
 from stockpot.execute.verify import verify
 from stockpot.provenance.ancestry import lineage
 
@@ -120,6 +120,69 @@ def test_integers_that_changed_and_parameters_without_a_module(place, capsys):
     told = refused(capsys, "extract", "tuned", "base", "out", "--rank=2")
     assert "model.table" in told
     assert "model.layers.0.scale" in told
+
+
+def test_integers_that_one_model_lacks(place, capsys):
+    """Only those that the tuned model has beside are a change."""
+    base = read_model(place / "base")
+    table = {"model.table": np.arange(4, dtype=np.int64)}
+    write_model(place / "tuned", base | {UP1: base[UP1] + 1} | table, config=CONFIG)
+    assert "model.table" in refused(capsys, "extract", "tuned", "base", "out", "--rank=2")
+    write_model(place / "tuned", base | {UP1: base[UP1] + 1}, config=CONFIG)
+    write_model(place / "base", base | table, config=CONFIG)
+    made("extract", "tuned", "base", "out", "--rank=2")
+
+
+def test_an_adapter_has_the_names_and_the_layout_of_its_base(place, capsys):
+    """Experts that the tuned model stores in one tensor are factorised one by one where the base has them so."""
+    rng = np.random.default_rng(3)
+    stem = "model.layers.0.mlp.experts"
+    shapes = {"gate_proj": (6, 4), "up_proj": (6, 4), "down_proj": (4, 6)}
+    alone = {
+        f"{stem}.{i}.{n}.weight": rng.normal(size=s).astype(np.float32) for i in range(2) for n, s in shapes.items()
+    }
+    write_model(place / "base", alone, config=CONFIG)
+    moved = {n: v + rng.normal(size=v.shape).astype(np.float32) for n, v in alone.items()}
+    write_model(place / "separate", moved, config=CONFIG)
+    gates = [np.concatenate([moved[f"{stem}.{i}.{n}.weight"] for n in ("gate_proj", "up_proj")]) for i in range(2)]
+    downs = [moved[f"{stem}.{i}.down_proj.weight"] for i in range(2)]
+    fused = {f"{stem}.gate_up_proj": np.stack(gates), f"{stem}.down_proj": np.stack(downs)}
+    write_model(place / "fused", fused, config=CONFIG)
+    for name in ("separate", "fused"):
+        made("extract", name, "base", f"of-{name}", "--rank=4")
+    one, other = (read_file(place / f"of-{name}" / "adapter_model.safetensors") for name in ("separate", "fused"))
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[n], other[n]) for n in one)
+
+
+def test_a_base_that_is_a_part_of_the_tuned_model(place, capsys):
+    """No adapter on a language model holds the towers of a model that has it inside; the other way round one does."""
+    base = read_model(place / "base")
+    inside = {f"language_model.{n}": v + np.float32(0.5) * (n == Q0) for n, v in base.items()}
+    write_model(
+        place / "larger", inside | {"vision_tower.layers.0.w.weight": np.ones((3, 3), np.float32)}, config=CONFIG
+    )
+    told = refused(capsys, "extract", "larger", "base", "out", "--rank=2")
+    assert "larger has base inside and more beside it" in told
+    assert not (place / "out").exists()
+    made("extract", "base", "larger", "out", "--rank=1")
+    (name,) = changes(place / "out")
+    assert name == f"language_model.{Q0}"
+
+
+def test_one_component_of_a_pipeline(place, capsys):
+    """PEFT knows no names with folders: the whole pipeline is refused, what is left out is not asked for."""
+    for folder, seed in (("before", 0), ("now", 1)):
+        for part in ("unet", "vae"):
+            arrays = {"up.weight": np.random.default_rng(seed).normal(size=(4, 4)).astype(np.float32)}
+            write_file(place / folder / part / "diffusion_pytorch_model.safetensors", arrays)
+        index = {"_class_name": "P", "unet": ["diffusers", "U"], "vae": ["diffusers", "V"]}
+        (place / folder / "model_index.json").write_text(json.dumps(index))
+    told = refused(capsys, "extract", "now", "before", "out", "--rank=1")
+    assert "several components" in told
+    assert "unet/up.weight" in told
+    made("extract", "now/unet", "before/unet", "out", "--rank=1")
+    assert set(changes(place / "out")) == {"up.weight"}
 
 
 def test_expressions_and_randomised_factors(place, capsys):

@@ -194,3 +194,11 @@ def test_settings_and_factors_that_disagree(place, capsys, verb):
     if verb == "resize":
         assert "no factors" in refused(capsys, "resize", "c", "out", "--rank=2")
     assert nothing_left(place)
+
+
+def test_errors_without_a_recipe_name_no_line_of_one(place, capsys):
+    """The lines are those of a recipe that nobody wrote."""
+    for how, word in ((("nowhere",), "nowhere"), (("b", "--method", "passthrough"), "passthrough takes")):
+        told = refused(capsys, "merge", "a", *how, "out")
+        assert word in told
+        assert "recipe" not in told.partition("fix:")[0]

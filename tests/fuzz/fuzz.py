@@ -18,8 +18,11 @@ import fuzz_adapters
 import fuzz_folders
 import fuzz_gguf
 import fuzz_headers
+import fuzz_mixtures
 import fuzz_pickles
 import fuzz_recipes
+import fuzz_suites
+import fuzz_tokenizers
 
 from stockpot.errors import StockpotError
 
@@ -52,6 +55,9 @@ TARGETS = {
     "pickle": Target(fuzz_pickles.make, fuzz_pickles.read, "x.pt"),
     "adapter": Target(fuzz_adapters.make_settings, fuzz_adapters.read_settings, "z.json"),
     "table": Target(fuzz_adapters.make_table, fuzz_adapters.read_table, "z.safetensors"),
+    "tokenizer": Target(fuzz_tokenizers.make, fuzz_tokenizers.read, "x.bin"),
+    "mixture": Target(fuzz_mixtures.make, fuzz_mixtures.read, "x.yml"),
+    "suite": Target(fuzz_suites.make, fuzz_suites.read, "suite.yml"),
 }
 
 

@@ -92,7 +92,8 @@ def seeds():
 
 
 @cache
-def _tokens():
+def tokens():
+    """Words to put into recipes."""
     keys = sorted({key.name for place in PLACES.values() for key in place.keys})
     return (*_SPECIAL, *damage.NUMBERS, *keys, *(f"{key}: " for key in keys), *method_names(), *known_parameters())
 
@@ -100,7 +101,7 @@ def _tokens():
 def make(chance):
     """A recipe with damaged lines and words."""
     text, other = chance.choice(seeds()), chance.choice(seeds())
-    text = damage.of_lines(chance, text, other, _tokens(), chance.choice((0, 1, 1, 1, 2, 3, 6)))
+    text = damage.of_lines(chance, text, other, tokens(), chance.choice((0, 1, 1, 1, 2, 3, 6)))
     data = text.encode("utf-8", "surrogatepass")
     return damage.of_bytes(chance, data) if chance.random() < 0.15 else data
 

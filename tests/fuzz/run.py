@@ -18,7 +18,10 @@ sys.path[:0] = [str(_HERE), str(_HERE.parents[1] / "src")]
 
 import fuzz  # noqa: E402 - its folder was just put on the path
 
-_PROMISED = dict.fromkeys(fuzz.TARGETS, 100_000) | {"header": 1_000_000, "adapter": 50_000, "table": 50_000}
+_PROMISED = dict.fromkeys(fuzz.TARGETS, 100_000) | {
+    "header": 1_000_000,
+    **dict.fromkeys(("adapter", "table", "tokenizer", "mixture", "suite"), 50_000),
+}
 _CHUNK = 1000
 _ADDRESS_SPACE = 8 << 30
 

@@ -19,6 +19,9 @@ SHORT = {
     "pickle": 2000,
     "adapter": 500,
     "table": 500,
+    "tokenizer": 500,
+    "mixture": 500,
+    "suite": 500,
 }
 """The same inputs at every run; ``make fuzz`` gives as many as are promised."""
 

@@ -14,6 +14,9 @@ import pytest
 
 from measured import MIB, large_model, least, planned, stockpot
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "torture"))
+from large import measured_form
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs VmHWM of /proc/self/status")
 
 BUDGET = 256 * MIB
@@ -205,3 +208,16 @@ def test_small_files_that_are_not_small(tmp_path):
     assert done.code == 0, done.errors
     assert (tmp_path / "out" / "tokenizer.model").stat().st_size == 90_000_000
     assert 0 < done.peak <= budget
+
+
+FORMS = {"union": 0.6, "requantised": 0.5, "pieces": 0.4}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_other_forms_of_output(tmp_path, name):
+    """Two tokenizers of 150 000 tokens; 8-bit floats to the same; experts in one tensor: what was planned is enough."""
+    budget, plan, done = measured_form(tmp_path, name, FORMS[name])
+    assert done.code == 0, done.errors
+    assert 0 < done.peak <= plan <= budget
+    largest = max(file.stat().st_size for file in (tmp_path / "a").iterdir())
+    assert largest > budget

@@ -82,7 +82,7 @@ TWO = "experts: [{source_model: b, positive_prompts: [x]}, {source_model: c, pos
             "2 shared experts",
             "one expert can be shared",
         ),
-        ("merge_method: linear\nmodels: [{model: a}]", 1, "no mixtures of experts", "base_model: A"),
+        ("merge_method: linear\nmodels: [{model: a}]", 1, "no mixture of experts", "base_model: A"),
     ],
     ids=lambda v: v if isinstance(v, str) and len(v) < 60 and "\n" not in v else "",
 )

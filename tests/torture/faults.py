@@ -14,7 +14,7 @@ def fail_at_calls(scene, numbers, code=errno.EIO):
     failed = 0
     for at in numbers:
         ended = scene.run("out", fault={"at": at, "action": "error", "errno": code})
-        what = f"error {code} at call {at} {ended.calls[-1:]}"
+        what = f"error {code} at call {at}, {ended.struck}"
         _check_end(scene, ended, what)
         failed += ended.code != 0
         if ended.code == 0:
@@ -28,7 +28,7 @@ def shorten_calls(scene, numbers):
     """Each of these reads and writes moves half of its bytes: the merge notices and moves the rest."""
     for at in numbers:
         ended = scene.run("out", fault={"at": at, "action": "short"})
-        what = f"short call {at} {ended.calls[-1:]}"
+        what = f"short call {at}, {ended.struck}"
         _check_end(scene, ended, what)
         assert ended.code == 0, f"{what}: {ended.errors}"
         scene.clear()
@@ -36,10 +36,9 @@ def shorten_calls(scene, numbers):
 
 def _check_end(scene, ended, what):
     assert "ESCAPED" not in ended.errors, f"{what}: {ended.errors}"
-    assert "ESCAPED" not in ended.errors, f"{what}: {ended.errors}"
     if ended.code == 0:
         assert digest(scene.folder / "out") == scene.right, f"{what}: wrong output"
     else:
-        assert ended.code in (3, 4, 5, 6), f"{what}: exit code {ended.code}"
-        assert "error:" in ended.errors, f"{what}: {ended.errors}"
+        assert ended.code in (2, 3, 4, 5, 6), f"{what}: exit code {ended.code}"
+        assert "error:" in ended.errors.lower(), f"{what}: {ended.errors}"
         assert digest(scene.folder / "out") in (None, scene.right), f"{what}: wrong output"

@@ -9,7 +9,11 @@ import time
 
 from scene import check_continued
 
-__all__ = ["calls_of_a_merge", "kill_at_calls", "kill_at_random"]
+__all__ = ["calls_of_a_merge", "changing", "kill_at_calls", "kill_at_random", "looking", "moving"]
+
+CHANGING = ("pwrite", "write", "rename", "replace", "unlink", "mkdir", "rmdir", "ftruncate", "fsync")
+MOVING = ("preadv", "pread", "pwrite", "read", "write")
+LOOKING = ("open", "read", "stat", "listdir")
 
 
 def kill_at_random(scene, count, seed=0):
@@ -42,6 +46,21 @@ def calls_of_a_merge(scene, *more):
     return [line.split()[1] for line in ended.calls]
 
 
+def changing(calls):
+    """Numbers of the calls that change what is on the disk, the only ones around which a kill can matter."""
+    return [number for number, call in enumerate(calls, 1) if call in CHANGING]
+
+
+def moving(calls):
+    """Numbers of the calls that move bytes."""
+    return [number for number, call in enumerate(calls, 1) if call in MOVING]
+
+
+def looking(calls):
+    """Numbers of the calls by which files are found and read."""
+    return [number for number, call in enumerate(calls, 1) if call in LOOKING]
+
+
 def kill_at_calls(scene, numbers):
     """SIGKILL before and after each of these calls, each resumed; returns how many processes died of it."""
     killed = 0
@@ -49,5 +68,5 @@ def kill_at_calls(scene, numbers):
         for action in ("kill", "kill after"):
             ended = scene.run("out", fault={"at": at, "action": action})
             killed += ended.code == -signal.SIGKILL
-            check_continued(scene, f"{action} call {at} {ended.calls[-1:]}")
+            check_continued(scene, f"{action} call {at}, {ended.struck}")
     return killed

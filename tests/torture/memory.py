@@ -1,7 +1,8 @@
-"""What every method takes, as the kernel counts it, against its budget and what the plan says.
+"""What every method and form of output takes, as the kernel counts it, against its budget and what the plan says.
 
-    python tests/torture/memory.py                 every method, with the least budget its plan accepts
+    python tests/torture/memory.py                 all of them, with the least budget its plan accepts
     python tests/torture/memory.py ties tsv_m      these
+    python tests/torture/memory.py union           or a form of output
 
 Prints a table and leaves with 1 if any process was larger than its budget or than its plan. It takes about
 2 GB of disk and some minutes.
@@ -17,6 +18,8 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from large import LARGE, measured_form
 
 from given import Form, forms, required
 from measured import MIB, large_model, least, planned, stockpot
@@ -96,6 +99,19 @@ def rows(folder: Path, names: list[str]) -> list[tuple[str, int, int, int, str]]
     return found
 
 
+def form_rows(folder: Path, names: list[str]) -> list[tuple[str, int, int, int, str]]:
+    """One row for each form of output, each with tensors larger than its budget."""
+    found = []
+    for name in LARGE:
+        if names and name not in names:
+            continue
+        budget, plan, done = measured_form(folder / name, name)
+        shutil.rmtree(folder / name)
+        found.append((f"{name} (form)", budget, plan, done.peak, "1" if done.code == 0 else done.errors.strip()[:100]))
+        show(found[-1])
+    return found
+
+
 def show(row: tuple[str, int, int, int, str]) -> None:
     """One line of the table, in MiB."""
     name, budget, plan, peak, note = row
@@ -106,7 +122,7 @@ def show(row: tuple[str, int, int, int, str]) -> None:
 def main() -> int:
     """Measure and print; 1 if anything was larger than it should."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("methods", nargs="*", metavar="METHOD")
+    parser.add_argument("methods", nargs="*", metavar="METHOD|FORM")
     parser.add_argument("--folder", type=Path, help="where the models are made (a temporary folder)")
     options = parser.parse_args()
     print(f"{'method':44} {'budget':>6} {'planned':>8} {'peak':>8}  threads   (MiB)")
@@ -114,7 +130,7 @@ def main() -> int:
         folder = Path(name)
         make_models(folder / "big", BIG, 3)
         make_models(folder / "square", SQUARE, 3)
-        measured = rows(folder, options.methods)
+        measured = [*form_rows(folder, options.methods), *rows(folder, options.methods)]
     return int(any(not note.isdigit() or peak > min(budget, plan) for _, budget, plan, peak, note in measured))
 
 

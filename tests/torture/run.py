@@ -21,6 +21,7 @@ import full_disk
 import kills
 import system_calls
 from scene import Scene
+from scenes import SCENES
 
 SURVEYED = """\
 merge_method: ties
@@ -92,10 +93,29 @@ def failing_system_calls(folder, _):
     return f"each of {runs} system calls failing with EIO: {failed} ended with an error"
 
 
+def forms(folder, _):
+    """Every form of output: calls that fail (EIO at each, ENOSPC and ESTALE at every seventh) or fall short; kills."""
+    found = []
+    for name, kind in SCENES.items():
+        scene = Scene(folder / name, kind=kind)
+        calls = kills.calls_of_a_merge(scene)
+        numbers = range(1, len(calls) + 1)
+        failed = faults.fail_at_calls(scene, numbers, errno.EIO)
+        for code in (errno.ENOSPC, errno.ESTALE):
+            failed += faults.fail_at_calls(scene, numbers[code % 7 :: 7], code)
+        faults.shorten_calls(scene, kills.moving(calls))
+        killed = kills.kill_at_calls(scene, kills.changing(calls))
+        scene.close()
+        found.append(f"{name}: {len(calls)} calls, {failed} ended with an error, {killed} kills")
+        print("   ", found[-1], flush=True)
+    return "; ".join(found)
+
+
 PARTS = {
     "random-kills": random_kills,
     "exact-kills": exact_kills,
     "failing-calls": failing_calls,
+    "forms": forms,
     "full-disks": full_disks,
     "failing-system-calls": failing_system_calls,
 }

@@ -55,16 +55,23 @@ class Ended:
 
     @property
     def struck(self):
-        return any(line.startswith("struck") for line in self.calls)
+        """The call that failed, and by whom it was made; empty when none did."""
+        return next((line for line in self.calls if line.startswith("struck")), "")
 
 
 class Scene:
     """Models and a recipe in ``folder``, a server of runs, and the digest of the right result."""
 
-    def __init__(self, folder, options=("--threads", "2", "--shard-size", "300kB"), **models):
+    def __init__(self, folder, options=("--threads", "2", "--shard-size", "300kB"), kind=None, **models):
         self.folder, self.options = Path(folder), options
+        if kind:
+            self.options = (*(options if kind.sharded else options[:2]), *kind.more)
+        self.command = kind.command if kind else ("merge", "r.yml")
         self.folder.mkdir(parents=True, exist_ok=True)
-        make_models(self.folder, **models)
+        if kind:
+            kind.make(self.folder)
+        else:
+            make_models(self.folder, **models)
         self._server = subprocess.Popen(
             [sys.executable, str(HERE / "server.py")],
             stdin=subprocess.PIPE,
@@ -73,9 +80,10 @@ class Scene:
         )
         assert self._ask({"folder": str(self.folder), "args": self.arguments("right")}) == {"warm": 0}
         self.right = digest(self.folder / "right")
+        self.clear()
 
     def arguments(self, out, *more):
-        return ["merge", "r.yml", out, *self.options, *more]
+        return [*self.command, out, *self.options, *more]
 
     def start(self, out="out", *more, **request):
         """Begin a run; its process number."""
@@ -96,8 +104,9 @@ class Scene:
         return self.end()
 
     def clear(self, out="out"):
-        """Remove an output."""
-        subprocess.run(["rm", "-rf", str(self.folder / out), str(self.folder / f"{out}.partial")], check=True)
+        """Remove an output, and the router of a mixture."""
+        places = (self.folder / name for name in (out, f"{out}.partial", "router.safetensors"))
+        subprocess.run(["rm", "-rf", *map(str, places)], check=True)
 
     def close(self):
         self._server.stdin.close()

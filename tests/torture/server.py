@@ -8,6 +8,7 @@ the scene's folder and strikes at number ``at``: ``kill`` before it or ``kill af
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -35,6 +36,19 @@ class Fault:
     def install(self):
         for name in CALLS:
             setattr(os, name, self._wrapped(name, getattr(os, name)))
+        io.open = self._opened(io.open)
+
+    def _opened(self, real):
+        """Files of Python's own: opening and each read are calls like those of module os."""
+
+        def call(file, mode="r", *arguments, **options):
+            if mode not in ("r", "rb") or not self._concerns((file,), {}):
+                return real(file, mode, *arguments, **options)
+            raw = Readable(os.open(file, os.O_RDONLY))
+            buffered = io.BufferedReader(raw)
+            return buffered if mode == "rb" else io.TextIOWrapper(buffered, encoding=options.get("encoding"))
+
+        return call
 
     def _wrapped(self, name, real):
         def call(*arguments, **options):
@@ -49,7 +63,9 @@ class Fault:
         return call
 
     def _strike(self, name, real, arguments, options):
-        self.log.write(f"struck {name} {arguments[:1]}\n")
+        ours = [f for f in traceback.extract_stack() if "src/stockpot/" in f.filename]
+        callers = " of ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(ours[-2:]))
+        self.log.write(f"struck {name} {arguments[:1]} of {callers}\n")
         self.log.flush()
         action = self.spec["action"]
         if action == "error":
@@ -72,9 +88,38 @@ class Fault:
                 place = READLINK(f"/proc/self/fd/{place}")
             elif options.get("dir_fd") is not None:
                 place = READLINK(f"/proc/self/fd/{options['dir_fd']}") + "/" + os.fspath(place)
-            return os.fsdecode(place).startswith(self.folder)
+            return os.path.join(self.folder, os.fsdecode(place)).startswith(self.folder)  # noqa: PTH118 - it has to be quick
         except (OSError, TypeError, ValueError):
             return False
+
+
+class Readable(io.RawIOBase):
+    """A file that is read by calls of module os alone."""
+
+    def __init__(self, descriptor):
+        self._descriptor = descriptor
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def fileno(self):
+        return self._descriptor
+
+    def readinto(self, buffer):
+        data = os.read(self._descriptor, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, place, whence=os.SEEK_SET):
+        return os.lseek(self._descriptor, place, whence)
+
+    def close(self):
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
 
 
 READLINK = os.readlink

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 
 import faults
@@ -9,6 +10,7 @@ import full_disk
 import kills
 import pytest
 from scene import Scene
+from scenes import SCENES
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="processes are forked and watched by /proc"
@@ -54,8 +56,7 @@ def test_failing_calls(scene, calls, start):
 
 def test_short_reads_and_writes(scene, calls):
     """A call that moves half of its bytes is called again: the output is right."""
-    moving = [number for number, call in enumerate(calls, 1) if call in ("preadv", "pwrite", "pread")]
-    faults.shorten_calls(scene, moving[::5])
+    faults.shorten_calls(scene, kills.moving(calls)[::5])
 
 
 @pytest.mark.skipif(full_disk.cannot_mount() is not None, reason=f"{full_disk.cannot_mount()}")
@@ -66,3 +67,15 @@ def test_a_disk_that_fills_up(scene, reserve):
         writes = full_disk.writes_of_a_merge(scene, disk)
         codes = [full_disk.fill_up_at(scene, disk, n, reserve=reserve) for n in writes[1::6]]
     assert 6 in codes
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_every_form_of_output(name, tmp_path):
+    """Vocabularies, folders, 8-bit floats, transplants, mixtures, experts: calls fail or fall short, processes die."""
+    scene, chance = Scene(tmp_path / "scene", kind=SCENES[name]), random.Random(name)
+    calls = kills.calls_of_a_merge(scene)
+    reads = [n for n in kills.looking(calls) if n < calls.index("pwrite")]
+    faults.fail_at_calls(scene, sorted({*chance.sample(reads, 10), *chance.sample(range(1, len(calls) + 1), 8)}))
+    assert kills.kill_at_calls(scene, chance.sample(kills.changing(calls), 3)) >= 4
+    faults.shorten_calls(scene, chance.sample(kills.moving(calls), 3))
+    scene.close()

@@ -10,7 +10,7 @@ import pytest
 from transplant_pairs import byte_level, like, made_row, metaspace, model, plain_pursuit
 
 import stockpot as sp
-from files import read_model, write_model
+from files import read_model, write_file, write_model
 from stockpot.arrangements import Transplant
 from stockpot.cli.main import main
 from stockpot.execute import local
@@ -373,3 +373,39 @@ def test_a_receipt_that_was_changed(pair, tmp_path):
     twice = rebuilt([*nodes[:-1], {**nodes[-1], "method": "magic"}], leaves, "r")
     with pytest.raises(sp.PlanError, match="no method 'magic'"):
         sp.plan(twice)
+
+
+def test_a_model_with_an_adapter_on_it(pair, tmp_path, stockpot):
+    """MODEL may be MODEL+ADAPTER: the result is the adapted model with the other tokenizer."""
+    name, rng = next(n for n in read_model(pair / "ours") if "layers" in n), np.random.default_rng(4)
+    rows, columns = read_model(pair / "ours")[name].shape
+    module = name.removesuffix(".weight")
+    shapes = {"lora_A": (2, columns), "lora_B": (rows, 2)}
+    factors = {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
+    stored = {f"base_model.model.{module}.{k}.weight": v for k, v in factors.items()}
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": [module]}
+    (tmp_path / "adapter").mkdir()
+    write_file(tmp_path / "adapter" / "adapter_model.safetensors", stored)
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    both = f"{pair / 'ours'}+{tmp_path / 'adapter'}"
+    stockpot("transplant", both, tmp_path / "out", "--tokenizer", pair / "theirs", "--method", "mean")
+    ours = read_model(pair / "ours")[name].astype(np.float64)
+    expected = ours + factors["lora_B"].astype(np.float64) @ factors["lora_A"]
+    np.testing.assert_allclose(read_model(tmp_path / "out")[name], expected, rtol=1e-6)
+
+
+def test_a_k_that_is_too_large_is_all_that_is_said(pair):
+    """Not the memory that so many rows would take."""
+    with pytest.raises(sp.PlanError) as error:
+        sp.plan(sp.transplant(pair / "ours", pair / "theirs", k=50_000))
+    (problem,) = error.value.problems
+    assert problem.message.startswith("k is 50000")
+
+
+def test_a_model_without_a_tokenizer_is_told_nothing_of_recipes(pair, tmp_path):
+    """What to do is said without keys of recipes."""
+    shutil.copytree(pair / "theirs", tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(sp.StockpotError) as error:
+        sp.plan(sp.transplant(pair / "ours", tmp_path / "bare"))
+    assert "has no tokenizer" in problems(error)
+    assert "tokenizer_source" not in problems(error)

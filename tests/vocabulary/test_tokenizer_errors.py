@@ -55,6 +55,43 @@ def test_arrays_have_no_tokenizer() -> None:
         sp.plan(sp.retokenized(0.5 * a + 0.5 * b))
 
 
+@pytest.mark.parametrize("method", ["linear", "ties"])
+def test_a_tied_and_an_untied_model_of_other_sizes(two: Path, method: str) -> None:
+    """The head that only one of them has is told of beside the embeddings, with the labels of both models."""
+    tied = {n: v for n, v in read_model(two / "a").items() if n != "lm_head.weight"}
+    more = {n: np.concatenate([v, v[:2]]) if "embed" in n else v for n, v in tied.items()}
+    config = json.loads((two / "a" / "config.json").read_text()) | {"tie_word_embeddings": True}
+    write_model(two / "a", more, config=config)
+    base = "base_model: a\n" if method == "ties" else ""
+    (two / "recipe.yml").write_text(f"merge_method: {method}\n{base}models: [{{model: a}}, {{model: b}}]\n")
+    with pytest.raises(PlanError) as caught:
+        sp.plan(two / "recipe.yml")
+    found = {p.tensor: p for p in caught.value.problems}
+    assert set(found) == {"lm_head.weight", "model.embed_tokens.weight"}
+    assert all("tokenizer_source" in str(p.fix) for p in found.values())
+    assert found["lm_head.weight"].message.startswith("a has shape")
+    assert ", b has (" in found["lm_head.weight"].message
+
+
+@pytest.mark.parametrize("base", ["tied", "own"])
+def test_mismatched_base_with_a_head_that_one_model_ties(tmp_path: Path, base: str) -> None:
+    """Embedding and head are the base's, as it has them; all else is merged."""
+    model(tmp_path / "tied", byte_level(["hello", "mars"], []), seed=1, tied=True)
+    model(tmp_path / "own", byte_level(["hello"], []), seed=2)
+    other = {"tied": "own", "own": "tied"}[base]
+    (tmp_path / "r.yml").write_text(
+        f"merge_method: linear\nmodels: [{{model: {base}}}, {{model: {other}}}]\nmismatched: base"
+    )
+    sp.merge(tmp_path / "r.yml", tmp_path / "out")
+    made, first, second = (read_model(tmp_path / name) for name in ("out", base, other))
+    assert made.keys() == first.keys()
+    for name in first:
+        if "embed" in name or "head" in name:
+            assert np.array_equal(made[name], first[name])
+        else:
+            np.testing.assert_allclose(made[name], (first[name] + second[name]) / 2, rtol=1e-12)
+
+
 def test_tokens_that_no_embedding_has(two: Path) -> None:
     """A vocabulary larger than the embedding: the tokens by name, and how to give them a row."""
     model(two / "a", byte_level(["hello"], ["<|x|>", "<|lost|>"]), seed=1, rows=len(ids_of(two / "a")))

@@ -20,7 +20,7 @@ from stockpot.checkpoint.fp8 import coded
 from stockpot.checkpoint.header import HeaderEntry, looks_like_header, read_header
 from stockpot.checkpoint.jsons import read_index, read_json
 from stockpot.checkpoint.model import Checkpoint, Stamp, TensorRef
-from stockpot.checkpoint.parts import parts_in
+from stockpot.checkpoint.parts import COMPONENTS, MODULES, parts_in
 from stockpot.checkpoint.places import (
     cannot_read,
     commit_of,
@@ -215,20 +215,25 @@ def _more(count: int) -> str:
 def _names(folder: Path) -> Iterator[str]:
     """Names of the folder's files and, with their folder's name, of those one level below."""
     try:
-        for entry in sorted(folder.iterdir()):
+        entries = sorted(folder.iterdir())
+        parted = not {COMPONENTS, MODULES}.isdisjoint(entry.name for entry in entries)
+        for entry in entries:
             if not entry.is_dir():
                 yield entry.name
             elif not entry.name.startswith("."):
-                yield from (f"{entry.name}/{below.name}" for below in sorted(_below(entry)))
+                yield from (f"{entry.name}/{below.name}" for below in sorted(_below(entry, needed=parted)))
     except OSError as error:
-        raise cannot_read(folder, error) from error
+        raise cannot_read(Path(error.filename or folder), error) from error
 
 
-def _below(folder: Path) -> list[Path]:
+def _below(folder: Path, *, needed: bool) -> list[Path]:
+    """What a folder holds; unless it is ``needed``, it only helps errors, and may be one that cannot be read."""
     try:
         return list(folder.iterdir())
     except OSError:
-        return []  # only used to suggest folders
+        if needed:
+            raise
+        return []
 
 
 def _read_indexed(folder: Path, weights: Weights) -> list[File]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from stockpot.checkpoint.folder import WEIGHT_SUFFIXES
 from stockpot.checkpoint.jsons import CONFIG, BadJsonError, parse_json
-from stockpot.checkpoint.places import member
+from stockpot.checkpoint.places import cannot_read, member
 
 __all__ = ["COMPONENTS", "MODULES", "listed_in", "module_folders", "part_of", "parts_in"]
 
@@ -76,11 +76,17 @@ def _weights(part: str, names: Sequence[str]) -> bool:
 
 
 def _json(folder: Path, name: str) -> Any:
-    """What the file says; None when that cannot be told: it is then only a file to copy."""
+    """What the file says; None when it says nothing of the kind: it is then only a file to copy.
+
+    Raises:
+        CheckpointError: when it cannot be read.
+    """
     path = member(folder, name)
     try:
         if not path.is_file() or path.stat().st_size > CONFIG.most_bytes:
             return None
         return parse_json(path.read_bytes(), CONFIG)
-    except (OSError, BadJsonError):
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except BadJsonError:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ __all__ = ["HubId", "cannot_read", "commit_of", "existing_path", "hub_id", "memb
 _PART = r"[A-Za-z0-9](?:[\w.-]*[\w])?"
 _HUB_ID = re.compile(rf"(?P<name>{_PART}(?:/{_PART})?)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _FILE_NAME = re.compile(r".*\.(safetensors|gguf|bin|pt|pth|th|ckpt|h5|zip|json|yaml|yml)", re.IGNORECASE)
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -68,7 +70,7 @@ def existing_path(reference: str, folder: str | None) -> Path | None:
     """The path that ``reference`` means, if it exists: absolute, below ``folder`` or the cwd.
 
     Raises:
-        CheckpointError: when a folder on the way may not be searched.
+        CheckpointError: when that cannot be told, such as where a folder on the way may not be searched.
     """
     if "\0" in reference or not reference or not _is_name(reference):
         return None
@@ -79,10 +81,10 @@ def existing_path(reference: str, folder: str | None) -> Path | None:
     for candidate in candidates:
         try:
             candidate.stat()
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                continue
             raise cannot_read(candidate, error) from error
-        except OSError:
-            continue
         return candidate.absolute()
     return None
 

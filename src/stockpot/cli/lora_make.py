@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -105,8 +106,22 @@ def _merged(adapters: list[str], recipe: Path | None, out: Path, options: Mappin
     keys = ("space", "base", "dtype", "seed", "allow_code")
     how = {key: options[key] for key in keys}
     values = {} if recipe is not None else _values(options)
-    what = merge_asked(recipe or adapters, options["method"] or "linear", values, _wanted(options), **how)
-    _done(what, out, options, "merging", plan_merge, merge_adapters)
+    with _without_lines() if recipe is None else nullcontext():
+        what = merge_asked(recipe or adapters, options["method"] or "linear", values, _wanted(options), **how)
+        _done(what, out, options, "merging", plan_merge, merge_adapters)
+
+
+@contextmanager
+def _without_lines() -> Iterator[None]:
+    """Errors of a recipe that nobody wrote, without its lines."""
+    from dataclasses import replace
+
+    from stockpot.errors import StockpotError
+
+    try:
+        yield
+    except StockpotError as error:
+        raise type(error)(*(replace(p, line=None) for p in error.problems)) from error
 
 
 def _as_peft(adapters: tuple[str, ...], out: Path, options: Mapping[str, Any]) -> None:

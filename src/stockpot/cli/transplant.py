@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from stockpot.checkpoint.places import cannot_read
 from stockpot.cli.merge import Asked, carry_out, output_options
 from stockpot.cli.options import limit_options, say
 
@@ -39,7 +40,7 @@ _METHODS = ("omp", "interpolation", "subword", "linear", "mean", "zero")
 def command(
     model: str, out: Path, tokenizer: str, method: str, k: int | None, dtype: str | None, **options: Any
 ) -> None:
-    """Give MODEL the tokenizer of OTHER and write the result to the folder OUT.
+    """Give MODEL (perhaps MODEL+ADAPTER) the tokenizer of OTHER and write the result to the folder OUT.
 
     Rows of embedding and head whose tokens both know are copied; others are made of MODEL's own rows. Where each
     row comes from is told in OUT/stockpot-transplant.json. A tenth of the tokens that both know (at most 512) are made
@@ -47,10 +48,11 @@ def command(
     models as a baseline.
     """
     from stockpot.api import plan, transplant
+    from stockpot.lora.opening import model_named
     from stockpot.planning.transplant_report import REPORT_NAME
 
     asked, limits = Asked.taken(out, options)
-    expression = transplant(model, tokenizer, method=method, k=k)
+    expression = transplant(model_named(model), tokenizer, method=method, k=k)
     carry_out(lambda: plan(expression, out, dtype=dtype, overwrite=asked.overwrite, **limits), asked)
     if not (asked.dry_run or asked.quiet or asked.as_json):
         _tell(_head(out / REPORT_NAME))
@@ -59,11 +61,14 @@ def command(
 def _head(path: Path) -> Mapping[str, Any]:
     """The report without its rows, which may be many."""
     lines = []
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.startswith(' "rows": ['):
-                break
-            lines.append(line)
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(' "rows": ['):
+                    break
+                lines.append(line)
+    except OSError as error:
+        raise cannot_read(path, error) from error
     found: Mapping[str, Any] = json.loads("".join(lines).rstrip().rstrip(",") + "}")
     return found
 

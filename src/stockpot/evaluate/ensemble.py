@@ -44,7 +44,7 @@ def ensembled(of: Average, given: Sequence[Predictions]) -> Predictions | None:
 
     >>> p = {"labels": np.array([0]), "probabilities": np.array([[0.8, 0.2]])}
     >>> q = {"labels": np.array([0]), "probabilities": np.array([[0.5, 0.5]])}
-    >>> [ensembled(of, [p, q])["probabilities"].round(3).tolist() for of in ("probabilities", "logits")]
+    >>> [ensembled(of, [p, q])["probabilities"].astype(float).round(3).tolist() for of in ("probabilities", "logits")]
     [[[0.65, 0.35]], [[0.667, 0.333]]]
 
     Raises:

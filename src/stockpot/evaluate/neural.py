@@ -5,7 +5,6 @@ Imported only by what needs it; neither package is imported before that.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stockpot.checkpoint.jsons import read_json
+from stockpot.checkpoint.places import stands
 from stockpot.errors import CheckpointError, Problem, UnsupportedError
 
 __all__ = [
@@ -142,7 +143,7 @@ def tokenizer_of(folder: Path, config: Mapping[str, Any]) -> Any:
     import transformers
 
     settings = folder / "tokenizer_config.json"
-    own = json.loads(settings.read_bytes()) if settings.is_file() else {}
+    own = read_json(settings) if stands(settings) else {}
     if "auto_map" in own or config.get("model_type") not in transformers.CONFIG_MAPPING:
         known = getattr(transformers, str(own.get("tokenizer_class")), None)
         if not isinstance(known, type) or not issubclass(known, transformers.PreTrainedTokenizerBase):

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stockpot.checkpoint.jsons import read_json
+from stockpot.checkpoint.places import cannot_read
 from stockpot.errors import Problem, UnsupportedError
 from stockpot.execute.local import compute
 from stockpot.planning.model import Plan
@@ -55,7 +57,7 @@ class Opened:
         content = dict(self.plan.sidecars).get("config.json")
         if content is None:
             return {}
-        data: Mapping[str, Any] = json.loads(content if isinstance(content, bytes) else content.read_bytes())
+        data: Mapping[str, Any] = json.loads(content) if isinstance(content, bytes) else read_json(content)
         return data
 
     def transformer(self, kind: str) -> Any:
@@ -108,7 +110,10 @@ def _linked(place: Path, content: Path) -> None:
     try:
         place.symlink_to(content.resolve())
     except OSError:
-        copyfile(content, place)
+        try:
+            copyfile(content, place)
+        except OSError as error:
+            raise cannot_read(content, error) from error
 
 
 def widened(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

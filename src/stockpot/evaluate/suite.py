@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from stockpot.checkpoint.places import stands
 from stockpot.errors import Problem, RecipeError, StockpotError
 from stockpot.evaluate.code import Code, Own
 from stockpot.evaluate.examples import content_of, read_text
@@ -190,7 +191,12 @@ class _Reader:
             return ()
         paths = tuple(self._folder / item.text for item in items if isinstance(item, Scalar))
         for item, path in zip(items, paths, strict=True):
-            if not path.is_file():
+            try:
+                there = stands(path)
+            except StockpotError as error:
+                self._tell(error, item.line)
+                continue
+            if not there:
                 fix = f"paths are relative to {self._folder}"
                 self._findings.problem(f"{entry.key}: no such file: {path}", item.line, fix)
         return paths

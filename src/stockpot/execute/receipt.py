@@ -59,7 +59,10 @@ def make_receipt(
 
 def labels_of(plan: Plan) -> dict[tuple[str, str | None, int], str]:
     """Key of each leaf → the label under which its checkpoint stands among the plan's sources."""
-    found = leaves(plan.recipe.expression) if plan.recipe is not None else ()
+    found = [] if plan.recipe is None else list(leaves(plan.recipe.expression))
+    donor = None if plan.recipe is None else plan.recipe.donor
+    if donor is not None and all(leaf.key != donor.key for leaf in found):
+        found.append(donor)  # a base that is not merged, and only gives its config
     return dict(zip((leaf.key for leaf in found), plan.sources, strict=False))
 
 

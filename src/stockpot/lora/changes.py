@@ -205,7 +205,7 @@ def _check_names(builders: Sequence[Builder], places: Mapping[str, Place], conte
     """Without a base, names are all that says what belongs together."""
     for builder in builders:
         others = [set(b.places) for b in builders if b is not builder]
-        if others and not set(builder.places) & set().union(*others):
+        if builder.places and others and not set(builder.places) & set().union(*others):  # else refused by its kind
             message = f"{builder.label} changes nothing that another of the adapters changes: are they of one base?"
             context.problem(message, tensor=next(iter(builder.places), None), fix=BASE_FIX)
     flat: dict[str, str] = {}

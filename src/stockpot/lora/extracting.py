@@ -22,18 +22,17 @@ from stockpot.checkpoint.reader import PayloadReader
 from stockpot.errors import ExecutionError, ExpressionError, PlanError, Problem
 from stockpot.execute.evaluate import Bytes
 from stockpot.execute.matrices import Normals, one_thread
-from stockpot.expression import Linear
 from stockpot.lora.engine import Engine, Progress, checked, hashes_of, step_of
 from stockpot.lora.factors import Wanted, cut_dense, dense_bytes
 from stockpot.lora.kinds import Saved, category_of, stored_crossed
 from stockpot.lora.merging import named_dtype
-from stockpot.lora.opening import Given, model_named
+from stockpot.lora.opening import Given, change_named
 from stockpot.lora.output import WEIGHTS_NAME, Factors, Files, Made, Writing, one_method, peft_factors, written
 from stockpot.lora.report import Intended, Loss, Part, Report
 from stockpot.lora.settings import extracted_config
 from stockpot.planning.blocks import BLOCK
 from stockpot.planning.build import open_all
-from stockpot.planning.lowering import apart, build_view
+from stockpot.planning.lowering import LinearView, apart, build_view
 from stockpot.planning.model import Compute, Limits, Operand, Read, Step
 from stockpot.planning.views import Context, Meta, View
 
@@ -109,18 +108,20 @@ def plan_extract(what: Extract, limits: Limits) -> Intended:
 @contextmanager
 def _job(what: Extract, limits: Limits, progress: Progress | None) -> Iterator[_Job]:
     patterns = {key: _pattern(key, getattr(what, key)) for key in ("include", "exclude", "drop")}
-    expression, checkpoints = open_all(model_named(what.tuned, what.given) - model_named(what.base, what.given))
-    assert isinstance(expression, Linear)
+    expression, checkpoints = open_all(change_named(what.tuned, what.base, what.given))
     context = Context(checkpoints, what.seed)
     view = build_view(expression, context)
+    assert isinstance(view, LinearView)
     operands = {name: view.lower(name) for name in sorted(view.names, key=natural)}
+    after, before = view.terms
+    if view.reference is not before and not context.problems:
+        context.problems.append(_larger(after, before))
     if context.problems:
         raise PlanError(*context.problems)
     stamps: dict[str, Stamp] = {path: stamp for c in checkpoints.values() for path, stamp in c.stamps.items()}
-    before = build_view(expression.terms[1].of, context)
     inputs = dict(zip(apart(c.label for c in checkpoints.values()), checkpoints.values(), strict=True))
     with PayloadReader(stamps=stamps, hashing=True) as reader, one_thread():
-        yield _Job(what, dict(view.names), operands, before, inputs, patterns, limits, reader, progress)
+        yield _Job(what, dict(view.names), operands, (after, before), inputs, patterns, limits, reader, progress)
 
 
 def _pattern(key: str, text: str | None) -> re.Pattern[str] | None:
@@ -128,6 +129,12 @@ def _pattern(key: str, text: str | None) -> re.Pattern[str] | None:
         return None if text is None else re.compile(text)
     except re.error as error:
         raise ExpressionError(Problem(f"--{key} {text!r} is no regular expression: {error}")) from error
+
+
+def _larger(tuned: View, base: View) -> Problem:
+    """The base has a place in the tuned model, which has more: an adapter on the base cannot hold that."""
+    message = f"{tuned.label} has {base.label} inside and more beside it, which no adapter on {base.label} can hold"
+    return Problem(message, fix="name a base that has all of it, such as the model before fine-tuning")
 
 
 class _Job:
@@ -138,7 +145,7 @@ class _Job:
         what: Extract,
         metas: Mapping[str, Meta],
         operands: Mapping[str, Operand],
-        before: View,
+        views: tuple[View, View],
         inputs: Mapping[str, Checkpoint],
         patterns: Mapping[str, re.Pattern[str] | None],
         limits: Limits,
@@ -146,8 +153,8 @@ class _Job:
         progress: Progress | None,
     ) -> None:
         self._what, self._metas, self._operands = what, metas, operands
-        self._before, self._config, self._reader = before, before.config, reader
-        self._inputs = inputs
+        (self._after, self._before), self._reader = views, reader
+        self._config, self._inputs = self._before.config, inputs
         self._patterns, exclude = patterns, patterns["exclude"]
         kept = {n: m for n, m in metas.items() if exclude is None or not exclude.search(n.rpartition(".")[0])}
         self._crossed = stored_crossed(kept)
@@ -207,14 +214,26 @@ class _Job:
                 problems.append(self._lost(name, category, norm))
             else:
                 self._saved.append(name)
-        problems += self._tied()
+        for name in self._after.names.keys() - self._metas.keys():
+            problems += self._copied(name)
+        problems += [*self._tied(), *self._in_folders()]
         if problems:
             raise PlanError(*problems)
 
+    def _in_folders(self) -> list[Problem]:
+        """PEFT loads components of a pipeline one by one, and knows no names with folders in them."""
+        name = next((n for n in (*self._factored, *self._saved) if "/" in n), None)
+        if name is None:
+            return []
+        fix = "name one component's folder of both models, or leave components out: --exclude and --drop"
+        return [
+            Problem("the model has several components, of which an adapter is made each alone", tensor=name, fix=fix)
+        ]
+
     def _copied(self, name: str) -> list[Problem]:
         """A tensor without arithmetic, such as a buffer of integers, must be that of the base."""
-        now = self._operands[name]
-        drop, before = self._patterns["drop"], self._before.lower(name) if name in self._before.names else None
+        drop = self._patterns["drop"]
+        now, before = (view.lower(name) if name in view.names else None for view in (self._after, self._before))
         if not isinstance(now, Read) or recomputed_buffer(name) or (drop is not None and drop.search(name)):
             return []
         if isinstance(before, Read) and _same_bytes(now.ref, before.ref, self._reader):
@@ -269,7 +288,8 @@ class _Job:
 
     @cached_property
     def _dtype(self) -> DType:
-        widest = max((m.dtype.bits for m in self._metas.values() if m.dtype.is_float), default=32)
+        metas = (*self._metas.values(), *self._after.names.values())
+        widest = max((m.dtype.bits for m in metas if m.dtype.is_float), default=32)
         return named_dtype(self._what.dtype, DTYPES["F64" if widest > 32 else "F32"])
 
     def intended(self) -> Intended:
@@ -345,7 +365,7 @@ class _Job:
         return list(modules), biases, whole
 
     def _stored(self, name: str) -> DType:
-        return self._metas[name].dtype
+        return self._after.names.get(name, self._metas[name]).dtype
 
     def _write(self, name: str, target: str, file: Writing) -> None:
         """The tuned model's tensor, in its own dtype."""

@@ -8,10 +8,10 @@ from stockpot.checkpoint.adapters import open_adapter
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.open import open_checkpoint
 from stockpot.errors import CheckpointError, ExpressionError, Problem, StockpotError
-from stockpot.expression import Adapted, Expression, Leaf
+from stockpot.expression import Adapted, Expression, Leaf, Linear, Term
 from stockpot.recipe.references import parted
 
-__all__ = ["Given", "adapter_at", "is_adapter_at", "model_at", "model_named"]
+__all__ = ["Given", "adapter_at", "change_named", "is_adapter_at", "model_at", "model_named"]
 
 Given = Mapping[str, Checkpoint] | None
 """Reference → what it means, and nothing else may be opened; None where everything is opened."""
@@ -39,7 +39,9 @@ def is_adapter_at(given: Given, reference: str, folder: str | None = None) -> bo
     """Whether ``reference`` names an adapter."""
     try:
         return adapter_at(given, reference, folder).is_adapter
-    except StockpotError:
+    except StockpotError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # what it is cannot be told
         return False
 
 
@@ -53,6 +55,25 @@ def _one_of(given: Mapping[str, Checkpoint], reference: str) -> Checkpoint:
         fix = "run the command again that the receipt tells of under adapter"
         raise CheckpointError(Problem(f"the receipt does not tell what {reference!r} was", fix=fix))
     return given[reference]
+
+
+class _Change(Linear):
+    """TUNED − BASE with the names and the layout of BASE, since that is what the adapter is put on."""
+
+    @property
+    def largest(self) -> Term:
+        return self.terms[1]
+
+
+def change_named(tuned: str, base: str, given: Given = None) -> Expression:
+    """``tuned`` − ``base``, each a ``model`` or ``model+adapter``, with the names of ``base``.
+
+    Raises:
+        ExpressionError: where nobody can tell which part is an adapter.
+    """
+    difference = model_named(tuned, given) - model_named(base, given)
+    assert isinstance(difference, Linear)
+    return _Change(difference.terms)
 
 
 def model_named(text: str, given: Given = None) -> Expression:

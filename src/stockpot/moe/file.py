@@ -13,7 +13,8 @@ import numpy as np
 
 from stockpot.checkpoint.dtypes import DTYPES
 from stockpot.checkpoint.header import HeaderEntry, encode_header, read_header
-from stockpot.checkpoint.storage import write_file
+from stockpot.checkpoint.places import cannot_read
+from stockpot.checkpoint.storage import cannot_write, write_file
 from stockpot.errors import PlanError, Problem
 from stockpot.methods.declare import Floats
 from stockpot.moe.routing import Routing, from_data, table
@@ -41,8 +42,12 @@ def kept(path: Path) -> Kept | None:
     Raises:
         CheckpointError: when it is no safetensors file.
     """
-    if not os.path.lexists(path):
+    try:
+        path.lstat()
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise cannot_read(path, error) from error
     told = read_header(path).metadata
     try:
         return Kept(told.get(KEY), from_data(json.loads(told[REPORT])))
@@ -57,7 +62,7 @@ def write_router(path: Path, tensors: Mapping[str, Floats], key: str, routing: R
         PlanError: when something that is no file stands there.
         StorageError: when it cannot be written.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - it never raises
         raise PlanError(Problem("a folder stands where the router's file goes", file=str(path), fix="--router FILE"))
     entries, pieces, place = [], [], 0
     for name, values in tensors.items():
@@ -69,4 +74,7 @@ def write_router(path: Path, tensors: Mapping[str, Floats], key: str, routing: R
     metadata = {KEY: key, REPORT: json.dumps(told, allow_nan=False), TABLE: "\n".join(table(routing))}
     beside = path.with_name(path.name + ".partial")
     write_file(beside, (encode_header(entries, metadata), *pieces), durable=True)
-    beside.replace(path)
+    try:
+        beside.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stockpot.architecture.layers import layer_counts
-from stockpot.architecture.tied import is_head, ties_embeddings
+from stockpot.architecture.layers import layer_counts, parse_layer, recomputed_buffer
+from stockpot.architecture.tied import embedding_of, is_head, ties_embeddings
 from stockpot.checkpoint.dtypes import DType, dtype_named
 from stockpot.checkpoint.model import Checkpoint
 from stockpot.checkpoint.parts import part_of
@@ -22,8 +22,9 @@ from stockpot.planning.structure import LeafView
 from stockpot.planning.tokenizers import Tokenizer
 from stockpot.planning.views import Context, View
 from stockpot.recipe.model import Recipe
+from stockpot.tokens import Retokenized
 
-__all__ = ["donor_of", "layers_of", "layout_of", "models_of", "sidecars_of"]
+__all__ = ["check_lent", "donor_of", "layers_of", "layout_of", "models_of", "sidecars_of"]
 
 
 def donor_of(recipe: Recipe, checkpoints: Mapping[Any, Checkpoint]) -> Checkpoint | None:
@@ -43,6 +44,45 @@ def donor_of(recipe: Recipe, checkpoints: Mapping[Any, Checkpoint]) -> Checkpoin
     complete = [c for c in models if not c.made_config and c.folder is not None and c.config]
     kind = donor.config.get("model_type")
     return next((c for c in complete if c.config.get("model_type") == kind), complete[0] if complete else donor)
+
+
+def check_lent(
+    donor: Checkpoint | None, steps: Sequence[Step], recipe: Recipe, stacked: bool, context: Context
+) -> None:
+    """Report a donor that is not merged and whose config is of another model than the result; None: it is merged.
+
+    The sizes of vocabularies are corrected where rows are matched by tokens, numbers of layers where these are stacked.
+    """
+    told = None if donor is None else _unfit(donor, steps, isinstance(recipe.expression, Retokenized), stacked)
+    if donor is not None and told is not None:
+        message = f"{donor.label} is not merged and gives config and small files, which do not fit: it {told[1]}"
+        line = None if recipe.donor is None else recipe.donor.line
+        context.problem(message, tensor=told[0], line=line, fix="name a base_model that fits, or none")
+
+
+def _unfit(donor: Checkpoint, steps: Sequence[Step], retokenized: bool, stacked: bool) -> tuple[str, str] | None:
+    """A tensor in which result and donor differ, and how."""
+    own = {name: shape for name, (dtype, shape) in donor.values.items() if dtype.is_float}
+    made = {step.name: step.shape for step in steps if step.dtype.is_float}
+    kinds = {_kind(name) for name in own}
+    for name in dict.fromkeys((*made, *own)):
+        token = is_head(name) or embedding_of([name]) is not None
+        if name in own and name in made:
+            if own[name] != made[name] and not (retokenized and token):
+                return name, f"has shape {own[name]} here, the result {made[name]}"
+        elif token or recomputed_buffer(name):
+            continue
+        elif name in own and not stacked:
+            return name, "has a tensor that the result lacks"
+        elif name in made and (_kind(name) not in kinds if stacked else True):
+            return name, "lacks a tensor of the result"
+    return None
+
+
+def _kind(name: str) -> tuple[str, str]:
+    """A tensor's name without the number of its layer."""
+    layer = parse_layer(name)
+    return (name, "") if layer is None else (layer.stack, layer.rest)
 
 
 def layout_of(donor: Checkpoint | None, steps: Sequence[Step], shard_size: int) -> tuple[ShardLayout, ...]:
@@ -111,7 +151,7 @@ def _dtype_told(recipe: Recipe, donor: Checkpoint, part: str, steps: Sequence[St
 
 
 def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Checkpoint]) -> bool | None:
-    """What tie_word_embeddings must become: False when a head of its own came in that the donor ties; else None."""
+    """What tie_word_embeddings must become: False where a head of its own came in, True where the donor's did not."""
     adapters = {str(file) for c in checkpoints.values() if c.is_adapter for file in c.files}
     untied = {c.label for c in checkpoints.values() if not c.is_adapter and not ties_embeddings(c.config)}
     heads = [step for step in steps if is_head(step.name)]
@@ -121,6 +161,8 @@ def _tied(donor: Checkpoint, steps: Sequence[Step], checkpoints: Mapping[Any, Ch
         step.name not in donor.values or any(r.model in untied and is_head(r.ref.name) for r in reads(step.source))
         for step in heads
     )
+    if not heads and any(map(is_head, donor.values)) and not ties_embeddings(donor.config):
+        return True  # a donor that is not merged, unlike all that are
     return False if own and ties_embeddings(donor.config) else None
 
 

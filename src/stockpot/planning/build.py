@@ -19,8 +19,9 @@ from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError, 
 from stockpot.expression import Expression, Leaf, leaves
 from stockpot.methods.declare import Space, Span
 from stockpot.planning.anchoring import anchored
-from stockpot.planning.beside import donor_of, layers_of, layout_of, models_of, sidecars_of
+from stockpot.planning.beside import check_lent, donor_of, layers_of, layout_of, models_of, sidecars_of
 from stockpot.planning.cost import estimate
+from stockpot.planning.filters import note_idle_filters
 from stockpot.planning.lowering import apart, build_view
 from stockpot.planning.mixtures import rewritten
 from stockpot.planning.model import MIB, Compute, Limits, Operand, Plan, Read, Report, Step
@@ -49,6 +50,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         StockpotError: with everything that is wrong: inputs, shapes, parameters, output.
     """
     expression, checkpoints = open_all(recipe.expression)
+    lent = _open_lent(recipe.donor, checkpoints)
     recipe = replace(recipe, expression=expression)
     context = Context(checkpoints, recipe.seed, recipe.mismatched)
     if recipe.expression.space is not Space.WEIGHTS:
@@ -59,11 +61,13 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     view = build_view(recipe.expression, context)
     donor = donor_of(recipe, checkpoints)
     steps = _steps(view, context, recipe)
+    check_lent(donor if lent else None, steps, recipe, view.sliced is not None, context)
     if recipe.quantize is not None:
         steps = _quantised(steps, view, recipe.quantize, donor, context)
     for checkpoint in checkpoints.values():
         note_aside(checkpoint, context, quantise=recipe.quantize is not None)
     surveys = surveys_of(context)
+    note_idle_filters(context)
     shards = layout_of(donor, steps, limits.shard_size)
     steps = _placed(steps, shards)
     transplant = _transplant(context, donor)
@@ -106,6 +110,14 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         shard_size=limits.shard_size,
         reports=_reports(view),
     )
+
+
+def _open_lent(donor: Leaf | None, checkpoints: dict[Key, Checkpoint]) -> bool:
+    """Whether the donor is not merged: a base that the method does not use. It is then opened beside the others."""
+    if donor is None or donor.key in checkpoints:
+        return False
+    checkpoints[donor.key] = _opened(donor)
+    return True
 
 
 def _grouped(problems: Sequence[Problem]) -> Iterator[Problem]:

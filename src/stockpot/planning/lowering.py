@@ -21,7 +21,7 @@ from stockpot.planning.views import Context, View
 from stockpot.settings import Setting, first_value
 from stockpot.tokens import Retokenized, main_leaf
 
-__all__ = ["ApplyView", "apart", "build_view", "difference"]
+__all__ = ["ApplyView", "LinearView", "apart", "build_view", "difference"]
 
 
 def build_view(expression: Expression, context: Context) -> View:
@@ -157,7 +157,7 @@ class ApplyView(Merged):
         base = self.fetch(self.base, source if source in self.base.names else name) if self.base is not None else None
         beside = self._companions(name, source)
         if any(o is None for o in operands) or (self.base is not None and base is None) or beside is None:
-            return self._reference.lower(name if name in self._reference.names else source)
+            return self.own(name)
         resolved = self._resolve(source, bool(beside))
         return Compute(
             method=self.node.method,
@@ -307,7 +307,7 @@ class LinearView(Merged):
             return self._reference.lower(name)
         operands = [self.fetch(v, source if source in v.names else name) for v in self.terms]
         if any(o is None for o in operands):
-            return self._reference.lower(name)
+            return self.own(name)
         return Compute(
             None,
             tuple(o for o in operands if o is not None),

@@ -88,15 +88,21 @@ def _mended(view: View, like: View, context: Context, delta: bool) -> View:
         for name, meta in like.names.items()
         if meta.dtype.is_float
         and not (recomputed_buffer(name) and name not in view.names)
-        and (view.names[name].shape != meta.shape if name in view.names else stand_in(name, view.names) is None)
+        and _shape(view, name) != meta.shape
     ]
-    left = [n for n in view.names if n not in like.names and stand_in(n, like.names) is None]
+    left = [n for n, meta in view.names.items() if n not in like.names and _shape(like, n) != meta.shape]
     left = [n for n in left if view.names[n].dtype.is_float and not recomputed_buffer(n)]
     if lent:
         context.note(f"{view.label} lacks, or has in other shapes: {_listed(lent)}; those of {like.label} are taken")
     if left:
         context.note(f"only {view.label} has: {_listed(left)}; left out, as mismatched: base says")
     return MatchedView(view, {}, like, lent, left, delta=delta) if lent or left else view
+
+
+def _shape(view: View, name: str) -> tuple[int, ...] | None:
+    """The shape of tensor ``name`` of ``view``, or of its tied embedding; None where it has neither."""
+    own = name if name in view.names else stand_in(name, view.names)
+    return None if own is None else view.names[own].shape
 
 
 def _listed(names: Sequence[str]) -> str:

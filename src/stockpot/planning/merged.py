@@ -86,6 +86,11 @@ class Merged:
         others = [view for view in self._views if view is not self._reference]
         return bool(others) and all(lends(view, name) for view in others)
 
+    def own(self, name: str) -> Operand:
+        """Tensor ``name`` of the reference, or of its tied embedding."""
+        names = self._reference.names
+        return self._reference.lower(name if name in names else stand_in(name, names) or name)
+
     def fetch(self, view: View, name: str) -> Operand | None:
         """Tensor ``name`` of ``view``, or of its tied embedding; None (reported) when it does not fit."""
         own = name if name in view.names else stand_in(name, view.names)
@@ -98,7 +103,7 @@ class Merged:
             if position(name) == "before" or is_head(name):
                 fix = "the vocabularies differ: tokenizer_source: union (or base) matches rows by their tokens"
             self._context.problem(
-                f"{view.label} has shape {found.shape}, {self._reference.label} has {meta.shape}",
+                f"{view.label} has shape {found.shape}, {self._giver(name).label} has {meta.shape}",
                 tensor=name,
                 line=self._line,
                 fix=fix,
@@ -114,6 +119,10 @@ class Merged:
             )
             return None
         return view.lower(own)
+
+    def _giver(self, name: str) -> View:
+        """The view whose shape tensor ``name`` has."""
+        return next(view for view in (self._reference, *self._views) if name in view.names)
 
     def copied(self, name: str) -> Operand | None:
         """The reference's own tensor when ``name`` is not merged: integers, lone recomputed buffers."""

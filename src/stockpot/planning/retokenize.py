@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stockpot.architecture.tied import vocabulary_rows
 from stockpot.errors import StockpotError
@@ -82,7 +82,9 @@ class _Maker:
         try:
             vocabulary, files = vocabulary_of(model, plain)
         except StockpotError as error:
-            self._context.problems.extend(p for p in error.problems if p not in self._context.problems)
+            way = "leave tokenizer_source and tokenizer out"
+            found = [replace(p, fix=f"{p.fix}, or {way}" if p.fix else way) for p in error.problems]
+            self._context.problems.extend(p for p in found if p not in self._context.problems)
             return
         count = vocabulary_rows({name: meta.shape for name, meta in view.names.items()}, view.config)
         if count is None:

@@ -264,7 +264,7 @@ def _template(
 ) -> dict[str, bytes | Path | None]:
     """The chat template that was asked for: in the file that transformers reads, and where it read it before."""
     asked = str(recipe.chat_template)
-    known = _vocabularies(recipe.expression, context)
+    known = _vocabularies(recipe.expression, context, needed=asked == "auto")
     template = commonest([v.chat_template for v in known]) if asked == "auto" else TEMPLATES.get(asked, asked)
     if template is None:
         context.note("chat_template: auto, but no model has a chat template")
@@ -288,14 +288,16 @@ def _template(
     return made
 
 
-def _vocabularies(expression: Expression, context: Context) -> list[Vocabulary]:
-    """Those of all models that have one that can be read."""
+def _vocabularies(expression: Expression, context: Context, *, needed: bool) -> list[Vocabulary]:
+    """Those of all models that have one; where the result depends on them (``needed``), all must be readable."""
     found: dict[Any, Vocabulary] = {}
     for model in _stored(expression):
         try:
-            found.setdefault(key_of(model), vocabulary_of(model, context.plain)[0])
-        except StockpotError:
-            continue
+            if has_vocabulary(_folder(model, context)):
+                found.setdefault(key_of(model), vocabulary_of(model, context.plain)[0])
+        except StockpotError as error:
+            if needed:
+                context.problems.extend(p for p in error.problems if p not in context.problems)
     return list(found.values())
 
 

@@ -75,7 +75,7 @@ class TransplantView:
         meta, theirs = self.of.names[name], self.tensors[name]
         form = Transplanted(
             method=cast("Method", self.node.method),
-            k=self.node.k,
+            k=min(self.node.k, max(len(self.matched.pairing.common), 1)),  # more of them is an error
             width=1 if _flat(meta) else meta.shape[1],
             donor_width=theirs.shape[1],
             donor_bytes=theirs.dtype.itemsize,

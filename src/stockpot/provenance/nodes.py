@@ -11,6 +11,7 @@ from typing import Any
 from stockpot.architecture.mixtures import LAYOUTS
 from stockpot.arrangements import Assembled, Cast, Expert, Layers, Mixture, Stack, Transplant
 from stockpot.checkpoint.dtypes import dtype_named
+from stockpot.checkpoint.places import cannot_read
 from stockpot.errors import Problem, UnsupportedError
 from stockpot.expression import Adapted, Apply, Expression, Leaf, Linear, Term
 from stockpot.methods.declare import Blockwise, Method
@@ -270,8 +271,10 @@ def _sha256(file: str | None) -> str | None:
         return None
     try:
         return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    except OSError as error:
+        raise cannot_read(Path(file), error) from error
 
 
 _NODES = list_of(natural)

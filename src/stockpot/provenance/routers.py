@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from stockpot.checkpoint.header import read_header
 from stockpot.checkpoint.model import Checkpoint
-from stockpot.errors import StockpotError
 
 __all__ = ["KEY", "REPORT", "TABLE", "routing_told"]
 
@@ -15,9 +14,10 @@ _MAX = 200_000
 
 
 def routing_told(router: Checkpoint) -> str | None:
-    """How a router routes, as text; None where its file does not tell."""
-    try:
-        told = read_header(router.files[0]).metadata.get(TABLE) if router.files else None
-    except StockpotError:
-        return None
+    """How a router routes, as text; None where its file does not tell.
+
+    Raises:
+        CheckpointError: when it cannot be read.
+    """
+    told = read_header(router.files[0]).metadata.get(TABLE) if router.files else None
     return told[:_MAX] if told else None

@@ -164,7 +164,8 @@ def _read(
     if len(mixtures) != 1:
         line = mixtures[1].line if mixtures else nodes[0].line if nodes else None
         fix = _EXAMPLE if not mixtures else "keep one of them in a file"
-        findings.problem(f"the recipe describes {len(mixtures) or 'no'} mixtures of experts, not one", line, fix)
+        told = f"{len(mixtures)} mixtures of experts, not one" if mixtures else "no mixture of experts"
+        findings.problem(f"the recipe describes {told}", line, fix)
         findings.raise_if_any()
     (node,) = mixtures
     scope = Scope(findings, folder=folder)

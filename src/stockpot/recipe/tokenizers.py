@@ -39,10 +39,11 @@ def _section(section: Entry, named: Named, findings: Findings) -> Tokenizer | No
     if not isinstance(section.value, Mapping):
         return None
     multiple = section.value.get("pad_to_multiple_of")
+    rounded = None if multiple is None else integer_of(multiple.value)
     return Tokenizer(
         _source(section.value.get("source"), named),
         _tokens(section.value.get("tokens"), named, findings),
-        None if multiple is None else integer_of(multiple.value),
+        None if rounded is None or rounded < 1 else rounded,  # which was reported
         section.line,
     )
 

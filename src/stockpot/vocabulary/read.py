@@ -130,7 +130,7 @@ def _read(folder: Path | None, label: str) -> Vocabulary:
         unread = next((name for name in _UNREAD if folder is not None and stands(folder / name)), None)
         if unread is not None:
             raise UnsupportedError(Problem(f"{label} has its tokenizer in {unread}, which is not read", fix=_RESAVE))
-        fix = "put its tokenizer.json into its folder, or leave tokenizer_source and tokenizer out"
+        fix = "put its tokenizer.json into its folder"
         where = None if folder is None else str(folder)
         raise CheckpointError(Problem(f"{label} has no tokenizer", file=where, fix=fix))
     settings = _json(folder, _SETTINGS)

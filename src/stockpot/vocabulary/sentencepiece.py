@@ -14,7 +14,7 @@ from typing import Literal
 __all__ = ["MAX_BYTES", "BadModelError", "Piece", "SentencePieces", "parse_pieces"]
 
 MAX_BYTES = 100_000_000
-MAX_PIECES = 5_000_000
+MAX_PIECES = 1_000_000
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _NORMAL, _UNKNOWN, _CONTROL, _USER = 1, 2, 3, 4
