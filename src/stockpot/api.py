@@ -20,7 +20,7 @@ from stockpot.execute.workplace import published
 from stockpot.expression import Adapted, Expression, Leaf
 from stockpot.planning.build import build_plan
 from stockpot.planning.model import Limits, Plan
-from stockpot.planning.transplanted import METHODS
+from stockpot.planning.tokens.transplanted import METHODS
 from stockpot.recipe.model import Recipe
 from stockpot.recipe.parse import load_recipe
 from stockpot.tokens import Retokenized, TokenSource, main_leaf

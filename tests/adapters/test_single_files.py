@@ -40,7 +40,7 @@ from stockpot.checkpoint.reader import PayloadReader
 from stockpot.cli.main import main
 from stockpot.execute.evaluators import evaluator_of
 from stockpot.execute.workspace import Workspace
-from stockpot.planning.adapters import change_of
+from stockpot.planning.adapters.adapted import change_of
 from stockpot.planning.blocks import grid_of
 
 

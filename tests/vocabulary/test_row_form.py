@@ -11,7 +11,7 @@ from stockpot.execute.local import compute
 from stockpot.planning.cost import estimate
 from stockpot.planning.model import Compute, Limits, Plan, Read, Step
 from stockpot.planning.passes import passes_of
-from stockpot.planning.rows import MEAN, RowMap, SparseRows, row_map
+from stockpot.planning.tokens.rows import MEAN, RowMap, SparseRows, row_map
 
 
 def made(

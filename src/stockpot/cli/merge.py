@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
-from stockpot.cli.options import human, limit_options, print_json, progress_bar, say, show_notes
+from stockpot.cli.options import human, limit_options, print_json, progress_bar, recipe_options, say, show_notes
 
 if TYPE_CHECKING:
     from stockpot.planning.model import Plan
@@ -39,6 +39,7 @@ def output_options(function: F) -> F:
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @limit_options
+@recipe_options
 @output_options
 def command(recipe: Path, out: Path, **options: Any) -> None:
     """Carry out RECIPE and write the merged model to the folder OUT.

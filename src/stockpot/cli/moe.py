@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stockpot.cli.merge import Asked, carry_out, output_options
-from stockpot.cli.options import limit_options, say
+from stockpot.cli.options import limit_options, recipe_options, say
 
 if TYPE_CHECKING:
     from stockpot.moe.build import Mixed
@@ -27,6 +27,7 @@ __all__ = ["command"]
 )
 @click.option("--measure", is_flag=True, help="Run the base over the prompts to measure any router's routing.")
 @limit_options
+@recipe_options
 @output_options
 def command(recipe: Path, out: Path, router: Path | None, measure: bool, **options: Any) -> None:
     """Make a mixture of experts of dense models, as RECIPE says, in the folder OUT.

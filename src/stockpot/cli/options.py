@@ -14,7 +14,17 @@ import click
 from stockpot.errors import Problem
 from stockpot.printable import may_hold_secrets, printable, redacted
 
-__all__ = ["SIZE", "allow_code", "human", "limit_options", "print_json", "progress_bar", "say", "show_notes"]
+__all__ = [
+    "SIZE",
+    "allow_code",
+    "human",
+    "limit_options",
+    "print_json",
+    "progress_bar",
+    "recipe_options",
+    "say",
+    "show_notes",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,16 +62,35 @@ allow_code = click.option("--allow-code", is_flag=True, help="Run the method fil
 
 
 def limit_options(function: F) -> F:
-    """--memory, --threads, --shard-size, --quantize, --seed, --lenient and --allow-code."""
-    options = [
-        click.option("--memory", type=SIZE, default="1GiB", show_default=True, help="Budget of resident memory."),
-        click.option("--threads", type=click.IntRange(1), default=None, help="Worker threads [default: all cores]."),
-        click.option("--shard-size", type=SIZE, default="5GB", show_default=True, help="Largest output file."),
-        click.option("--quantize", type=click.Choice(["same"]), default=None, help="Write 8-bit floats as the base."),
-        click.option("--seed", type=int, default=None, help="Key of random numbers, over the recipe's own."),
-        click.option("--lenient", is_flag=True, help="Unknown recipe keys are notes, not errors."),
-        allow_code,
-    ]
+    """--memory, --threads, --shard-size and --quantize: what a merge may use, and how its result is stored."""
+    return _with(
+        function,
+        (
+            click.option("--memory", type=SIZE, default="1GiB", show_default=True, help="Budget of resident memory."),
+            click.option(
+                "--threads", type=click.IntRange(1), default=None, help="Worker threads [default: all cores]."
+            ),
+            click.option("--shard-size", type=SIZE, default="5GB", show_default=True, help="Largest output file."),
+            click.option(
+                "--quantize", type=click.Choice(["same"]), default=None, help="Write 8-bit floats as the base."
+            ),
+        ),
+    )
+
+
+def recipe_options(function: F) -> F:
+    """--seed, --lenient and --allow-code: how a recipe is read."""
+    return _with(
+        function,
+        (
+            click.option("--seed", type=int, default=None, help="Key of random numbers, over the recipe's own."),
+            click.option("--lenient", is_flag=True, help="Unknown recipe keys are notes, not errors."),
+            allow_code,
+        ),
+    )
+
+
+def _with(function: F, options: tuple[Callable[[F], F], ...]) -> F:
     for option in reversed(options):
         function = option(function)
     return function

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stockpot.cli.options import human, limit_options, print_json, say, show_notes
+from stockpot.cli.options import human, limit_options, print_json, recipe_options, say, show_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,6 +21,7 @@ __all__ = ["command", "show_plan"]
 @click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path), required=False)
 @limit_options
+@recipe_options
 @click.option("--overwrite", is_flag=True, help="Plan as if OUT may be replaced.")
 @click.option("--tensors", is_flag=True, help="List every tensor with its inputs and parameters.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole plan for machines.")

@@ -49,7 +49,7 @@ def command(
     """
     from stockpot.api import plan, transplant
     from stockpot.lora.opening import model_named
-    from stockpot.planning.transplant_report import REPORT_NAME
+    from stockpot.planning.tokens.transplant_report import REPORT_NAME
 
     asked, limits = Asked.taken(out, options)
     expression = transplant(model_named(model), tokenizer, method=method, k=k)

@@ -18,13 +18,13 @@ from stockpot.execute.rows import Rows
 from stockpot.execute.sparse import Gathered
 from stockpot.execute.transplanted import Transplant
 from stockpot.methods.declare import Blockwise, Elementwise, solves
+from stockpot.planning.adapters.products import Hadamard, Kronecker
 from stockpot.planning.blocks import Grid, operand_grid
 from stockpot.planning.coded import Decoded, Requantised
 from stockpot.planning.forms import Form, LowRank, Noise, Pieces
 from stockpot.planning.model import Compute, Read
-from stockpot.planning.products import Hadamard, Kronecker
-from stockpot.planning.rows import SparseRows
-from stockpot.planning.transplanted import Transplanted
+from stockpot.planning.tokens.rows import SparseRows
+from stockpot.planning.tokens.transplanted import Transplanted
 
 __all__ = ["evaluator_of"]
 

@@ -22,7 +22,7 @@ from stockpot.execute.workspace import Workspace
 from stockpot.kernels import convert
 from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Floats
-from stockpot.planning.adapters import AdaptedView
+from stockpot.planning.adapters.adapted import AdaptedView
 from stockpot.planning.blocks import BLOCK
 from stockpot.planning.quantising import must_fit
 from stockpot.planning.structure import LeafView

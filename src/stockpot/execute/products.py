@@ -19,9 +19,9 @@ from stockpot.execute.workspace import Workspace
 from stockpot.kernels import convert, low_rank
 from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Floats
+from stockpot.planning.adapters.products import Factors, Hadamard, Kronecker
 from stockpot.planning.blocks import Grid
 from stockpot.planning.model import Compute, Read
-from stockpot.planning.products import Factors, Hadamard, Kronecker
 
 __all__ = ["HadamardAdapter", "KroneckerAdapter"]
 

@@ -17,7 +17,7 @@ from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Floats
 from stockpot.planning.blocks import BLOCK, Grid
 from stockpot.planning.model import Compute, Read, reads
-from stockpot.planning.rows import MEAN, RowMap, SparseRows
+from stockpot.planning.tokens.rows import MEAN, RowMap, SparseRows
 
 __all__ = ["Gathered"]
 

@@ -19,8 +19,8 @@ from stockpot.execute.workspace import Workspace
 from stockpot.kernels import convert
 from stockpot.planning.blocks import Grid
 from stockpot.planning.model import Compute, Read
-from stockpot.planning.rows import MEAN, SparseRows, row_map
-from stockpot.planning.transplanted import BATCH, KINDS, TOLD, Transplanted
+from stockpot.planning.tokens.rows import MEAN, SparseRows, row_map
+from stockpot.planning.tokens.transplanted import BATCH, KINDS, TOLD, Transplanted
 from stockpot.transplanting.interpolation import interpolate
 from stockpot.transplanting.linear import fitted, predicted
 from stockpot.transplanting.nearest import Pool

@@ -10,8 +10,8 @@ from stockpot.architecture.lora_products import Product
 from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.lora.naming import spelled
 from stockpot.lora.places import BASE_FIX, Place
-from stockpot.planning.adapters import change_of, fitted, renamed, transposition
-from stockpot.planning.flat_names import FlatNames, listed
+from stockpot.planning.adapters.adapted import change_of, fitted, renamed, transposition
+from stockpot.planning.adapters.flat_names import FlatNames, listed
 from stockpot.planning.forms import LowRank
 from stockpot.planning.model import Compute, Operand, Read
 from stockpot.planning.views import Context, Meta

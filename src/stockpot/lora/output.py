@@ -24,7 +24,7 @@ from stockpot.errors import ExecutionError, Problem
 from stockpot.execute.evaluate import Bytes
 from stockpot.execute.receipt import RECEIPT_NAME, plain, receipt_bytes
 from stockpot.execute.versions import versions
-from stockpot.execute.workplace import Workplace
+from stockpot.execute.workplace import Workplace, published
 from stockpot.kernels import convert
 from stockpot.lora.card import adapter_card
 from stockpot.lora.report import Loss, Report
@@ -250,6 +250,7 @@ class Made:
 def _place(out: Path, *, overwrite: bool, durable: bool) -> Iterator[Path]:
     """The folder in which files are made that then become ``out``; after an error nothing is left."""
     work = Workplace(out)
+    overwrite = overwrite or published(out)  # of a run that was killed before it had cleaned up: made again, the same
     nothing: dict[str, Any] = {"versions": versions(), "recipe": "an adapter", "inputs": {}, "small files": {}}
     with work.claimed():
         journal, _ = work.begin(nothing, overwrite=overwrite, restart=False)

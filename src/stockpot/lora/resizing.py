@@ -28,7 +28,7 @@ from stockpot.lora.output import Factors, Files, Made, Writing, one_method, peft
 from stockpot.lora.places import Place
 from stockpot.lora.report import Intended, Loss, Part, Report
 from stockpot.lora.settings import merged_config
-from stockpot.planning.flat_names import listed
+from stockpot.planning.adapters.flat_names import listed
 from stockpot.planning.model import Limits, Read
 from stockpot.planning.views import Context
 

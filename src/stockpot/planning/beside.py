@@ -19,7 +19,7 @@ from stockpot.planning.matching import whole
 from stockpot.planning.model import Step, reads
 from stockpot.planning.quantising import tell_of_made_config
 from stockpot.planning.structure import LeafView
-from stockpot.planning.tokenizers import Tokenizer
+from stockpot.planning.tokens.tokenizers import Tokenizer
 from stockpot.planning.views import Context, View
 from stockpot.recipe.model import Recipe
 from stockpot.tokens import Retokenized

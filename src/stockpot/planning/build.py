@@ -18,7 +18,7 @@ from stockpot.checkpoint.writer import ShardLayout
 from stockpot.errors import CheckpointError, PlanError, Problem, StockpotError, UnsupportedError
 from stockpot.expression import Expression, Leaf, leaves
 from stockpot.methods.declare import Space, Span
-from stockpot.planning.anchoring import anchored
+from stockpot.planning.adapters.anchoring import anchored
 from stockpot.planning.beside import check_lent, donor_of, layers_of, layout_of, models_of, sidecars_of
 from stockpot.planning.cost import estimate
 from stockpot.planning.filters import note_idle_filters
@@ -28,8 +28,8 @@ from stockpot.planning.model import MIB, Compute, Limits, Operand, Plan, Read, R
 from stockpot.planning.passes import check_numbers, passes_of, survey_note, surveys_of
 from stockpot.planning.place import check_output
 from stockpot.planning.quantising import QUANTISE, must_fit, note_aside, requantised
-from stockpot.planning.tokenizers import Tokenizer, differing, tokenizer_beside, transplanted, vocabulary_bytes
-from stockpot.planning.transplant import TransplantView
+from stockpot.planning.tokens.tokenizers import Tokenizer, differing, tokenizer_beside, transplanted, vocabulary_bytes
+from stockpot.planning.tokens.transplant import TransplantView
 from stockpot.planning.views import Context, Meta, View
 from stockpot.recipe.model import Recipe
 

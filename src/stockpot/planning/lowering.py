@@ -8,15 +8,15 @@ from stockpot.arrangements import Assembled, Cast, Layers, Mixture, Stack, Trans
 from stockpot.checkpoint.dtypes import dtype_named
 from stockpot.expression import Adapted, Apply, Expression, Leaf, Linear
 from stockpot.methods.declare import REQUIRED, Companion, Parameter, Resolved, Space, axis_of, scope_of
-from stockpot.planning.adapters import AdaptedView
+from stockpot.planning.adapters.adapted import AdaptedView
 from stockpot.planning.assembled import AssembledView
 from stockpot.planning.matching import matched, relaid_as, whole
 from stockpot.planning.merged import Merged
 from stockpot.planning.mixtures import MixtureView
 from stockpot.planning.model import Compute, Operand
-from stockpot.planning.retokenize import retokenizing
 from stockpot.planning.structure import CastView, LayersView, LeafView, StackView
-from stockpot.planning.transplant import TransplantView
+from stockpot.planning.tokens.retokenize import retokenizing
+from stockpot.planning.tokens.transplant import TransplantView
 from stockpot.planning.views import Context, View
 from stockpot.settings import Setting, first_value
 from stockpot.tokens import Retokenized, main_leaf

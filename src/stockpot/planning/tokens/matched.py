@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stockpot.planning.transplanted import HELD, KINDS, Origins
+from stockpot.planning.tokens.transplanted import HELD, KINDS, Origins
 from stockpot.transplanting.pairing import Pairing
 from stockpot.transplanting.pieces import Cutter
 from stockpot.transplanting.table import Ints

@@ -14,12 +14,12 @@ from stockpot.architecture.tied import is_head, of_vocabulary, ties_embeddings, 
 from stockpot.arrangements import Transplant
 from stockpot.checkpoint.model import Checkpoint, TensorRef
 from stockpot.errors import StockpotError
-from stockpot.planning.matched import Matched, origins_of
 from stockpot.planning.model import Compute, Operand, Read
-from stockpot.planning.transplant_report import TransplantReport
-from stockpot.planning.transplanted import METHODS, Method, Transplanted
+from stockpot.planning.tokens.matched import Matched, origins_of
+from stockpot.planning.tokens.transplant_report import TransplantReport
+from stockpot.planning.tokens.transplanted import METHODS, Method, Transplanted
+from stockpot.planning.tokens.vocabulary import vocabulary_of
 from stockpot.planning.views import Context, Meta, Sliced, View
-from stockpot.planning.vocabulary import vocabulary_of
 from stockpot.transplanting.pairing import Pairing, pair
 from stockpot.vocabulary.model import Vocabulary
 from stockpot.vocabulary.write import Files

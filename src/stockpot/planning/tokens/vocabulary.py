@@ -13,7 +13,7 @@ from stockpot.arrangements import Transplant
 from stockpot.errors import PlanError
 from stockpot.expression import Adapted, Apply, Expression, Leaf, Linear
 from stockpot.planning.model import Compute, Operand
-from stockpot.planning.rows import RowMap, SparseRows
+from stockpot.planning.tokens.rows import RowMap, SparseRows
 from stockpot.planning.views import Context, Meta, Sliced, View
 from stockpot.tokens import Retokenized
 from stockpot.vocabulary.matched import Matching

@@ -14,10 +14,10 @@ from stockpot.architecture.lora import Lora, Module, lora_of
 from stockpot.architecture.lora_products import Product, Thin
 from stockpot.architecture.tied import embedding_of, is_head, ties_embeddings
 from stockpot.checkpoint.model import Checkpoint, TensorRef
-from stockpot.planning.flat_names import FlatNames, listed
+from stockpot.planning.adapters.flat_names import FlatNames, listed
+from stockpot.planning.adapters.products import Factors, Hadamard, Kronecker
 from stockpot.planning.forms import Form, LowRank
 from stockpot.planning.model import Compute, Operand, Read
-from stockpot.planning.products import Factors, Hadamard, Kronecker
 from stockpot.planning.views import Context, Meta, Sliced, View
 
 __all__ = ["AdaptedView", "Change", "change_of", "fitted", "renamed", "transposition"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from stockpot.planning.matched import Matched
-from stockpot.planning.transplanted import KINDS, TOLD
+from stockpot.planning.tokens.matched import Matched
+from stockpot.planning.tokens.transplanted import KINDS, TOLD
 
 __all__ = ["REPORT_NAME", "TransplantReport"]
 

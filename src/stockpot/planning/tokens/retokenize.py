@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from stockpot.architecture.tied import vocabulary_rows
 from stockpot.errors import StockpotError
 from stockpot.expression import Expression
-from stockpot.planning.rowmaps import row_maps
+from stockpot.planning.tokens.rowmaps import row_maps
+from stockpot.planning.tokens.vocabulary import Member, Retokenizing, key_of, models_of, vocabulary_of
 from stockpot.planning.views import Context, View
-from stockpot.planning.vocabulary import Member, Retokenizing, key_of, models_of, vocabulary_of
 from stockpot.tokens import Retokenized, TokenSource
 from stockpot.vocabulary.matched import Chosen, Matching, Row, Rows, match
 from stockpot.vocabulary.model import Vocabulary

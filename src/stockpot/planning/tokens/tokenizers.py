@@ -15,10 +15,10 @@ from stockpot.checkpoint.places import member, stands
 from stockpot.errors import StockpotError
 from stockpot.expression import Apply, Expression, Leaf, Linear
 from stockpot.planning.lowering import build_view
-from stockpot.planning.rowmaps import counts_of, ranges_of
-from stockpot.planning.transplant import TransplantView
+from stockpot.planning.tokens.rowmaps import counts_of, ranges_of
+from stockpot.planning.tokens.transplant import TransplantView
+from stockpot.planning.tokens.vocabulary import Retokenizing, key_of, models_of, vocabulary_of
 from stockpot.planning.views import Context
-from stockpot.planning.vocabulary import Retokenizing, key_of, models_of, vocabulary_of
 from stockpot.recipe.model import Recipe
 from stockpot.tokens import Retokenized
 from stockpot.vocabulary.model import Vocabulary

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stockpot.planning.rows import MEAN, RowMap, row_map
+from stockpot.planning.tokens.rows import MEAN, RowMap, row_map
 from stockpot.vocabulary.matched import ABSENT, Matching
 
 __all__ = ["Kinds", "counts_of", "kinds_of", "ranges_of", "row_maps"]

@@ -1,0 +1,1 @@
+"""Models with adapters on them: which tensors change, and how."""
