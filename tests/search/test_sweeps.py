@@ -15,7 +15,7 @@ from evaluating import networks
 from files import read_model, write_model
 from stockpot.cli.main import main
 from stockpot.errors import RecipeError, StockpotError
-from stockpot.evaluate import Blend, candidate, evaluate, load_suite
+from stockpot.evaluate import Blend, Ensemble, candidate, evaluate, load_suite
 from stockpot.search import SWEEPS, Line, sweep
 from stockpot.search.plots import Curve, curves, scatter
 from stockpot.search.sweeps import negatable
@@ -139,8 +139,11 @@ def test_the_best_is_chosen_and_reported(bench):
     assert found.curve.split == "select"
     assert found.curve.models[0].name == "alpha 0"
     assert [row.name for row in found.report.models] == list(
-        dict.fromkeys(("alpha 0", "alpha 1", f"alpha {found.chosen:g}"))
+        dict.fromkeys(("alpha 0", "alpha 1", f"alpha {found.chosen:g}", "ensemble of 2"))
     )
+    both = [candidate(name) for name in ("base", "m2")]
+    beside = evaluate(both, suite_in(bench), ensembles=[Ensemble("both", ("base", "m2"))])
+    assert figures(found.report, "ensemble of 2") == figures(beside, "both")
     assert found.report.marks == {}
 
 
@@ -150,7 +153,7 @@ def test_models_that_are_no_points_stand_in_the_report(bench):
     for kind, models in (("add", ("base", "m0", "m1")), ("analogy", ("m0", "m1", "base"))):
         found = swept(bench, kind, *models, values=[0, 1])
         names = [row.name for row in found.report.models]
-        assert names == ["lambda 0", "m0", "m1", "lambda 1"]
+        assert names == ["lambda 0", "m0", "m1", "lambda 1", *(["ensemble of 2"] if kind == "add" else [])]
         assert [figures(found.report, name) for name in ("m0", "m1")] == [figures(alone, n) for n in ("m0", "m1")]
 
 

@@ -12,6 +12,7 @@ from stockpot.errors import Problem, RecipeError
 from stockpot.evaluate.blend import Blend
 from stockpot.evaluate.cache import Cache
 from stockpot.evaluate.candidates import Candidate, named
+from stockpot.evaluate.ensemble import Ensemble
 from stockpot.evaluate.results import Cell, Result
 from stockpot.evaluate.suite import Suite
 from stockpot.functions import task_arithmetic
@@ -224,8 +225,10 @@ def sweep(
         chosen = _chosen(curve, points, objective, kept) if choosing else None
         told_at = dict.fromkeys([0.0, 1.0, *([] if chosen is None else [chosen])])
         start, *ends = (points.get(value) or make(value, found.name(value)) for value in told_at)
-        rows = [start, *_others(kind, models), *ends]
-        told = judge.report(rows, compared=kind == "interpolate") if choosing else None
+        others = _others(kind, models)
+        rows = [start, *others, *ends]
+        beside = _ensembles({"interpolate": [start, ends[0]], "add": others}.get(kind, []))
+        told = judge.report(rows, beside, compared=kind == "interpolate") if choosing else None
     recipe = "" if chosen is None else found.recipe(models, chosen)
     given = tuple(m.name for m in models)
     return Sweep(kind, given, numbers, names, objective, kept, drawn, chosen, recipe, curve, told)
@@ -235,6 +238,12 @@ def _others(kind: str, models: Sequence[Candidate]) -> list[Candidate]:
     """The models that are no points of their sweep, for the report."""
     given = named(models)
     return {"interpolate": [], "analogy": given[:2]}.get(kind, given[1:])
+
+
+def _ensembles(members: Sequence[Candidate]) -> list[Ensemble]:
+    """The mean outputs of what a sweep averages; none of fewer than two."""
+    names = tuple(member.name for member in members)
+    return [Ensemble(f"ensemble of {len(names)}", names)] if len(names) > 1 else []
 
 
 def negatable(values: Sequence[tuple[float, float | None]], better: str, keep: float) -> float | None:
