@@ -283,19 +283,16 @@ def _changed(value: Any, change: Callable[[Expression], Expression]) -> Any:
 def leaves(expression: Expression, *, companions: bool = True) -> tuple[Leaf, ...]:
     """Every leaf once, in the order in which they appear; without those below ``companions`` on demand."""
     found: dict[tuple[str, str | None, int], Leaf] = {}
-
     seen: set[int] = set()
-
-    def walk(node: Expression) -> None:
+    waiting = [expression]  # a function that calls itself by name would keep what it found until garbage is collected
+    while waiting:
+        node = waiting.pop()
         if id(node) in seen:
-            return
+            continue
         seen.add(id(node))
         if isinstance(node, Leaf):
             found.setdefault(node.key, node)
-        for child in node.children if companions else _merged(node):
-            walk(child)
-
-    walk(expression)
+        waiting += reversed(node.children if companions else _merged(node))
     return tuple(found.values())
 
 

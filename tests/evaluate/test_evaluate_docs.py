@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluating import digits, digits_bench, networks
 
+from evaluating import digits, digits_bench, networks
 from stockpot.cli.main import main
 from stockpot.evaluate.kinds import KINDS, TASK
 from stockpot.evaluate.metrics import METRICS

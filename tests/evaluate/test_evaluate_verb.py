@@ -6,8 +6,8 @@ import json
 from html.parser import HTMLParser
 
 import pytest
-from evaluating import digits_bench
 
+from evaluating import digits_bench
 from stockpot.cli.main import main
 
 

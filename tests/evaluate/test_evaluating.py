@@ -9,9 +9,9 @@ import textwrap
 
 import numpy as np
 import pytest
-from evaluating import digits, digits_bench, networks, save_arrays
 
 import stockpot as sp
+from evaluating import digits, digits_bench, networks, save_arrays
 from files import files_below, read_model, write_model
 from stockpot.errors import RecipeError, StorageError
 from stockpot.evaluate import Blend, Cache, candidate, evaluate, load_suite

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from evaluating import TEXT, language_model, sentence_model, write_lines
 
 import stockpot as sp
+from evaluating import TEXT, language_model, sentence_model, write_lines
 from stockpot.errors import CheckpointError, UnsupportedError
 from stockpot.evaluate import Blend, candidate, evaluate, load_suite
 from stockpot.evaluate.neural import as_torch, embeddings, token_losses

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluating import digits, digits_bench, save_arrays, write_lines
 
+from evaluating import digits, digits_bench, save_arrays, write_lines
 from stockpot.errors import RecipeError
 from stockpot.evaluate import load_suite
 

@@ -11,6 +11,7 @@ from stockpot.demo.evaluate import Benchmark
 from stockpot.demo.network import Parameters
 from stockpot.demo.recipes import Recipe
 from stockpot.demo.runs import FINE_TUNES, SPECIALISTS, load_model
+from stockpot.search.rule import greedy
 
 __all__ = ["Kitchen", "Merged", "cook_all", "greedy_soup"]
 
@@ -74,14 +75,8 @@ def greedy_soup(kitchen: Kitchen, ranking: Sequence[tuple[str, float]]) -> Merge
         kitchen: Where to merge and score.
         ranking: Name and ``select`` score of every model, best first.
     """
-    (first, best), *others = ranking
-    members = [first]
-    for name, _ in others:
-        score = kitchen.cook("greedy", _average([*members, name])).select
-        if score >= best:
-            members.append(name)
-            best = score
-    return kitchen.cook("greedy", _average(members))
+    steps = greedy(ranking, lambda members: kitchen.cook("greedy", _average(members)).select)
+    return kitchen.cook("greedy", _average([step.name for step in steps if step.kept]))
 
 
 def _average(models: Sequence[str]) -> Recipe:

@@ -122,10 +122,13 @@ def summary(result: DemoResult) -> str:
     single, merge = result.best("single"), result.best("merge")
     (ensemble,) = result.of_kind("ensemble")
     (start,) = result.of_kind("start")
+    (greedy,) = (row for row in result.of_kind("merge") if row.name == "greedy")
     gain = 100 * (merge.scores.shifted - single.scores.shifted)
     lines = (
         f"The chosen merge, {merge.name}, scores {_both(merge)}:",
         f"  {gain:+.1f} points on shifted images from the chosen single model, {single.name}.",
+        f"The greedy soup is never below the best single model on the images that choose: {100 * greedy.select:.1f} %",
+        f"  shifted there, the best single model {100 * single.select:.1f} %.",
         f"The shared start scores {_both(start)}.",
         f"The ensemble scores {_both(ensemble)}, at {ensemble.passes} times the cost.",
         f"Picture: {result.picture}",

@@ -12,12 +12,14 @@
 :class:`Metric`             a measure of one's own
 :class:`Opened`             a model in memory: arrays, or torch on the same memory
 :class:`Blend`              any point between two models, quickly
+:class:`Ensemble`           the mean outputs of models, as a row beside them
 ==========================  =====================================================
 """
 
 from stockpot.evaluate.blend import Blend
 from stockpot.evaluate.cache import Cache
 from stockpot.evaluate.candidates import Candidate, candidate
+from stockpot.evaluate.ensemble import Ensemble
 from stockpot.evaluate.opened import Opened
 from stockpot.evaluate.protocol import EXAMPLE, Metric, Predictions, Task
 from stockpot.evaluate.results import Cell, Figure, ModelRow, Result
@@ -31,6 +33,7 @@ __all__ = [
     "Cache",
     "Candidate",
     "Cell",
+    "Ensemble",
     "Figure",
     "Metric",
     "ModelRow",

@@ -12,11 +12,12 @@ from stockpot.api import compute
 from stockpot.checkpoint.model import Checkpoint, from_arrays
 from stockpot.errors import PlanError, Problem
 from stockpot.evaluate.candidates import Candidate
+from stockpot.evaluate.opened import Opened
 from stockpot.execute.receipt import labels_of
 from stockpot.expression import Expression, Leaf
 from stockpot.planning.model import Plan
 
-__all__ = ["Blend"]
+__all__ = ["Blend", "beside_of", "in_memory"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -43,14 +44,13 @@ class Blend:
     ) -> None:
         _fit(start, end)
         self._ends, self._threads = (start, end), threads
-        self._leaves = tuple(_leaf(name, arrays, beside) for name, arrays in (("start", start), ("end", end)))
+        self._leaves = tuple(in_memory(name, arrays, beside) for name, arrays in (("start", start), ("end", end)))
 
     @classmethod
     def of(cls, start: Candidate, end: Candidate, *, threads: int | None = None) -> Self:
         """Between two models, adapters or merges, read or merged once; points have the small files of ``start``."""
         opened = start.opened()
-        beside = replace(_donor(opened.plan), config=opened.config)
-        return cls(opened.tensors, end.opened().tensors, beside=beside, threads=threads)
+        return cls(opened.tensors, end.opened().tensors, beside=beside_of(opened), threads=threads)
 
     def at(self, t: float) -> Arrays:
         """The tensors at ``t``; the ends themselves, not copies, at 0 and 1."""
@@ -67,9 +67,15 @@ class Blend:
         return (1 - t) * start + t * end
 
 
-def _leaf(name: str, arrays: Arrays, beside: Checkpoint | None) -> Leaf:
+def in_memory(name: str, arrays: Arrays, beside: Checkpoint | None = None) -> Leaf:
+    """A model made of arrays, with the small files and config of ``beside``; see :func:`beside_of`."""
     stored = from_arrays(name, arrays)
     return Leaf(name, stored if beside is None else replace(stored, folder=beside.folder, config=beside.config))
+
+
+def beside_of(opened: Opened) -> Checkpoint:
+    """The checkpoint whose small files a model has, with the model's own config."""
+    return replace(_donor(opened.plan), config=opened.config)
 
 
 def _donor(plan: Plan) -> Checkpoint:

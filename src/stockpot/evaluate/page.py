@@ -12,7 +12,7 @@ from stockpot.evaluate.table import ARROWS, interval, number, percent, shown
 from stockpot.evaluate.why import CELLS, Triple
 from stockpot.printable import printable, redacted
 
-__all__ = ["page"]
+__all__ = ["body", "document", "escaped", "folded", "grid", "page", "sources", "ticks"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --dim: #67707c; --line: #d5dae1; --paper: #fff; --mark: #0b62c4;
@@ -38,41 +38,53 @@ _LEFT, _WIDTH, _ROW, _TOP = 200, 700, 26, 12
 
 def page(result: Result, suite_text: str = "") -> str:
     """The whole file. What strangers wrote (names, recipes, messages) is shown, never taken for HTML."""
+    lines = [*body(result), *sources(result), *([folded("the suite", suite_text)] if suite_text else [])]
+    return document(f"{result.suite}: {result.split}", lines)
+
+
+def document(title: str, lines: Sequence[str]) -> str:
+    """A whole file of ``lines`` that are HTML already."""
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{_text(result.suite)}: {_text(result.split)}</title>",
+            f"<title>{escaped(title)}</title>",
             f"<style>{_STYLE}</style></head><body>",
-            f"<h1>{_text(result.suite)} <span class=dim>· {_text(result.split)} data</span></h1>",
-            _about(result),
-            *_summary(result),
-            *(line for task in result.tasks for line in _task(result, task)),
-            *_why(result.triples),
-            *_sources(result, suite_text),
+            *lines,
             "</body></html>",
             "",
         ]
     )
 
 
-def _text(words: str) -> str:
+def body(result: Result) -> Iterator[str]:
+    """The tables of one evaluation, under a heading."""
+    yield f"<h1>{escaped(result.suite)} <span class=dim>· {escaped(result.split)} data</span></h1>"
+    yield _about(result)
+    yield from _summary(result)
+    for task in result.tasks:
+        yield from _task(result, task)
+    yield from _why(result.triples)
+
+
+def escaped(words: str) -> str:
+    """Words of strangers as HTML that shows them."""
     return html.escape(printable(redacted(words)))
 
 
 def _about(result: Result) -> str:
     skipped = ""
     if result.skipped:
-        skipped = f" Without {result.split} data, not measured: {', '.join(map(_text, result.skipped))}."
+        skipped = f" Without {result.split} data, not measured: {', '.join(map(escaped, result.skipped))}."
     return (
         f"<p class=dim>{len(result.models)} models, {len(result.tasks)} tasks. Intervals hold "
         f"{100 * result.level:g} % of {result.resamples} bootstrap draws over examples (seed {result.seed}); "
-        f"differences are to {_text(result.models[0].name)}, on the same examples.{skipped}</p>"
+        f"differences are to {escaped(result.models[0].name)}, on the same examples.{skipped}</p>"
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of cells that are HTML already."""
     top = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
@@ -81,17 +93,19 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _summary(result: Result) -> Iterator[str]:
     kept = "the best of each task" if result.reference is None else result.reference
-    yield f"<h2>Over all tasks</h2><p class=dim>kept: relative to {_text(kept)}</p>"
+    yield f"<h2>Over all tasks</h2><p class=dim>kept: relative to {escaped(kept)}</p>"
     rows = []
     for row in result.models:
         ranked = [_ranked(result.cell(row.name, task)) for task in result.tasks]
-        worst = "" if row.worst is None else f"{percent(row.worst[1])} <small>{_text(row.worst[0])}</small>"
-        rows.append([_text(row.name), *ranked, percent(row.retention), worst])
-    yield _table(["model", *map(_text, result.tasks), "kept, mean", "worst kept"], rows)
+        worst = "" if row.worst is None else f"{percent(row.worst[1])} <small>{escaped(row.worst[0])}</small>"
+        rows.append([escaped(row.name), *ranked, percent(row.retention), worst])
+    yield grid(["model", *map(escaped, result.tasks), "kept, mean", "worst kept"], rows)
 
 
 def _ranked(cell: Cell) -> str:
-    return number(cell.figures[0].value) if cell.figures else "<span class=bad>failed</span>"
+    if cell.figures:
+        return number(cell.figures[0].value)
+    return "" if cell.error is None else "<span class=bad>failed</span>"
 
 
 def _task(result: Result, task: str) -> Iterator[str]:
@@ -99,19 +113,19 @@ def _task(result: Result, task: str) -> Iterator[str]:
     sound = [cell for cell in cells if cell.figures]
     mark = (result.marks or {}).get(task)
     count = f" · {sound[0].examples} examples" if sound else ""
-    yield f"<h2>{_text(task)}<span class=dim>{count}</span></h2>"
+    yield f"<h2>{escaped(task)}<span class=dim>{count}</span></h2>"
     if mark is not None:
-        yield f"<p class=bad>* {_text(mark)}</p>"
+        yield f"<p class=bad>* {escaped(mark)}</p>"
     for cell in cells:
         if cell.error is not None:
-            yield f"<p class=bad>{_text(cell.model)} failed: {_text(cell.error)}</p>"
+            yield f"<p class=bad>{escaped(cell.model)} failed: {escaped(cell.error)}</p>"
     if not sound:
         return
     yield _plot(sound)
-    heads = [f"{_text(f.metric)} {ARROWS[f.better]}" for f in sound[0].figures]
-    yield _table(
+    heads = [f"{escaped(f.metric)} {ARROWS[f.better]}" for f in sound[0].figures]
+    yield grid(
         ["model", heads[0], "difference", "kept", *heads[1:]],
-        [[_text(c.model), *_cells(c, mark is not None)] for c in sound],
+        [[escaped(c.model), *_cells(c, mark is not None)] for c in sound],
     )
 
 
@@ -147,22 +161,22 @@ def _plot(cells: Sequence[Cell]) -> str:
 
     height = _TOP + _ROW * len(cells) + 28
     floor = height - 24
-    name = _text(f"{figures[0].metric}, with intervals")
+    name = escaped(f"{figures[0].metric}, with intervals")
     parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{name}">']
     parts.append(f'<line class="axis" x1="{_LEFT}" y1="{floor}" x2="{_WIDTH - 20}" y2="{floor}"/>')
-    for value in _ticks(low, high):
+    for value in ticks(low, high):
         parts.append(f'<line class="axis" x1="{x(value)}" y1="{_TOP}" x2="{x(value)}" y2="{floor}"/>')
         parts.append(f'<text class="dim" x="{x(value)}" y="{floor + 16}" text-anchor="middle">{number(value)}</text>')
     for i, (cell, figure) in enumerate(zip(cells, figures, strict=True)):
         y = _TOP + _ROW * (i + 0.5)
-        label = _text(shown(cell.model)[-28:])
+        label = escaped(shown(cell.model)[-28:])
         parts.append(f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end">{label}</text>')
         parts.append(f'<line class="bar" x1="{x(figure.low)}" y1="{y}" x2="{x(figure.high)}" y2="{y}"/>')
         parts.append(f'<circle class="dot" cx="{x(figure.value)}" cy="{y}" r="4"/>')
     return "".join([*parts, "</svg>"])
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Round numbers in [low, high], three to eight of them."""
     rough = (high - low) / 6
     scale = 10.0 ** math.floor(math.log10(rough))
@@ -179,22 +193,22 @@ def _why(triples: Sequence[Triple]) -> Iterator[str]:
     yield "FFT: only the merged model is right; TTF: only it is wrong.</p>"
     rows = [
         [
-            *map(_text, (t.task, *t.models)),
+            *map(escaped, (t.task, *t.models)),
             *(str(t.cells[cell]) for cell in CELLS),
             *map(percent, (t.only_merged_right, t.only_merged_wrong)),
         ]
         for t in triples
     ]
-    yield _table(["task", "base", "fine-tuned", "merged", *CELLS, "FFT, share", "TTF, share"], rows)
+    yield grid(["task", "base", "fine-tuned", "merged", *CELLS, "FFT, share", "TTF, share"], rows)
     pairs = [
-        [_text(t.task), *map(_text, p.models), percent(p.agreement), percent(p.error_overlap)]
+        [escaped(t.task), *map(escaped, p.models), percent(p.agreement), percent(p.error_overlap)]
         for t in triples
         for p in t.pairs
     ]
-    yield _table(["task", "model", "and", "same prediction", "errors in common"], _once(pairs))
-    errors = [[_text(t.task), _text(name), f"{e:.4f}"] for t in triples for name, e in t.calibration.items()]
+    yield grid(["task", "model", "and", "same prediction", "errors in common"], _once(pairs))
+    errors = [[escaped(t.task), escaped(name), f"{e:.4f}"] for t in triples for name, e in t.calibration.items()]
     if errors:
-        yield _table(["task", "model", f"calibration error (ECE, {BINS} bins of equal width)"], _once(errors))
+        yield grid(["task", "model", f"calibration error (ECE, {BINS} bins of equal width)"], _once(errors))
 
 
 def _once(rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
@@ -202,12 +216,16 @@ def _once(rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
     return list(dict.fromkeys(map(tuple, rows)))
 
 
-def _sources(result: Result, suite_text: str) -> Iterator[str]:
+def sources(result: Result) -> Iterator[str]:
+    """The models, their hashes and recipes."""
     yield "<h2>What was evaluated</h2>"
-    rows = [[_text(m.name), _text(m.reference), f"<code>{_text(m.hash)}</code>"] for m in result.models]
-    yield _table(["model", "as written", "hash of what it is computed from"], rows)
+    rows = [[escaped(m.name), escaped(m.reference), f"<code>{escaped(m.hash)}</code>"] for m in result.models]
+    yield grid(["model", "as written", "hash of what it is computed from"], rows)
     for model in result.models:
         if model.recipe:
-            yield f"<details><summary>recipe of {_text(model.name)}</summary><pre>{_text(model.recipe)}</pre></details>"
-    if suite_text:
-        yield f"<details><summary>the suite</summary><pre>{_text(suite_text)}</pre></details>"
+            yield folded(f"recipe of {model.name}", model.recipe)
+
+
+def folded(title: str, text: str) -> str:
+    """``text`` as it is, shown when its title is clicked."""
+    return f"<details><summary>{escaped(title)}</summary><pre>{escaped(text)}</pre></details>"

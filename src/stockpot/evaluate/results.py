@@ -41,9 +41,10 @@ class Cell:
     """One model on one task.
 
     Args:
-        figures: One for each metric, the ranking one first; empty when it failed.
+        figures: One for each metric, the ranking one first; empty when it failed, and of an ensemble on a task without
+            probabilities.
         examples: How many.
-        error: Why there are no figures.
+        error: Why it failed.
         seconds: What predicting took; 0 where predictions were known.
         known: Whether they were.
     """
@@ -66,7 +67,7 @@ class ModelRow:
         reference: As it was written.
         recipe: Text of its recipe; empty for a stored model.
         hash: Of what it is computed from; empty when it could not be planned.
-        seconds: What merging (or reading) took; None when nothing was computed.
+        seconds: What merging (or reading) took; None when nothing was computed, as for ensembles.
         retention: Mean over tasks of the ranking metrics' retention; None when a task failed or has none.
         worst: (task, retention) of the least.
     """

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from stockpot.errors import ExecutionError, Problem, RecipeError, StockpotError
 from stockpot.evaluate.cache import Cache
 from stockpot.evaluate.candidates import Candidate, named
+from stockpot.evaluate.ensemble import Ensemble, ensembled
 from stockpot.evaluate.examples import digest
 from stockpot.evaluate.figures import Bootstrap
 from stockpot.evaluate.identity import model_hash
@@ -28,7 +29,7 @@ from stockpot.evaluate.why import compare_all, same_examples
 from stockpot.execute.versions import versions_of
 from stockpot.printable import printable, redacted
 
-__all__ = ["evaluate", "task_hash"]
+__all__ = ["evaluate", "task_hash", "told"]
 
 Tell = Callable[[Cell], None]
 
@@ -42,6 +43,7 @@ def evaluate(
     reference: str | None = None,
     device: str | None = None,
     choosing: str | None = None,
+    ensembles: Sequence[Ensemble] = (),
     tell: Tell | None = None,
 ) -> Result:
     """Every model on every task of ``suite`` that has data for ``split``. Differences are to the first model.
@@ -56,21 +58,24 @@ def evaluate(
         device: Where torch runs models; None takes a GPU where there is one.
         choosing: What the figures choose, by a name for people: the data is noted as used for choosing, and figures
             that are reported on it later, with this cache, are marked.
+        ensembles: Rows after the models' own, of their mean outputs; empty cells on tasks without probabilities.
         tell: Called with each cell as it is done, before differences and retention are known.
 
     Raises:
-        RecipeError: when no task has such data, or ``reference`` is not among the models.
+        RecipeError: when no task has such data, or ``reference`` or a member of an ensemble is not among the models.
     """
     if split not in ROLES:
         raise RecipeError(Problem(f"unknown split {split!r}", fix=f"one of {', '.join(ROLES)}"))
     tasks, given = suite.having(split), named(models)
     names = [c.name for c in given]
     reference = _meant(reference, given)
+    _check_members(ensembles, names)
     with nullcontext(cache) if cache is not None else Cache(None) as kept:
         marks = _marks(tasks, split, kept, choosing)
         work = _Work(kept, split, device, Bootstrap(suite.seed, suite.resamples), tell)
         hashes = [task_hash(task, split) for task in tasks]
         made = [work.model(one, tasks, hashes) for one in given]
+        made += [work.ensemble(one, tasks) for one in ensembles]
     rows, done = [row for row, _ in made], [cell for _, own in made for cell in own]
     cells = [_compared(cell, work, names[0]) for cell in done]
     cells = _retained(cells, reference)
@@ -122,10 +127,28 @@ class _Work:
             known = [self._cache.predictions(key, own) for own in hashes]
             opened, seconds = self._opened(one) if None in known else (None, None)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, it is this model's
-            return row, [self._done(Cell(one.name, task.name, error=_told(error))) for task in tasks]
+            return row, [self._done(Cell(one.name, task.name, error=told(error))) for task in tasks]
         row = replace(row, hash=key, seconds=seconds)
         made = zip(tasks, hashes, known, strict=True)
         return row, [self._done(self._cell(one.name, task, (key, own), had, opened)) for task, own, had in made]
+
+    def ensemble(self, one: Ensemble, tasks: Sequence[SuiteTask]) -> tuple[ModelRow, list[Cell]]:
+        """The mean outputs of models that are done, on all tasks."""
+        made_of = f"mean {one.of} of {', '.join(one.members)}"
+        return ModelRow(one.name, made_of), [self._done(self._together(one, task)) for task in tasks]
+
+    def _together(self, one: Ensemble, task: SuiteTask) -> Cell:
+        known = self.known(task.name)
+        missing = [name for name in one.members if name not in known]
+        if missing:
+            return Cell(one.name, task.name, error=f"a member failed: {', '.join(missing)}")
+        try:
+            predictions = ensembled(one.of, [known[name] for name in one.members])
+            if predictions is None:
+                return Cell(one.name, task.name)
+            return self._sound(one.name, task, predictions)
+        except Exception as error:  # noqa: BLE001 - a metric may be anyone's code
+            return Cell(one.name, task.name, error=told(error))
 
     def known(self, task: str) -> Mapping[str, Predictions]:
         """Model → predictions on a task."""
@@ -159,13 +182,15 @@ class _Work:
             else:
                 predictions = known
             seconds = 0.0 if known is not None else time.perf_counter() - started
-            measured = tuple(self._measure(metric, predictions) for metric in task.task.metrics)
+            return replace(self._sound(model, task, predictions), seconds=seconds, known=known is not None)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a task may be anyone's code
-            return Cell(model, task.name, error=_told(error))
+            return Cell(model, task.name, error=told(error))
+
+    def _sound(self, model: str, task: SuiteTask, predictions: Predictions) -> Cell:
+        """The cell of ``predictions``, measured."""
+        measured = tuple(self._measure(metric, predictions) for metric in task.task.metrics)
         self._predictions[model, task.name], self._measured[model, task.name] = predictions, measured
-        figures = tuple(self._figure(m) for m in measured)
-        count = len(next(iter(predictions.values())))
-        return Cell(model, task.name, figures, count, None, seconds, known is not None)
+        return Cell(model, task.name, tuple(map(self._figure, measured)), len(next(iter(predictions.values()))))
 
     def _measure(self, metric: Metric, predictions: Predictions) -> _Measured:
         values = values_of(metric, predictions)
@@ -193,6 +218,14 @@ def _meant(reference: str | None, given: Sequence[Candidate]) -> str | None:
         fix = f"one of {', '.join(c.name for c in given)}"
         raise RecipeError(Problem(f"the reference {reference!r} is not among the models", fix=fix))
     return found[0]
+
+
+def _check_members(ensembles: Sequence[Ensemble], names: Sequence[str]) -> None:
+    for one in ensembles:
+        unknown = [name for name in one.members if name not in names]
+        if unknown or not one.members or one.name in names:
+            wrong = f"has no model {', '.join(unknown)}" if unknown else "needs members, and a name of its own"
+            raise RecipeError(Problem(f"the ensemble {one.name!r} {wrong}", fix=f"models: {', '.join(names)}"))
 
 
 def _marks(tasks: Sequence[SuiteTask], split: str, cache: Cache, choosing: str | None) -> dict[str, str]:
@@ -250,7 +283,7 @@ def _summed(row: ModelRow, cells: Sequence[Cell]) -> ModelRow:
     return replace(row, worst=worst, retention=sum(known.values()) / len(known) if whole else None)
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """An error in a few words, on one line."""
     if isinstance(error, StockpotError):
         text = "; ".join(str(p).replace("\n  fix: ", " – ") for p in error.problems[:3])

@@ -1,0 +1,137 @@
+"""Options and output of verbs that measure models on a suite."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from stockpot.cli.options import SIZE, print_json, say, show_notes
+
+if TYPE_CHECKING:
+    from stockpot.evaluate import Cache, Candidate, Cell, Result, Suite
+
+__all__ = [
+    "cache_of",
+    "check_writable",
+    "models_of",
+    "show_tables",
+    "suite_of",
+    "suite_options",
+    "teller",
+    "write_reports",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_IN = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUT = click.Path(allow_dash=True, dir_okay=False, path_type=Path)
+
+
+def suite_options(function: F) -> F:
+    """--suite, where results go, the cache, and the limits of merging in memory."""
+    options = [
+        click.option("--suite", "suite_path", type=_IN, required=True, help="The tasks: suite.yml."),
+        click.option(
+            "--json", "json_path", type=_OUT, default=None, help="Write the result for machines; - prints it."
+        ),
+        click.option("--html", "html_path", type=_OUT, default=None, help="Write the report as one HTML file."),
+        click.option(
+            "--cache", type=click.Path(file_okay=False, path_type=Path), default=None, help="Folder of predictions."
+        ),
+        click.option("--no-cache", is_flag=True, help="Predict everything anew, and keep nothing."),
+        click.option("--same-data", is_flag=True, help="Data may serve two roles; figures on it are marked."),
+        click.option(
+            "--device", default=None, help="Where torch runs models, such as cpu or cuda [default: a GPU if any]."
+        ),
+        click.option(
+            "--memory", type=SIZE, default="1GiB", show_default=True, help="Budget of merging, beside the model."
+        ),
+        click.option(
+            "--threads", type=click.IntRange(1), default=None, help="Threads of merging [default: all cores]."
+        ),
+        click.option("--seed", type=int, default=None, help="Key of random numbers of recipes, over their own."),
+        click.option("--lenient", is_flag=True, help="Unknown recipe keys are notes, not errors."),
+        click.option("--quiet", is_flag=True, help="Print no progress."),
+        click.option("--allow-code", is_flag=True, help="Run the code that the suite and recipes name."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def suite_of(path: Path, options: Mapping[str, Any]) -> Suite:
+    """The suite, once it is known that results can be written; its notes are told."""
+    from stockpot.evaluate import load_suite
+
+    check_writable(options["json_path"], options["html_path"])
+    suite = load_suite(path, same_data=options["same_data"], allow_code=options["allow_code"])
+    show_notes(suite.notes)
+    return suite
+
+
+def models_of(models: Sequence[str], options: Mapping[str, Any]) -> list[Candidate]:
+    """The models as they were written, with the limits that were given."""
+    from stockpot.evaluate import candidate
+
+    limits = {key: options[key] for key in ("memory", "threads", "seed", "lenient", "allow_code")}
+    return [candidate(model, **limits) for model in models]
+
+
+def cache_of(options: Mapping[str, Any]) -> Cache:
+    """The cache that was asked for; one in memory when none is wanted."""
+    from stockpot.evaluate import Cache
+    from stockpot.evaluate.cache import default_folder
+
+    return Cache(None if options["no_cache"] else options["cache"] or default_folder())
+
+
+def teller(options: Mapping[str, Any]) -> Callable[[Cell], None] | None:
+    """What tells of each cell as it is done."""
+    return None if options["quiet"] else _progress
+
+
+def _progress(cell: Cell) -> None:
+    if cell.error is not None:
+        told = "failed"
+    elif cell.known:
+        told = "known from before"
+    else:
+        told = f"{cell.examples} examples in {cell.seconds:.1f} s"
+    say(f"{cell.model}, {cell.task}: {told}", error=True, lines=False)
+
+
+def show_tables(*results: Result | None) -> None:
+    """The tables of evaluations, one after another."""
+    from stockpot.evaluate.table import table
+
+    for result in results:
+        for line in table(result) if result is not None else ():
+            say(line, lines=False)
+
+
+def write_reports(options: Mapping[str, Any], data: Any, page: Callable[[], str]) -> None:
+    """``data`` where --json, ``page`` where --html says."""
+    import json
+
+    from stockpot.checkpoint.storage import write_file
+    from stockpot.execute.receipt import plain
+
+    json_path, html_path = options["json_path"], options["html_path"]
+    if str(json_path) == "-":
+        print_json(data)
+    elif json_path is not None:
+        text = json.dumps(plain(data), indent=1, ensure_ascii=False)
+        write_file(json_path, (text.encode("utf-8", "backslashreplace"),), durable=False)
+    if html_path is not None:
+        write_file(html_path, (page().encode("utf-8", "backslashreplace"),), durable=False)
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Refuse, before anything is computed, what cannot be written afterwards."""
+    for path in paths:
+        if path is not None and str(path) != "-" and not os.path.isdir(path.parent):  # noqa: PTH112 - never raises
+            raise click.BadParameter(f"there is no folder {path.parent}")

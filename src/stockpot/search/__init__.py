@@ -1,0 +1,37 @@
+"""Which merge is best? Soups of models and curves over one number, chosen on select data, told on report data.
+
+>>> from stockpot.search import KINDS, SWEEPS
+>>> list(KINDS), list(SWEEPS)
+(['greedy', 'uniform', 'diwa', 'ratatouille'], ['interpolate', 'add', 'negate', 'analogy'])
+
+======================  ====================================================================
+:func:`soup`            uniform and greedy soups, beside their models and output ensembles
+:func:`sweep`           curves: WiSE-FT's alpha, the lambda of task vectors, negation, analogies
+:func:`greedy`          the greedy rule alone
+:class:`RunningAverage` a mean to which models come one by one
+:class:`Line`           any point along a difference, quickly
+======================  ====================================================================
+"""
+
+from stockpot.search.average import RunningAverage
+from stockpot.search.line import Line
+from stockpot.search.objective import Objective, objective_of
+from stockpot.search.rule import Step, greedy, ranked
+from stockpot.search.soups import KINDS, Soup, soup
+from stockpot.search.sweeps import SWEEPS, Sweep, sweep
+
+__all__ = [
+    "KINDS",
+    "SWEEPS",
+    "Line",
+    "Objective",
+    "RunningAverage",
+    "Soup",
+    "Step",
+    "Sweep",
+    "greedy",
+    "objective_of",
+    "ranked",
+    "soup",
+    "sweep",
+]

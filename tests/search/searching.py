@@ -1,0 +1,69 @@
+"""Fine-tunes of one start, one of them diverged, and a suite of clean and noisy digits."""
+
+from __future__ import annotations
+
+from functools import cache
+from html.parser import HTMLParser
+
+import numpy as np
+
+from evaluating import digits, digits_bench, networks, save_arrays, trained
+from files import write_model
+
+SUITE = """tasks:
+  clean:
+    kind: classification
+    predict: nets:logits
+    split: {select: select.npz, report: report.npz}
+  noisy:
+    kind: classification
+    predict: nets:logits
+    split: {select: select-noisy.npz, report: report-noisy.npz}
+"""
+MODELS = ("m0", "m1", "m2", "m3")
+
+
+@cache
+def fine_tunes():
+    """Name → tensors: four sound fine-tunes of the base, and one that diverged."""
+    base = networks()["base"]
+    found = {name: trained(np.arange(200 + 100 * i, 400 + 100 * i), 10 + i, base, 4) for i, name in enumerate(MODELS)}
+    rng = np.random.default_rng(0)
+    found["diverged"] = {n: (a + rng.normal(0, 3, a.shape)).astype(np.float32) for n, a in base.items()}
+    return found
+
+
+def search_bench(folder):
+    """Models, a suite with two tasks and the user's module, all in ``folder``."""
+    digits_bench(folder)
+    for name, theta in fine_tunes().items():
+        write_model(folder / name, theta)
+    x, _ = digits()
+    rng = np.random.default_rng(1)
+    for role, rows in (("select", slice(800, 1000)), ("report", slice(1000, 1300))):
+        noise = rng.normal(0, 0.3, x[rows].shape).astype(np.float32)
+        save_arrays(folder / f"{role}-noisy.npz", rows, inputs=np.clip(x[rows] + noise, 0, 1))
+    (folder / "suite.yml").write_text(SUITE)
+    return folder
+
+
+class Reader(HTMLParser):
+    """Checks that tags close and collects what a browser would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.fetched, self.text = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.fetched += [v for k, v in attributes if k in ("src", "href", "xlink:href")]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_data(self, data):
+        self.text.append(data)
