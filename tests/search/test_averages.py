@@ -70,7 +70,7 @@ def test_memory_does_not_grow_with_the_number_of_models():
         return {"w": np.full(1_000_000, seed, np.float32)}
 
     peak(2)  # what is compiled or imported at first
-    assert peak(11) < 1.05 * peak(3)
+    assert peak(11) < peak(3) + 8_000_000  # eight more models are 32 MB
 
 
 @pytest.mark.parametrize(
