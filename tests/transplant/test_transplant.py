@@ -14,7 +14,7 @@ from files import read_model, write_file, write_model
 from stockpot.arrangements import Transplant
 from stockpot.cli.main import main
 from stockpot.execute import local
-from stockpot.planning import transplanted
+from stockpot.planning.tokens import transplanted
 from stockpot.provenance.expressions import rebuilt
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
