@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 import pytest
 from mixing import dense, mixed, write_recipe
 
+from corpus_index import ENVIRONMENT, FOLDER
 from files import read_model
 from stockpot.architecture.mixtures import LAYOUTS
 from stockpot.arrangements import Cast
@@ -18,8 +18,6 @@ from stockpot.expression import Adapted, Leaf
 from stockpot.recipe.keys import GATE_MODES, PLACES
 from stockpot.recipe.mixture import load_mixture, parse_mixture
 
-ENVIRONMENT = "STOCKPOT_SHARED"
-FOLDER = Path(os.environ.get(ENVIRONMENT) or Path(__file__).resolve().parents[3] / "shared") / "recipes"
 CORPUS = sorted(path.name for path in FOLDER.glob("*.yml") if "experts:" in path.read_text("utf-8"))
 MISTAKES = {
     "084": "not a list of texts",

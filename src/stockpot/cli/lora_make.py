@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from stockpot.cli.options import SIZE, allow_code, human, print_json, progress_bar, say
+from stockpot.cli.options import SIZE, allow_code, human, print_json, progress_bar, say, with_options
 
 if TYPE_CHECKING:
     from stockpot.lora.factors import Wanted
@@ -48,9 +48,7 @@ def _output(function: F) -> F:
         click.option("--json", "as_json", is_flag=True, help="Print the report for machines, all modules in it."),
         click.option("--quiet", is_flag=True, help="Print nothing but errors."),
     ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return with_options(function, options)
 
 
 @click.command("merge")

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import click
 
-from stockpot.cli.options import human, limit_options, print_json, progress_bar, recipe_options, say, show_notes
+from stockpot.cli.options import (
+    human,
+    limit_options,
+    print_json,
+    progress_bar,
+    recipe_options,
+    say,
+    show_notes,
+    with_options,
+)
 
 if TYPE_CHECKING:
     from stockpot.planning.model import Plan
@@ -30,9 +39,7 @@ def output_options(function: F) -> F:
         click.option("--json", "as_json", is_flag=True, help="Print the result for machines."),
         click.option("--quiet", is_flag=True, help="Print nothing but errors."),
     ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return with_options(function, options)
 
 
 @click.command("merge")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +24,7 @@ __all__ = [
     "recipe_options",
     "say",
     "show_notes",
+    "with_options",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,7 +64,7 @@ allow_code = click.option("--allow-code", is_flag=True, help="Run the method fil
 
 def limit_options(function: F) -> F:
     """--memory, --threads, --shard-size and --quantize: what a merge may use, and how its result is stored."""
-    return _with(
+    return with_options(
         function,
         (
             click.option("--memory", type=SIZE, default="1GiB", show_default=True, help="Budget of resident memory."),
@@ -80,7 +81,7 @@ def limit_options(function: F) -> F:
 
 def recipe_options(function: F) -> F:
     """--seed, --lenient and --allow-code: how a recipe is read."""
-    return _with(
+    return with_options(
         function,
         (
             click.option("--seed", type=int, default=None, help="Key of random numbers, over the recipe's own."),
@@ -90,7 +91,8 @@ def recipe_options(function: F) -> F:
     )
 
 
-def _with(function: F, options: tuple[Callable[[F], F], ...]) -> F:
+def with_options(function: F, options: Sequence[Callable[[F], F]]) -> F:
+    """``function`` with ``options``, in the order in which --help shows them."""
     for option in reversed(options):
         function = option(function)
     return function

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from stockpot.cli.options import SIZE, print_json, say, show_notes
+from stockpot.cli.options import SIZE, print_json, say, show_notes, with_options
 
 if TYPE_CHECKING:
     from stockpot.evaluate import Cache, Candidate, Cell, Result, Suite
@@ -58,9 +58,7 @@ def suite_options(function: F) -> F:
         click.option("--quiet", is_flag=True, help="Print no progress."),
         click.option("--allow-code", is_flag=True, help="Run the code that the suite and recipes name."),
     ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+    return with_options(function, options)
 
 
 def suite_of(path: Path, options: Mapping[str, Any]) -> Suite:

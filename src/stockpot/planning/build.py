@@ -24,7 +24,7 @@ from stockpot.planning.cost import estimate
 from stockpot.planning.filters import note_idle_filters
 from stockpot.planning.lowering import apart, build_view
 from stockpot.planning.mixtures import rewritten
-from stockpot.planning.model import MIB, Compute, Limits, Operand, Plan, Read, Report, Step
+from stockpot.planning.model import MIB, Compute, Cost, Limits, Operand, Plan, Read, Report, Step
 from stockpot.planning.passes import check_numbers, passes_of, survey_note, surveys_of
 from stockpot.planning.place import check_output
 from stockpot.planning.quantising import QUANTISE, must_fit, note_aside, requantised
@@ -62,10 +62,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     donor = donor_of(recipe, checkpoints)
     steps = _steps(view, context, recipe)
     check_lent(donor if lent else None, steps, recipe, view.sliced is not None, context)
-    if recipe.quantize is not None:
-        steps = _quantised(steps, view, recipe.quantize, donor, context)
-    for checkpoint in checkpoints.values():
-        note_aside(checkpoint, context, quantise=recipe.quantize is not None)
+    steps = _quantised(steps, view, recipe.quantize, donor, context)
     surveys = surveys_of(context)
     note_idle_filters(context)
     shards = layout_of(donor, steps, limits.shard_size)
@@ -75,16 +72,7 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     cost = estimate(steps, surveys, shards, limits, out, vocabulary_bytes(context, tokenizer))
     if differing(recipe.expression, context, limits.memory - cost.memory):
         cost = estimate(steps, surveys, shards, limits, out, vocabulary_bytes(context, tokenizer))
-    if out is not None:
-        try:
-            check_output(context, checkpoints.values(), cost.written, cost.disk_free, out, overwrite)
-        except OSError as error:
-            context.problem(f"cannot look at the output's place: {error.strerror or error}", file=str(out))
-    if cost.memory > limits.memory:
-        context.problem(
-            f"needs {-(-cost.memory // MIB)} MiB of memory, the budget is {limits.memory // MIB} MiB",
-            fix=f"give --memory {-(-cost.memory // MIB)}MiB or more",
-        )
+    _check_room(cost, limits, out, overwrite, context)
     layers = layers_of(donor, view, context)
     sidecars = sidecars_of(recipe, donor, steps, checkpoints, layers, tokenizer, rewritten(view), context)
     if context.problems:
@@ -110,6 +98,20 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         shard_size=limits.shard_size,
         reports=_reports(view),
     )
+
+
+def _check_room(cost: Cost, limits: Limits, out: Path | None, overwrite: bool, context: Context) -> None:
+    """Report an output that may not be where it shall go, and too little memory."""
+    if out is not None:
+        try:
+            check_output(context, context.checkpoints.values(), cost.written, cost.disk_free, out, overwrite)
+        except OSError as error:
+            context.problem(f"cannot look at the output's place: {error.strerror or error}", file=str(out))
+    if cost.memory > limits.memory:
+        context.problem(
+            f"needs {-(-cost.memory // MIB)} MiB of memory, the budget is {limits.memory // MIB} MiB",
+            fix=f"give --memory {-(-cost.memory // MIB)}MiB or more",
+        )
 
 
 def _open_lent(donor: Leaf | None, checkpoints: dict[Key, Checkpoint]) -> bool:
@@ -243,11 +245,17 @@ def _placed(steps: Sequence[Step], shards: Sequence[ShardLayout]) -> list[Step]:
     return [replace(s, file=places[s.name][0], offset=places[s.name][1]) for s in steps]
 
 
-def _quantised(steps: list[Step], view: View, how: str, donor: Checkpoint | None, context: Context) -> list[Step]:
-    if how != QUANTISE:
+def _quantised(
+    steps: list[Step], view: View, how: str | None, donor: Checkpoint | None, context: Context
+) -> list[Step]:
+    """``steps`` of 8-bit floats, where that is asked for; what is left out of the inputs is told."""
+    if how == QUANTISE:
+        steps = requantised(steps, view, donor, context)
+    elif how is not None:
         context.problem(f"unknown way to quantize: {how!r}", fix=f"quantize: {QUANTISE}, which does as the base does")
-        return steps
-    return requantised(steps, view, donor, context)
+    for checkpoint in context.checkpoints.values():
+        note_aside(checkpoint, context, quantise=how is not None)
+    return steps
 
 
 def _transplant(context: Context, donor: Checkpoint | None) -> TransplantView | None:

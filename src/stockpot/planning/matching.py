@@ -17,7 +17,7 @@ from stockpot.architecture.tied import stand_in
 from stockpot.architecture.towers import Embedded, embedded
 from stockpot.planning.forms import Pieces
 from stockpot.planning.model import Compute, Operand
-from stockpot.planning.views import Context, Meta, Sliced, View
+from stockpot.planning.views import Context, Meta, View, Wrapped
 
 __all__ = ["MatchedView", "lends", "matched", "relaid_as", "whole"]
 
@@ -136,7 +136,7 @@ def lends(view: View, name: str) -> bool:
     return isinstance(view, MatchedView) and name in view.lent
 
 
-class MatchedView:
+class MatchedView(Wrapped):
     """``of`` with some tensors under other names, made of pieces of its tensors, or taken from another model.
 
     Args:
@@ -169,14 +169,6 @@ class MatchedView:
         if self._like is not None:
             found |= {name: meta for name, meta in self._like.names.items() if name in self.lent}
         return found
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return self.of.config
-
-    @property
-    def sliced(self) -> Sliced | None:
-        return self.of.sliced
 
     def lower(self, name: str) -> Operand:
         if name in self.lent and self._like is not None:

@@ -19,7 +19,7 @@ from stockpot.checkpoint.model import Checkpoint, Coding
 from stockpot.planning.coded import Decoded
 from stockpot.planning.matching import relaid_as
 from stockpot.planning.model import Compute, Operand, Read
-from stockpot.planning.views import Context, Meta, Sliced, View
+from stockpot.planning.views import Context, Meta, Sliced, View, Wrapped
 
 __all__ = ["CastView", "LayersView", "LeafView", "StackView"]
 
@@ -236,7 +236,7 @@ class StackView:
 
 
 @dataclass(frozen=True)
-class CastView:
+class CastView(Wrapped):
     """A model rounded to a dtype."""
 
     of: View
@@ -249,14 +249,6 @@ class CastView:
     @cached_property
     def names(self) -> Mapping[str, Meta]:
         return {n: Meta(self.dtype, m.shape) if m.dtype.is_float else m for n, m in self.of.names.items()}
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return self.of.config
-
-    @property
-    def sliced(self) -> Sliced | None:
-        return self.of.sliced
 
     def lower(self, name: str) -> Operand:
         operand = self.of.lower(name)

@@ -17,7 +17,7 @@ from stockpot.expression import Apply, Expression
 from stockpot.planning.model import Compute, Operand
 from stockpot.vocabulary.model import Vocabulary
 
-__all__ = ["Context", "Meta", "Scope", "Sliced", "Surveyed", "View"]
+__all__ = ["Context", "Meta", "Scope", "Sliced", "Surveyed", "View", "Wrapped"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,20 @@ class Surveyed(Protocol):
 
     def members(self) -> Mapping[str, Compute]:
         """What they are taken over."""
+
+
+class Wrapped:
+    """What a view of one other, ``of``, takes over from it. Abstract."""
+
+    of: View
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.of.config
+
+    @property
+    def sliced(self) -> Sliced | None:
+        return self.of.sliced
 
 
 class View(Protocol):

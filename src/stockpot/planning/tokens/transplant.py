@@ -19,7 +19,7 @@ from stockpot.planning.tokens.matched import Matched, origins_of
 from stockpot.planning.tokens.transplant_report import TransplantReport
 from stockpot.planning.tokens.transplanted import METHODS, Method, Transplanted
 from stockpot.planning.tokens.vocabulary import vocabulary_of
-from stockpot.planning.views import Context, Meta, Sliced, View
+from stockpot.planning.views import Context, Meta, View, Wrapped
 from stockpot.transplanting.pairing import Pairing, pair
 from stockpot.vocabulary.model import Vocabulary
 from stockpot.vocabulary.write import Files
@@ -29,7 +29,7 @@ __all__ = ["TransplantView"]
 _OUTPUT = re.compile(r"lm_head|logits|output|bias$")
 
 
-class TransplantView:
+class TransplantView(Wrapped):
     """All tensors are the model's own, but for embeddings, heads and the heads' biases.
 
     An embedding is made by what the giver's embedding says of its tokens, a head and its bias by the giver's head. A
@@ -46,14 +46,6 @@ class TransplantView:
         self.node, self.of, self.main, self.giver, self._context = node, of, main, giver, context
         self.label = f"{of.label} with the tokenizer of {giver.label}"
         self.files: Files = {}
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return self.of.config
-
-    @property
-    def sliced(self) -> Sliced | None:
-        return self.of.sliced
 
     def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
         return self.of.origin(name)

@@ -14,7 +14,7 @@ from stockpot.errors import PlanError
 from stockpot.expression import Adapted, Apply, Expression, Leaf, Linear
 from stockpot.planning.model import Compute, Operand
 from stockpot.planning.tokens.rows import RowMap, SparseRows
-from stockpot.planning.views import Context, Meta, Sliced, View
+from stockpot.planning.views import Context, Meta, View, Wrapped
 from stockpot.tokens import Retokenized
 from stockpot.vocabulary.matched import Matching
 from stockpot.vocabulary.model import Vocabulary
@@ -94,7 +94,7 @@ class Retokenizing:
 _PER_LAYER = "embed_tokens_per_layer"
 
 
-class VocabularyView:
+class VocabularyView(Wrapped):
     """A model whose embedding and head have the rows of another vocabulary."""
 
     def __init__(self, scope: Retokenizing, number: int) -> None:
@@ -129,14 +129,6 @@ class VocabularyView:
         if len(meta.shape) == 2 and meta.shape[0] == 1 != self._member.count:
             return replace(meta, shape=(1, self._scope.rows))
         return replace(meta, shape=(self._scope.rows, *meta.shape[1:]))
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return self.of.config
-
-    @property
-    def sliced(self) -> Sliced | None:
-        return self.of.sliced
 
     def origin(self, name: str) -> tuple[Mapping[str, Any], str]:
         return self.of.origin(name)
