@@ -39,7 +39,7 @@ class Code:
     """
 
     def __init__(self, folder: Path, allowed: bool) -> None:
-        self._folder, self._allowed = folder, allowed
+        self._folder, self.allowed = folder, allowed
         self._modules: dict[str, tuple[ModuleType, str]] = {}
 
     def find(self, reference: str) -> Own:
@@ -53,7 +53,7 @@ class Code:
             raise RecipeError(
                 Problem(f"{reference!r} is not module:name", fix="tasks:predict, for predict of tasks.py")
             )
-        if not self._allowed:
+        if not self.allowed:
             fix = "read it, then allow it: --allow-code (in Python: allow_code=True)"
             raise RecipeError(Problem(f"{reference} is code, which runs only when it is allowed", fix=fix))
         if module not in self._modules:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from stockpot.evaluate.code import Own
+from stockpot.evaluate.harness.backends import BACKENDS, Wanted
+from stockpot.evaluate.harness.task import harness_task
 from stockpot.evaluate.protocol import Files, Metric, Task
 from stockpot.evaluate.tasks.choices import Choices
 from stockpot.evaluate.tasks.classification import Classification
 from stockpot.evaluate.tasks.own import OwnTask
 from stockpot.evaluate.tasks.sentences import Probe, Similarity
 from stockpot.evaluate.tasks.texts import Texts
-from stockpot.recipe.keys import Choice, Integer, Key, ListOf, MapOf, Named, Number, Place, Text
+from stockpot.recipe.keys import Choice, Flag, Integer, Key, ListOf, MapOf, Named, Number, Place, Text
 
 __all__ = ["KINDS", "ROLES", "SPLIT", "SUITE", "TASK", "Kind", "Settings"]
 
@@ -29,15 +31,21 @@ class Settings:
 
     Args:
         values: The keys of its kind as plain data, those that are given.
-        metrics: At least one.
+        metrics: At least one; none where they are the task's own.
         code: What keys that hold ``module:name`` mean.
         folder: That paths are relative to.
+        asked: Metrics that are named, of a task that has metrics of its own: those by name.
+        data: Role → files, and those of ``train``.
+        allowed: Whether code may run.
     """
 
     values: Mapping[str, Any]
     metrics: tuple[Metric, ...]
     code: Mapping[str, Own]
     folder: Path
+    asked: tuple[Metric | str, ...] = ()
+    data: Mapping[str, Files] = field(default_factory=dict)
+    allowed: bool = False
 
     def given(self, *names: str) -> dict[str, Any]:
         """Those of ``names`` that are given."""
@@ -56,9 +64,12 @@ class Kind:
     Args:
         about: One line.
         keys: Beside those that every task has.
-        metrics: Measured where the suite names none, by name; the first ranks.
+        metrics: Measured where the suite names none, by name; the first ranks. None where tasks have
+            metrics of their own.
         make: Settings → task.
         code: Keys that hold ``module:name``.
+        named: Whether ``@NAME`` in the place of a file is a split of the task's own data.
+        note: What is worth telling of settings, if anything.
     """
 
     about: str
@@ -66,6 +77,8 @@ class Kind:
     metrics: tuple[str, ...]
     make: Callable[[Settings], Task]
     code: tuple[str, ...] = ()
+    named: bool = False
+    note: Callable[[Mapping[str, Any]], str | None] = lambda _: None
 
 
 _BATCH = Key("batch_tokens", Integer(1), "tokens that are computed at a time; no figure depends on it")
@@ -90,6 +103,17 @@ def _similarity(s: Settings) -> Task:
 
 def _probe(s: Settings) -> Task:
     return Probe(s.metrics, s.files("train"), **s.given("strength", "max_tokens", "batch_tokens"))
+
+
+def _lm_eval(s: Settings) -> Task:
+    given = s.given("few_shot", "limit", "backend", "batch", "context", "chat", "settings")
+    wanted = Wanted(filtered=s.values.get("filter"), **given)
+    return harness_task(s.values["task"], s.folder, wanted, s.data, s.asked, allowed=s.allowed)
+
+
+def _writes(values: Mapping[str, Any]) -> str | None:
+    told = "vLLM reads folders, so each merge is written to a temporary one"
+    return told if values.get("backend") == "vllm" else None
 
 
 def _own(s: Settings) -> Task:
@@ -142,6 +166,25 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ),
             ("accuracy", "loss"),
             _probe,
+        ),
+        "lm_eval": Kind(
+            "a task of EleutherAI's lm-evaluation-harness",
+            (
+                Key("task", Text(), "name that lm-eval knows, or path of a task's .yaml", required=True),
+                Key("few_shot", Integer(0), "examples before each document; as many as the task says by default"),
+                Key("train", Named("later"), "file or files, or a split (@train), that few-shot examples come from"),
+                Key("limit", Integer(1), "documents at most, the first ones"),
+                Key("filter", Text(), "the filter whose results are measured; the task's first by default"),
+                Key("backend", Choice(BACKENDS), f"{' or '.join(BACKENDS)}; {BACKENDS[0]} by default"),
+                Key("batch", Integer(1), "sequences that are computed at a time; 8 by default"),
+                Key("context", Integer(2), "tokens of context; the model's own by default"),
+                Key("chat", Flag(), "put prompts into the model's chat template; false by default"),
+                Key("settings", MapOf(Named("later"), "settings"), "handed on to vLLM"),
+            ),
+            (),
+            _lm_eval,
+            named=True,
+            note=_writes,
         ),
         "own": Kind(
             "a function of yours of (model, files), which gives columns",

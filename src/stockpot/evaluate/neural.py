@@ -5,8 +5,10 @@ Imported only by what needs it; neither package is imported before that.
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ __all__ = [
     "embeddings",
     "need",
     "prefix_of",
+    "seeded",
     "token_losses",
     "tokenizer_of",
     "transformer_of",
@@ -50,8 +53,11 @@ _BITS = {"bfloat16": np.int16, "float8_e4m3fn": np.uint8, "float8_e5m2": np.uint
 """Dtypes that torch takes only as the integers of their bits."""
 
 
-def need(*packages: str) -> None:
+def need(*packages: str, extra: str | None = "evaluate") -> None:
     """Raise when one of ``packages`` is not installed.
+
+    Args:
+        extra: Of stockpot, which brings them; None where they are installed by themselves.
 
     Raises:
         UnsupportedError: names all that are missing.
@@ -60,7 +66,25 @@ def need(*packages: str) -> None:
     if missing:
         names = {"sklearn": "scikit-learn"}
         told = " and ".join(names.get(name, name) for name in missing)
-        raise UnsupportedError(Problem(f"this task needs {told}", fix="pip install 'stockpot[evaluate]'"))
+        fix = f"pip install {' '.join(missing)}" if extra is None else f"pip install 'stockpot[{extra}]'"
+        raise UnsupportedError(Problem(f"this task needs {told}", fix=fix))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Meanwhile Python, NumPy and torch draw the numbers of ``seed``; then those that they would have drawn."""
+    import torch
+
+    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - it is others who draw
+    with torch.random.fork_rng():
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(arrays)  # noqa: NPY002
 
 
 def as_torch(array: npt.NDArray[Any]) -> Any:
@@ -74,11 +98,21 @@ def as_torch(array: npt.NDArray[Any]) -> Any:
     return flat.reshape(array.shape)
 
 
-def transformer_of(config: Mapping[str, Any], tensors: Arrays, kind: str, device: str | None) -> Any:
+def transformer_of(
+    config: Mapping[str, Any],
+    tensors: Arrays,
+    kind: str,
+    device: str | None,
+    generation: Mapping[str, Any] | None = None,
+) -> Any:
     """A model of transformers, ready to be run, filled with ``tensors``.
 
     Transformers makes the model on the meta device and puts the tensors in as they are, under its own rules for
     names, prefixes and tied weights, so it is what a folder with these tensors loads as. On the CPU nothing is copied.
+
+    Args:
+        kind: ``causal`` or ``encoder``.
+        generation: The content of ``generation_config.json``, which says where texts end; None without one.
     """
     need("torch", "transformers")
     import torch
@@ -97,6 +131,8 @@ def transformer_of(config: Mapping[str, Any], tensors: Arrays, kind: str, device
     with _quiet():
         model, told = known[type(made)].from_pretrained(None, config=made, state_dict=state, output_loading_info=True)
     _complete(told, kind)
+    if generation is not None and kind == "causal":
+        model.generation_config = transformers.GenerationConfig.from_dict(_harmless(generation))
     return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 

@@ -54,11 +54,7 @@ class Opened:
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """The merged ``config.json``; empty without one."""
-        content = dict(self.plan.sidecars).get("config.json")
-        if content is None:
-            return {}
-        data: Mapping[str, Any] = json.loads(content) if isinstance(content, bytes) else read_json(content)
-        return data
+        return self._small("config.json") or {}
 
     def transformer(self, kind: str) -> Any:
         """The model as transformers makes it of :attr:`config`, its parameters sharing memory with :attr:`tensors`.
@@ -73,7 +69,8 @@ class Opened:
         if kind not in self._loaded:
             from stockpot.evaluate.neural import transformer_of
 
-            self._loaded[kind] = transformer_of(self.config, self.tensors, kind, self.device)
+            generation = self._small("generation_config.json")
+            self._loaded[kind] = transformer_of(self.config, self.tensors, kind, self.device, generation)
         return self._loaded[kind]
 
     @cached_property
@@ -90,6 +87,14 @@ class Opened:
             raise UnsupportedError(Problem(f"{self.name} has no tokenizer", fix=fix))
         with self._small_files() as folder:
             return tokenizer_of(folder, self.config)
+
+    def _small(self, name: str) -> Mapping[str, Any] | None:
+        """The JSON object in one of the small files; None when there is no such file."""
+        content = dict(self.plan.sidecars).get(name)
+        if content is None:
+            return None
+        data: Mapping[str, Any] = json.loads(content) if isinstance(content, bytes) else read_json(content)
+        return data
 
     @contextmanager
     def _small_files(self) -> Iterator[Path]:

@@ -17,18 +17,28 @@ import numpy.typing as npt
 
 from stockpot.evaluate.opened import Opened
 
-__all__ = ["EXAMPLE", "Direction", "Files", "Metric", "Predictions", "Task", "mean"]
+__all__ = ["EXAMPLE", "Direction", "Files", "Metric", "Predictions", "Task", "is_named", "mean"]
 
 Direction: TypeAlias = Literal["higher", "lower"]
 """Which figures are better."""
 
 Files: TypeAlias = tuple[Path, ...]
+"""Local files; where a task has data of its own, ``@NAME`` is one of its splits."""
 
 Predictions: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """Column → array whose first axis is the examples, equally long in all."""
 
 EXAMPLE = "example"
 """The column that tells examples apart (uint64): models are compared by rows only where they are equal."""
+
+
+def is_named(path: Path) -> bool:
+    """Whether ``path`` is no file, but names a split of a task's own data.
+
+    >>> is_named(Path("@test")), is_named(Path("folder/@test"))
+    (True, False)
+    """
+    return str(path).startswith("@")
 
 
 def mean(values: npt.NDArray[np.float64]) -> float:

@@ -10,10 +10,10 @@ from typing import Any
 from stockpot.checkpoint.places import stands
 from stockpot.errors import Problem, RecipeError, StockpotError
 from stockpot.evaluate.code import Code, Own
-from stockpot.evaluate.examples import content_of, read_text
+from stockpot.evaluate.examples import content_of, digest, read_text
 from stockpot.evaluate.kinds import KINDS, ROLES, SPLIT, SUITE, TASK, Settings
 from stockpot.evaluate.metrics import METRICS
-from stockpot.evaluate.protocol import Files, Metric, Task
+from stockpot.evaluate.protocol import Files, Metric, Task, is_named
 from stockpot.recipe import yaml_nodes
 from stockpot.recipe.findings import Findings
 from stockpot.recipe.known import nearest
@@ -48,8 +48,11 @@ class SuiteTask:
     fitted: Files = ()
 
     def content(self, role: str) -> str:
-        """Hash of the data of ``role``."""
-        return content_of(self.data[role])
+        """Hash of the data of ``role``: of the bytes of files, else of what its examples are told apart by."""
+        files = self.data[role]
+        if any(map(is_named, files)):
+            return digest(*self.task.examples(files)).hex()
+        return content_of(files)
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class _Reader:
     def __init__(self, findings: Findings, folder: Path, code: Code) -> None:
         self._findings, self._folder, self._code = findings, folder, code
         self._scope = Scope(findings, folder=str(folder))
+        self._allowed = code.allowed
 
     def suite(self, documents: Sequence[Node]) -> Suite:
         if len(documents) != 1 or not isinstance(documents[0], yaml_nodes.Mapping):
@@ -143,18 +147,23 @@ class _Reader:
         if kind is None or not isinstance(node, yaml_nodes.Mapping):
             return None
         check_section(node, TASK[kind], self._scope, entry.line)
-        data = self._split(node.get("split"))
-        train = self._files(own) if (own := node.get("train")) is not None else ()
+        data = self._split(node.get("split"), KINDS[kind].named)
+        train = self._files(own, KINDS[kind].named) if (own := node.get("train")) is not None else ()
         metrics, code = self._metrics(node, kind), self._own(node, kind)
         if len(self._findings.problems) > before:
             return None
         values = {k: v for k, v in _plain(node).items() if k not in ("kind", "split", "metrics", *KINDS[kind].code)}
         try:
-            task = KINDS[kind].make(Settings(values, metrics, code, self._folder))
+            own_metrics = tuple(m for m in metrics if isinstance(m, Metric)) if KINDS[kind].metrics else ()
+            used = {**data, **({"train": train} if train else {})}
+            settings = Settings(values, own_metrics, code, self._folder, metrics, used, self._allowed)
+            task = KINDS[kind].make(settings)
             self._readable(entry, task, [*data.values()])
         except StockpotError as error:
             self._tell(error, entry.line, entry.key)
             return None
+        if (told := KINDS[kind].note(values)) is not None:
+            self._findings.note(f"task {entry.key}: {told}", entry.line)
         return SuiteTask(entry.key, task, data, fitted=train)
 
     def _kind(self, entry: Entry) -> str | None:
@@ -172,25 +181,28 @@ class _Reader:
         self._findings.problem(f"unknown kind {describe(given.value)}", given.line, fix)
         return None
 
-    def _split(self, entry: Entry | None) -> dict[str, Files]:
+    def _split(self, entry: Entry | None, named: bool) -> dict[str, Files]:
         if entry is None:
             return {}
         check_section(entry.value, SPLIT, self._scope, entry.line)
         own = entry.value.entries if isinstance(entry.value, yaml_nodes.Mapping) else ()
-        found = {each.key: self._files(each) for each in own if each.key in ROLES}
+        found = {each.key: self._files(each, named) for each in own if each.key in ROLES}
         if isinstance(entry.value, yaml_nodes.Mapping) and not own:
             self._findings.problem("split names no data", entry.line, "split: {report: FILE}")
         return found
 
-    def _files(self, entry: Entry) -> Files:
-        """The path or paths of an entry, each of which must be there."""
+    def _files(self, entry: Entry, named: bool) -> Files:
+        """The path or paths of an entry, each of which must be there; ``named`` when @NAME is no file."""
         node = entry.value
         items = node.items if isinstance(node, Items) else (node,)
         if not items or not all(isinstance(item, Scalar) and item.tag != "null" and item.text for item in items):
             self._findings.problem(f"{entry.key} is {describe(node)}, not a file or a list of files", entry.line)
             return ()
-        paths = tuple(self._folder / item.text for item in items if isinstance(item, Scalar))
+        texts = [item.text for item in items if isinstance(item, Scalar)]
+        paths = tuple(Path(t) if named and is_named(Path(t)) else self._folder / t for t in texts)
         for item, path in zip(items, paths, strict=True):
+            if named and is_named(path):
+                continue
             try:
                 there = stands(path)
             except StockpotError as error:
@@ -201,17 +213,22 @@ class _Reader:
                 self._findings.problem(f"{entry.key}: no such file: {path}", item.line, fix)
         return paths
 
-    def _metrics(self, node: yaml_nodes.Mapping, kind: str) -> tuple[Metric, ...]:
+    def _metrics(self, node: yaml_nodes.Mapping, kind: str) -> tuple[Metric | str, ...]:
+        """The metrics of a task; by name where it has metrics of its own."""
         entry = node.get("metrics")
         if entry is None or not isinstance(entry.value, Items):
             return tuple(METRICS[name] for name in KINDS[kind].metrics)
-        found = [m for item in entry.value.items if isinstance(item, Scalar) and (m := self._metric(item)) is not None]
-        names = [metric.name for metric in found]
+        own = not KINDS[kind].metrics
+        items = [item for item in entry.value.items if isinstance(item, Scalar)]
+        found = [m for item in items if (m := self._metric(item, own)) is not None]
+        names = [m if isinstance(m, str) else m.name for m in found]
         if len(set(names)) < len(names):
             self._findings.problem("a metric is named twice", entry.line)
         return tuple(found)
 
-    def _metric(self, item: Scalar) -> Metric | None:
+    def _metric(self, item: Scalar, own: bool) -> Metric | str | None:
+        if own and ":" not in item.text:
+            return item.text
         if item.text in METRICS:
             return METRICS[item.text]
         if ":" not in item.text:
@@ -220,14 +237,14 @@ class _Reader:
             fix = f"{hint}known: {', '.join(METRICS)}; or module:metric of your own"
             self._findings.problem(f"unknown metric {describe(item)}", item.line, fix)
             return None
-        own = self._code_of(item)
-        if own is None:
+        code = self._code_of(item)
+        if code is None:
             return None
-        if not isinstance(own.value, Metric):
+        if not isinstance(code.value, Metric):
             fix = "from stockpot.evaluate import Metric; mine = Metric('mine', 'higher', values)"
             self._findings.problem(f"{item.text} is no Metric", item.line, fix)
             return None
-        return own.value
+        return code.value
 
     def _own(self, node: yaml_nodes.Mapping, kind: str) -> dict[str, Own]:
         found = {}

@@ -1,0 +1,219 @@
+"""What a task of lm-eval is: its settings, from a YAML file of the user's or from the installed package.
+
+A file of the user's is data, like a recipe: functions that it names are code, which runs only when it is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stockpot.checkpoint.places import stands
+from stockpot.errors import Problem, RecipeError, StockpotError, UnsupportedError
+from stockpot.evaluate.examples import content_of, digest, read_text
+from stockpot.evaluate.harness.quiet import quietly
+from stockpot.recipe.known import nearest
+from stockpot.recipe.method_files import run_file
+from stockpot.recipe.yaml_nodes import compose
+
+__all__ = ["Definition", "definition_of"]
+
+_ALLOW = "read it, then allow it: --allow-code (in Python: allow_code=True)"
+_FILES = (".yaml", ".yml")
+_DEPTH = 20
+"""Files that include one another, at most."""
+
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A task's settings.
+
+    Args:
+        name: As lm-eval calls it.
+        config: Its settings, functions resolved; without what makes groups.
+        digest: Of the files that it is written in, and of the code that they name.
+        trusted: Whether its templates may do what they like: it is part of lm-eval, or code is allowed.
+        folder: Of its file, for data beside it; None for tasks that are part of lm-eval.
+    """
+
+    name: str
+    config: Mapping[str, Any] = field(repr=False)
+    digest: str
+    trusted: bool
+    folder: Path | None = None
+
+
+def definition_of(task: str, folder: Path, *, allowed: bool) -> Definition:
+    """The task called ``task``: the path of a YAML file, relative to ``folder``, or a name that lm-eval knows.
+
+    Args:
+        allowed: Whether code that a file names may run, and code that lm-eval itself takes for unsafe.
+
+    Raises:
+        RecipeError: when there is no such task, it is a group, or it needs code that is not allowed.
+    """
+    if task.endswith(_FILES):
+        if not stands(folder / task):
+            raise RecipeError(Problem(f"no such task: {folder / task}", fix=f"paths are relative to {folder}"))
+        found = _own(folder / task, allowed)
+    else:
+        found = _known(task)
+    _check(found, allowed)
+    return found
+
+
+def _own(path: Path, allowed: bool) -> Definition:
+    reader = _Reader(allowed)
+    config = reader.read(path, ())
+    name = config.get("task")
+    if not isinstance(name, str) or any(key in config for key in ("group", "task_list")):
+        raise RecipeError(
+            Problem("the file names several tasks, or none", file=str(path), fix="task: NAME, a file for each task")
+        )
+    return Definition(name, _plain(config), digest(*reader.digests).hex(), allowed, path.parent)
+
+
+class _Reader:
+    """YAML files and those that they include, as lm-eval reads them; digests of all that they are made of."""
+
+    def __init__(self, allowed: bool) -> None:
+        self._allowed = allowed
+        self.digests: list[str] = []
+
+    def read(self, path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+        """The settings in ``path``; what it includes is overridden by its own."""
+        if path.resolve() in seen or len(seen) > _DEPTH:
+            raise RecipeError(Problem("files that include one another", file=str(path)))
+        text = read_text(path)
+        self.digests.append(content_of([path]))
+        config = self._parsed(path, text)
+        included = config.pop("include", [])
+        merged: dict[str, Any] = {}
+        for one in [included] if isinstance(included, str) else included:
+            merged |= self.read(path.parent / str(one), (*seen, path.resolve()))
+        return merged | config
+
+    def _parsed(self, path: Path, text: str) -> dict[str, Any]:
+        class Loader(yaml.SafeLoader):
+            """Of this file: functions are looked for beside it."""
+
+        Loader.add_constructor("!function", lambda _, node: self._function(path, node))
+        try:
+            compose(text)  # holds the limits of size, depth and aliases
+            config = yaml.load(text, Loader)  # noqa: S506 - a safe loader with one constructor more
+        except StockpotError as error:
+            raise RecipeError(*(Problem(p.message, file=str(path), line=p.line, fix=p.fix) for p in error.problems))  # noqa: B904
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            message = f"not valid YAML: {getattr(error, 'problem', error)}"
+            raise RecipeError(Problem(message, file=str(path), line=mark and mark.line + 1)) from None
+        if not isinstance(config, dict):
+            raise RecipeError(Problem("a task is one mapping (key: value)", file=str(path)))
+        return config
+
+    def _function(self, path: Path, node: Any) -> Any:
+        """What ``!function module.name`` means: of ``module.py`` beside the file, else of an installed module."""
+        line, (module, _, name) = node.start_mark.line + 1, str(node.value).rpartition(".")
+        if not self._allowed:
+            message = f"!function {node.value} is code, which runs only when it is allowed"
+            raise RecipeError(Problem(message, line=line, fix=_ALLOW))
+        beside = path.parent.joinpath(*module.split(".")).with_suffix(".py")
+        try:
+            if beside.is_file():
+                found, told = run_file(beside)
+                self.digests.append(told)
+            else:
+                found = import_module(module)
+            return getattr(found, name)
+        except (Exception, SystemExit) as error:
+            message = f"cannot load !function {node.value}: {type(error).__name__}: {error}"
+            raise RecipeError(Problem(message, line=line, fix=f"put {beside.name} beside the task")) from error
+
+
+@cache
+def _index() -> Mapping[str, Any]:
+    """All that lm-eval knows, by name: some seconds, so once in a process."""
+    from lm_eval.tasks import TaskManager
+
+    with quietly():
+        index: Mapping[str, Any] = TaskManager().task_index
+    return index
+
+
+def _known(name: str) -> Definition:
+    """A task that is part of lm-eval."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    index = _index()
+    entry = index.get(name)
+    if entry is None:
+        near = nearest(name, [n for n, e in index.items() if e.kind.name == "TASK"])
+        hint = f"did you mean {near}? " if near else ""
+        fix = f"{hint}a name that lm-eval knows (lm_eval ls tasks), or the path of a task's .yaml"
+        raise RecipeError(Problem(f"lm-eval knows no task {name!r}", fix=fix))
+    if entry.kind.name in ("GROUP", "TAG"):
+        members = _members(entry)
+        more = f" and {len(members) - _SHOWN} more" if len(members) > _SHOWN else ""
+        fix = f"name its tasks, each as one of the suite: {', '.join(members[:_SHOWN])}{more}"
+        raise RecipeError(Problem(f"{name} is a group of tasks of lm-eval, not a task", fix=fix))
+    if entry.kind.name != "TASK":
+        message = f"{name} is a class of Python in lm-eval, with rules of its own, which is not run here"
+        raise UnsupportedError(Problem(message, fix="take a task that lm-eval writes as YAML"))
+    with quietly():
+        config = deepcopy(load_yaml(entry.yaml_path))
+    return Definition(name, _plain(config), digest(name, content_of([entry.yaml_path])).hex(), trusted=True)
+
+
+def _members(entry: Any) -> list[str]:
+    if entry.kind.name == "TAG":
+        return sorted(entry.tags)
+    listed = (entry.cfg or {}).get("task") or []
+    named = (m.get("task") or m.get("group") if isinstance(m, dict) else m for m in listed)
+    return [str(member) for member in named]
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` without what belongs to groups; metadata is a mapping, as tasks expect."""
+    told = config.get("metadata")
+    kept = {k: v for k, v in config.items() if k not in ("tag", "group", "task_list", "include")}
+    return kept | {"metadata": told if isinstance(told, dict) else {"version": told}}
+
+
+def _check(task: Definition, allowed: bool) -> None:
+    """Raise when ``task`` is of a form that is not run."""
+    config = task.config
+    for key in ("doc_to_image", "doc_to_audio"):
+        if config.get(key) is not None:
+            raise UnsupportedError(Problem(f"{task.name} is about images or sounds ({key}), which are not run here"))
+    if "class" in config:
+        raise UnsupportedError(Problem(f"{task.name} is a class of Python, with rules of its own: not run here"))
+    if allowed:
+        return
+    if config.get("unsafe_code"):
+        raise RecipeError(Problem(f"{task.name} runs code that the model writes (unsafe_code)", fix=_ALLOW))
+    if str(config.get("use_prompt") or "").startswith("promptsource"):
+        raise RecipeError(Problem(f"{task.name} takes its prompts from promptsource, which is code", fix=_ALLOW))
+    for metric in _foreign(config):
+        message = f"{task.name}: the metric {metric} is code that would be loaded from the hub (evaluate)"
+        raise RecipeError(Problem(message, fix=_ALLOW))
+
+
+def _foreign(config: Mapping[str, Any]) -> list[str]:
+    """Metrics that lm-eval would look for at the hub."""
+    from lm_eval.api import metrics, registry
+
+    assert metrics  # registers those of the package
+    told = [m for m in config.get("metric_list") or () if isinstance(m, dict) and isinstance(m.get("metric"), str)]
+    own = config.get("process_results") is not None
+    return [
+        m["metric"] for m in told if not own and (m.get("hf_evaluate") or m["metric"] not in registry.metric_registry)
+    ]

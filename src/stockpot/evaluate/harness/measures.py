@@ -1,0 +1,115 @@
+"""Metrics of tasks of lm-eval: rows of what a task makes of each document, and how they become a figure."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stockpot.errors import Problem, RecipeError, UnsupportedError
+from stockpot.evaluate.figures import ratio
+from stockpot.evaluate.protocol import Metric, Predictions, mean
+from stockpot.recipe.known import nearest
+
+__all__ = ["column", "measures"]
+
+Figure = Callable[[npt.NDArray[Any]], float]
+
+_WIDTHS = {"weighted_perplexity": 2, "bits_per_byte": 2, "f1": 2, "matthews_corrcoef": 2}
+"""Aggregation → numbers of each document that it needs; one unless said here."""
+
+
+def _median(values: npt.NDArray[Any]) -> float:
+    """The upper one of the middle, as lm-eval takes it."""
+    return float(np.sort(values)[len(values) // 2])
+
+
+_FIGURES: Mapping[str, Figure] = {
+    "mean": mean,
+    "nanmean": lambda values: float(np.nanmean(values)),
+    "median": _median,
+    "perplexity": lambda values: float(np.exp(-values.mean())),
+    "weighted_perplexity": lambda values: float(np.exp(-ratio(values))),
+    "bits_per_byte": lambda values: -ratio(values) / float(np.log(2)),
+}
+
+
+def column(metric: str, filtered: str) -> str:
+    """The column of what a task makes of each document, by metric and filter, as lm-eval names its results."""
+    return f"{metric},{filtered}"
+
+
+def measures(asked: Sequence[Metric | str], task: Any, filtered: str) -> tuple[Metric, ...]:
+    """The metrics that are ``asked`` for, or else all of the task's that can be measured here, in its order.
+
+    Args:
+        task: One of lm-eval, built.
+        filtered: The filter whose results are measured.
+
+    Raises:
+        RecipeError: for a metric that the task lacks.
+        UnsupportedError: for one that is no figure of rows of numbers.
+    """
+    known = dict(task.aggregation())
+    better = dict(task.higher_is_better())
+    refused = {name: why for name, how in known.items() if (why := _refusal(how)) is not None}
+    if not asked:
+        asked = [name for name in known if name not in refused]
+        if not asked:
+            told = "; ".join(f"{name} is {why}" for name, why in refused.items())
+            raise UnsupportedError(Problem(f"no metric of {task.config.task} can be measured here: {told}"))
+    for one in asked:
+        if isinstance(one, str) and one not in known:
+            near = nearest(one, known)
+            hint = f"did you mean {near}? " if near else ""
+            fix = f"{hint}it has: {', '.join(known)}"
+            raise RecipeError(Problem(f"{task.config.task} has no metric {one!r}", fix=fix))
+        if isinstance(one, str) and one in refused:
+            rest = ", ".join(name for name in known if name not in refused)
+            fix = f"take {rest}" if rest else None
+            raise UnsupportedError(Problem(f"the metric {one} of {task.config.task} is {refused[one]}", fix=fix))
+    return tuple(m if isinstance(m, Metric) else _measure(m, known[m], better[m], filtered) for m in asked)
+
+
+def _measure(name: str, how: Any, higher: bool, filtered: str) -> Metric:
+    own, registered = column(name, filtered), _registered(how)
+    assert registered is not None
+    figure = _FIGURES.get(registered) or (lambda values: _aggregated(how, values))
+    width = _WIDTHS.get(registered, 1)
+
+    def values(predictions: Predictions) -> npt.NDArray[Any]:
+        rows = predictions[own]
+        if rows.shape[1:] != (() if width == 1 else (width,)):
+            message = f"{name} is aggregated as {registered}, but its rows have the shape {rows.shape[1:]}"
+            raise UnsupportedError(Problem(message))
+        return rows
+
+    return Metric(name, "higher" if higher else "lower", values, figure)
+
+
+def _aggregated(how: Any, values: npt.NDArray[Any]) -> float:
+    """lm-eval's own aggregation; a resample of one class only is no reason for a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return float(how([tuple(row) for row in values.tolist()]))
+
+
+def _registered(how: Any) -> str | None:
+    """The name of an aggregation that figures of rows are known of."""
+    from lm_eval.api.registry import get_aggregation
+
+    return next((name for name in (*_FIGURES, *_WIDTHS) if get_aggregation(name) is how), None)
+
+
+def _refusal(how: Any) -> str | None:
+    """Why an aggregation is not measured; None where it is."""
+    from lm_eval.api.registry import AGGREGATION_REGISTRY
+
+    if _registered(how) is not None:
+        return None
+    name = next((n for n in AGGREGATION_REGISTRY if AGGREGATION_REGISTRY[n] is how), None)
+    told = name or f"the function {getattr(how, '__name__', how)}"
+    return f"aggregated as {told} over whole texts or by code, not from a row of numbers for each document"

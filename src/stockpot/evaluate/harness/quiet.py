@@ -1,0 +1,67 @@
+"""lm-eval without its bars and notes, and its templates in a sandbox."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+__all__ = ["quietly"]
+
+
+@contextmanager
+def quietly(*, sandboxed: bool = False) -> Iterator[None]:
+    """Meanwhile nothing is shown but errors.
+
+    Args:
+        sandboxed: Whether templates are rendered without access to what Python could do with them: a text from a
+            stranger's file may otherwise reach any function through the attributes of any value.
+    """
+    import datasets
+    from lm_eval import utils
+    from lm_eval.api.task import tqdm
+
+    bar: Any = tqdm
+
+    with ExitStack() as stack:
+        for name in ("lm_eval", "datasets"):
+            logger = logging.getLogger(name)
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
+        if datasets.are_progress_bars_disabled():
+            stack.callback(datasets.disable_progress_bars)
+        else:
+            stack.callback(datasets.enable_progress_bars)
+        datasets.disable_progress_bars()
+        silent = partial(bar, disable=True)
+        for module in [m for name, m in sys.modules.items() if name.startswith("lm_eval.")]:
+            if getattr(module, "tqdm", None) is bar:
+                stack.enter_context(_swapped(module, "tqdm", silent))
+        if sandboxed:
+            stack.enter_context(_swapped(utils, "env", _sandbox(utils.env)))
+        yield
+
+
+def _sandbox(own: Any) -> Any:
+    """The environment ``own`` of templates, with the same rules, as one that refuses what is unsafe."""
+    from jinja2 import BaseLoader
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    made = ImmutableSandboxedEnvironment(
+        loader=BaseLoader(), undefined=own.undefined, keep_trailing_newline=own.keep_trailing_newline
+    )
+    made.filters.update(own.filters)
+    return made
+
+
+@contextmanager
+def _swapped(place: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)

@@ -1,0 +1,478 @@
+"""Tasks of lm-eval: its own figures on the written model, roles of data, and what is refused by name."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import stockpot as sp
+from evaluating import TEXT, language_model, save_tokenizer, write_lines
+from stockpot.errors import RecipeError
+from stockpot.evaluate import Cache, candidate, evaluate, load_suite
+from stockpot.search import soup
+
+pytest.importorskip("lm_eval", reason="lm_eval is not installed: its tasks are not tested here")
+
+WORDS = [word.strip(".,;") for word in TEXT.split()]
+
+QUIZ = """
+task: quiz
+dataset_path: json
+dataset_kwargs: {data_files: {dev: dev.jsonl, test: test.jsonl, train: train.jsonl}}
+test_split: test
+fewshot_split: train
+output_type: multiple_choice
+doc_to_text: "Question: {{question}}\\nAnswer:"
+doc_to_choice: "{{choices}}"
+doc_to_target: answer
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+  - {metric: acc_norm, aggregation: mean, higher_is_better: true}
+  - {metric: f1, aggregation: f1, higher_is_better: true}
+  - {metric: brier_score, aggregation: brier_score, higher_is_better: false}
+metadata: {version: 1.0}
+"""
+
+PROSE = """
+task: prose
+dataset_path: json
+dataset_kwargs: {data_files: {test: prose.jsonl}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{text}}"
+metric_list:
+  - {metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}
+  - {metric: byte_perplexity, aggregation: weighted_perplexity, higher_is_better: false}
+  - {metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}
+"""
+
+WRITE = """
+task: write
+dataset_path: json
+dataset_kwargs: {data_files: {test: write.jsonl}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{prompt}}"
+doc_to_target: "{{answer}}"
+generation_kwargs: {until: ["."], do_sample: false, max_gen_toks: 6}
+filter_list:
+  - name: whole
+    filter: [{function: take_first}]
+  - name: first
+    filter: [{function: regex, regex_pattern: "(.)"}, {function: take_first}]
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
+  - {metric: bleu, aggregation: bleu, higher_is_better: true}
+"""
+
+LAST = """
+task: last
+dataset_path: json
+dataset_kwargs: {data_files: {test: write.jsonl}}
+test_split: test
+output_type: loglikelihood
+doc_to_text: "{{prompt}}"
+doc_to_target: " {{answer}}"
+metric_list:
+  - {metric: perplexity, aggregation: perplexity, higher_is_better: false}
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+"""
+
+
+def questions(start, stop):
+    """Questions of two words, each with two words to choose from."""
+    pick = [WORDS[(7 * i) % len(WORDS)] for i in range(4 * stop)]
+    return [
+        {"question": f"{pick[i]} {pick[i + 1]} {i}", "choices": [pick[i + 2], pick[i + 3] + " soup"], "answer": i % 2}
+        for i in range(start, stop)
+    ]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """Two language models, four tasks and their documents."""
+    folder = tmp_path_factory.mktemp("harness")
+    for seed, name in enumerate(("one", "two")):
+        language_model(folder / name, seed)
+        save_tokenizer(folder / name, bos_token="<s>", eos_token="</s>")
+    for name, text in {"quiz": QUIZ, "prose": PROSE, "write": WRITE, "last": LAST}.items():
+        (folder / f"{name}.yaml").write_text(text)
+    for number, name in enumerate(("train", "dev", "test")):
+        write_lines(folder / f"{name}.jsonl", questions(20 * number, 20 * number + 20))
+    lines = TEXT.strip().split("\n")
+    write_lines(folder / "prose.jsonl", [{"text": line} for line in lines])
+    sp.save(merged(folder), folder / "merged")
+    prompts = [line[i : i + 20] for line in lines for i in (0, 11)]
+    answers = [written(folder / "merged", one) if i % 3 else "soup" for i, one in enumerate(prompts)]
+    write_lines(folder / "write.jsonl", [{"prompt": p, "answer": a} for p, a in zip(prompts, answers, strict=True)])
+    return folder
+
+
+def written(model, prompt):
+    """Six tokens that a model writes after a prompt, the likeliest each time, up to a full stop."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    start = ids.shape[1]
+    run = transformers.AutoModelForCausalLM.from_pretrained(model)
+    while ids.shape[1] < start + 6 and ids[0, -1] != tokenizer.eos_token_id:
+        ids = torch.cat([ids, run(ids).logits[:, -1:].argmax(dim=-1)], dim=1)
+    return tokenizer.decode(ids[0, start:], skip_special_tokens=True).split(".")[0]
+
+
+def merged(folder):
+    return 0.5 * sp.open(folder / "one") + 0.5 * sp.open(folder / "two")
+
+
+def suite_of(folder, task, **how):
+    (folder / "suite.yml").write_text(f"tasks: {{t: {task}}}")
+    return load_suite(folder / "suite.yml", **how)
+
+
+def measured(folder, task, *models, **how):
+    result = evaluate(models or [candidate(merged(folder), name="merge")], suite_of(folder, task), **how)
+    assert result.failed == (), result.failed
+    return result
+
+
+def figures(result, number=0):
+    return {figure.metric: figure.value for figure in result.cells[number].figures}
+
+
+def problems(folder, task, **how):
+    """What is wrong with a suite of one task."""
+    with pytest.raises(RecipeError) as caught:
+        suite_of(folder, task, **how)
+    return "\n".join(map(str, caught.value.problems))
+
+
+@pytest.fixture(scope="module")
+def oracle(bench):
+    """lm-eval's own figures of the merge that was written to a folder."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    def run(task, **how):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(bench)
+            patch.setenv("HF_HUB_OFFLINE", "1")
+            found = simple_evaluate(
+                model="hf",
+                model_args={"pretrained": str(bench / "merged"), "dtype": "float32"},
+                tasks=[str(bench / f"{task}.yaml")],
+                task_manager=TaskManager(include_defaults=False),
+                device="cpu",
+                batch_size=8,
+                bootstrap_iters=0,
+                **how,
+            )
+        return {key: value for key, value in found["results"][task].items() if "," in key and "stderr" not in key}
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("task", "files", "names"),
+    [
+        ("quiz", "test.jsonl", ["acc,none", "acc_norm,none", "f1,none"]),
+        ("prose", "prose.jsonl", ["word_perplexity,none", "byte_perplexity,none", "bits_per_byte,none"]),
+        ("last", "write.jsonl", ["perplexity,none", "acc,none"]),
+        ("write", "write.jsonl", ["exact_match,whole"]),
+    ],
+)
+def test_figures_are_lm_evals_own_on_the_written_model(bench, oracle, task, files, names):
+    """Every metric that rows suffice for, of a merge in memory, as lm-eval itself says of its folder."""
+    found = figures(measured(bench, f"{{kind: lm_eval, task: {task}.yaml, split: {{report: {files}}}}}"))
+    wanted = oracle(task)
+    assert found == pytest.approx({name.split(",")[0]: wanted[name] for name in names}, rel=1e-12)
+    assert all(value not in (0, 1) for value in found.values())
+
+
+def test_few_shot_examples_limit_and_filter_are_lm_evals_own(bench, oracle):
+    """Examples of a file or a split, drawn as lm-eval draws them; the first documents; the results of one filter."""
+    files = "split: {report: test.jsonl}, train: train.jsonl"
+    found = figures(measured(bench, f"{{kind: lm_eval, task: quiz.yaml, few_shot: 1, limit: 11, {files}}}"))
+    wanted = oracle("quiz", num_fewshot=1, limit=11)
+    assert found == pytest.approx({name: wanted[f"{name},none"] for name in ("acc", "acc_norm", "f1")}, rel=1e-12)
+    splits = 'split: {report: "@test"}, train: "@train"'
+    again = measured(bench, f"{{kind: lm_eval, task: quiz.yaml, few_shot: 1, limit: 11, {splits}}}")
+    assert (figures(again), again.cells[0].examples) == (found, 11)
+    first = measured(bench, "{kind: lm_eval, task: write.yaml, filter: first, split: {report: write.jsonl}}")
+    assert figures(first) == {"exact_match": oracle("write")["exact_match,first"]}
+
+
+def test_where_texts_end_is_read_from_the_model(bench, tmp_path):
+    """generation_config.json of the base: a token that ends all texts ends those of a merge in memory."""
+    quiet = tmp_path / "quiet"
+    quiet.mkdir()
+    for path in (bench / "one").iterdir():
+        (quiet / path.name).write_bytes(path.read_bytes())
+    everything = {"eos_token_id": list(range(320))}
+    (quiet / "generation_config.json").write_text(json.dumps(everything))
+    task = "{kind: lm_eval, task: write.yaml, split: {report: write.jsonl}}"
+    result = measured(bench, task, candidate(bench / "merged"), candidate(quiet))
+    assert figures(result, 1)["exact_match"] == 0 < figures(result)["exact_match"]
+
+
+def test_rows_are_examples(bench, tmp_path):
+    """Each document is a row: intervals, paired differences to the first model, predictions that are known again."""
+    task = "{kind: lm_eval, task: quiz.yaml, metrics: [acc_norm, acc], split: {report: test.jsonl}}"
+    models = [candidate(bench / "one"), candidate(bench / "two")]
+    with Cache(tmp_path) as cache:
+        one, two = measured(bench, task, *models, cache=cache).cells
+        again = measured(bench, task.replace("[acc_norm, acc]", "[acc]"), *models, cache=cache)
+        other = measured(bench, task.replace("kind:", "limit: 19, kind:"), *models, cache=cache)
+    assert [f.metric for f in one.figures] == ["acc_norm", "acc"]
+    assert one.examples == 20
+    assert one.figures[0].low < one.figures[0].value < one.figures[0].high
+    assert two.figures[0].difference == pytest.approx(two.figures[0].value - one.figures[0].value)
+    assert all(cell.known for cell in again.cells)
+    assert figures(again)["acc"] == one.figures[1].value
+    assert not any(cell.known for cell in other.cells)
+
+
+def test_no_row_serves_two_roles(bench):
+    """Found by what the model sees, in files, in splits of the task's data, and in few-shot examples."""
+    both = "{kind: lm_eval, task: quiz.yaml, split: {select: dev.jsonl, report: test.jsonl}}"
+    suite_of(bench, both)
+    shared = 'split: {select: "@dev", report: [test.jsonl, dev.jsonl]}'
+    assert "20 examples of t's select data" in problems(bench, f"{{kind: lm_eval, task: quiz.yaml, {shared}}}")
+    shots = 'few_shot: 2, train: "@dev", split: {report: dev.jsonl}'
+    assert "t's train data" in problems(bench, f"{{kind: lm_eval, task: quiz.yaml, {shots}}}")
+    marked = suite_of(bench, f"{{kind: lm_eval, task: quiz.yaml, {shared}}}", same_data=True)
+    assert marked.tasks[0].reused == {"select", "report"}
+
+
+def test_data_that_choices_were_made_with_is_marked(bench, tmp_path):
+    """A split by name is known again as the data that chose."""
+    with Cache(tmp_path) as cache:
+        chosen = '{kind: lm_eval, task: quiz.yaml, split: {select: "@dev"}}'
+        measured(bench, chosen, split="select", cache=cache, choosing="the best")
+        told = measured(bench, chosen.replace("select:", "report:"), cache=cache)
+        fresh = measured(bench, chosen.replace("select:", "report:").replace("dev", "test"), cache=cache)
+    assert "the best" in told.marks["t"]
+    assert not fresh.marks
+
+
+def test_changed_documents_are_predicted_anew(bench, tmp_path):
+    """An answer that is mended in a split by name, or in a file, makes another task of it."""
+    for name in ("quiz.yaml", "train.jsonl", "dev.jsonl", "test.jsonl"):
+        (tmp_path / name).write_bytes((bench / name).read_bytes())
+    model = candidate(bench / "one")
+    known = []
+    for split in ('"@test"', "test.jsonl"):
+        task = f"{{kind: lm_eval, task: quiz.yaml, metrics: [acc], split: {{report: {split}}}}}"
+        with Cache(None) as cache:
+            for turn in range(3):
+                if turn == 2:
+                    rows = questions(40, 60)
+                    write_lines(tmp_path / "test.jsonl", [row | {"answer": 1 - row["answer"]} for row in rows])
+                known.append(measured(tmp_path, task, model, cache=cache).cells[0].known)
+        write_lines(tmp_path / "test.jsonl", questions(40, 60))
+    assert known == [False, True, False] * 2
+
+
+def test_a_greedy_soup_is_chosen_by_a_task_of_lm_eval(bench):
+    """Choices on select, figures on report, without change to what searches."""
+    suite = suite_of(bench, "{kind: lm_eval, task: quiz.yaml, split: {select: dev.jsonl, report: test.jsonl}}")
+    found = soup([candidate(bench / "one"), candidate(bench / "two")], suite, kind="greedy")
+    assert found.report is not None
+    assert found.report.failed == ()
+
+
+def test_nothing_is_shown_and_nothing_stays_changed(bench, capfd):
+    """No bar, no note; loggers, bars, templates and random numbers are as they were."""
+    import datasets
+    from lm_eval import utils
+    from lm_eval.api import task as own
+
+    before = (utils.env, own.tqdm, logging.getLogger("lm_eval").level, datasets.are_progress_bars_disabled())
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    draws = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    measured(bench, "{kind: lm_eval, task: write.yaml, split: {report: write.jsonl}}")
+    assert capfd.readouterr() == ("", "")
+    assert before == (utils.env, own.tqdm, logging.getLogger("lm_eval").level, datasets.are_progress_bars_disabled())
+    assert torch.equal(torch.get_rng_state(), draws[0])
+    assert (np.random.get_state()[1] == draws[1]).all()  # noqa: NPY002
+
+
+def test_a_task_of_the_package_takes_local_files(bench):
+    """arc_easy with rows in the form of its data; its functions and templates are the package's."""
+    rows = [
+        {
+            "question": r["question"],
+            "choices": {"text": r["choices"], "label": ["A", "B"]},
+            "answerKey": "AB"[r["answer"]],
+        }
+        for r in questions(0, 12)
+    ]
+    write_lines(bench / "arc.jsonl", rows)
+    found = measured(bench, "{kind: lm_eval, task: arc_easy, split: {report: arc.jsonl}}")
+    write_lines(bench / "same.jsonl", questions(0, 12))
+    assert figures(found) == {
+        name: value
+        for name, value in figures(
+            measured(bench, "{kind: lm_eval, task: quiz.yaml, metrics: [acc, acc_norm], split: {report: same.jsonl}}")
+        ).items()
+    }
+
+
+def test_tables_of_parquet_are_read(bench):
+    """The same rows in a table, or in two files, are the same documents."""
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = questions(40, 60)
+    parquet.write_table(pyarrow.Table.from_pylist(rows[:9]), bench / "test.parquet")
+    write_lines(bench / "rest.jsonl", rows[9:])
+    pieces = measured(bench, "{kind: lm_eval, task: quiz.yaml, split: {report: [test.parquet, rest.jsonl]}}")
+    assert figures(pieces) == figures(measured(bench, "{kind: lm_eval, task: quiz.yaml, split: {report: test.jsonl}}"))
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("task: arc_eazy, split: {report: test.jsonl}", ["no task 'arc_eazy'", "did you mean arc_easy?"]),
+        ("task: ai2_arc, split: {report: test.jsonl}", ["group of tasks", "arc_challenge, arc_easy"]),
+        ("task: squadv2, split: {report: test.jsonl}", ["class of Python"]),
+        ("task: humaneval, split: {report: test.jsonl}", ["unsafe_code", "--allow-code"]),
+        ("task: nowhere.yaml, split: {report: test.jsonl}", ["no such task"]),
+        ("task: quiz.yaml", ["split"]),
+        ("task: quiz.yaml, split: {report: absent.jsonl}", ["no such file"]),
+        (
+            'task: quiz.yaml, split: {report: "@tset"}',
+            ["no split 'tset'", "did you mean @test?", "@dev, @test, @train"],
+        ),
+        ('task: quiz.yaml, split: {report: ["@test", "@dev"]}', ["stands alone"]),
+        ("task: quiz.yaml, split: {report: quiz.yaml}", ["unknown form", ".jsonl"]),
+        ("task: quiz.yaml, split: {report: prose.jsonl}", ["prose.jsonl", "'question' is undefined"]),
+        ("task: quiz.yaml, split: {report: test.jsonl}, metrics: [acc_nrom]", ["'acc_nrom'", "did you mean acc_norm?"]),
+        (
+            "task: quiz.yaml, split: {report: test.jsonl}, metrics: [brier_score]",
+            ["brier_score", "take acc, acc_norm, f1"],
+        ),
+        ("task: write.yaml, split: {report: write.jsonl}, metrics: [bleu]", ["aggregated as bleu", "take exact_match"]),
+        ("task: write.yaml, split: {report: write.jsonl}, filter: hole", ["no filter 'hole'", "did you mean whole?"]),
+        ("task: quiz.yaml, split: {report: test.jsonl}, few_shot: 2", ["data of their own", 'train: "@train"']),
+        ("task: quiz.yaml, split: {report: test.jsonl}, settings: {dtype: half}", ["those of vLLM", "backend: vllm"]),
+        (
+            "task: quiz.yaml, split: {report: test.jsonl}, backend: vllm, settings: {trust_remote_code: true}",
+            ["trust_remote_code is not among"],
+        ),
+    ],
+    ids=lambda value: value[:60] if isinstance(value, str) else "",
+)
+def test_what_is_wrong_is_told_by_name(bench, task, told):
+    """Task, data, metrics and settings: with the line and the fix."""
+    text = problems(bench, f"{{kind: lm_eval, {task}}}")
+    assert all(part in text for part in told), text
+    assert "suite line 1" in text
+
+
+def of_quiz(folder, name, *changes):
+    """The quiz with other lines, as a file of its own."""
+    text = QUIZ
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / name).write_text(text)
+    return f"{{kind: lm_eval, task: {name}, split: {{report: test.jsonl}}}}"
+
+
+def test_code_in_a_task_runs_only_when_it_is_allowed(bench):
+    """!function, in an included file too; nothing of it is imported before."""
+    (bench / "mine.py").write_text("def text(doc):\n    return 'Question: ' + doc['question'] + '\\nAnswer:'\n")
+    code = of_quiz(bench, "code.yaml", ('"Question: {{question}}\\nAnswer:"', "!function mine.text"))
+    (bench / "outer.yaml").write_text("include: code.yaml\ntask: outer\n")
+    for task in (code, code.replace("code.yaml", "outer.yaml")):
+        text = problems(bench, task)
+        assert "!function mine.text is code" in text
+        assert "--allow-code" in text
+        plain = "{kind: lm_eval, task: quiz.yaml, split: {report: test.jsonl}}"
+        allowed = evaluate([candidate(bench / "one")], suite_of(bench, task, allow_code=True))
+        assert figures(allowed) == figures(measured(bench, plain, candidate(bench / "one")))
+    facts = suite_of(bench, code, allow_code=True).tasks[0].task.facts
+    (bench / "mine.py").write_text("def text(doc):\n    return doc['question']\n")
+    assert facts != suite_of(bench, code, allow_code=True).tasks[0].task.facts
+    (bench / "mine.py").write_text("")
+    assert "cannot load !function mine.text" in problems(bench, code, allow_code=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("{{question}}", "{{question.__class__.__mro__}}", "unsafe"),
+        ("{metric: f1,", "{metric: nobody_knows,", "nobody_knows is code that would be loaded from the hub"),
+        ("{metric: f1,", "{hf_evaluate: true, metric: f1,", "f1 is code that would be loaded from the hub"),
+        ("task: quiz", "task: quiz\nunsafe_code: true", "unsafe_code"),
+        ("task: quiz", "task: quiz\nuse_prompt: 'promptsource:all'", "promptsource"),
+        ("task: quiz", "task: quiz\ndoc_to_image: question", "about images"),
+        ("task: quiz", "task: quiz\nclass: Quiz", "class of Python"),
+        ("task: quiz", "task: quiz\ngroup: all", "several tasks"),
+        ("task: quiz", "task: quiz\ninclude: strange.yaml", "include one another"),
+        ("task: quiz", "task: !!python/name:os.system", "not valid YAML"),
+        ("task: quiz", "task: [", "not valid YAML"),
+        ("output_type: multiple_choice", "output_type: guessing", "guessing"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_strange_tasks_are_refused(bench, old, new, told):
+    """A file of a stranger's is data: no code, no sandbox left, nothing loaded from the hub."""
+    assert told in problems(bench, of_quiz(bench, "strange.yaml", (old, new)))
+
+
+def test_a_missing_package_is_named(bench, monkeypatch):
+    """With what to install."""
+    monkeypatch.setattr("stockpot.evaluate.neural.find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "lm_eval")
+    text = problems(bench, "{kind: lm_eval, task: quiz.yaml, split: {report: test.jsonl}}")
+    assert "needs lm_eval" in text
+    assert "pip install 'stockpot[lm-eval]'" in text
+
+
+def test_vllm_is_handed_a_folder_for_its_time(bench, monkeypatch):
+    """Its stand-in here finds the whole merge, may run no code of it, and gives the figures; then nothing is left."""
+    from lm_eval.models.huggingface import HFLM
+
+    seen = {}
+
+    def stand_in(pretrained, **how):
+        seen.update(how, folder=Path(pretrained), files={path.name for path in Path(pretrained).iterdir()})
+        return HFLM(pretrained=transformers.AutoModelForCausalLM.from_pretrained(pretrained), backend="causal",
+                    tokenizer=transformers.AutoTokenizer.from_pretrained(pretrained), batch_size=8)  # fmt: skip
+
+    task = "{kind: lm_eval, task: quiz.yaml, backend: vllm, settings: {dtype: float32}, split: {report: test.jsonl}}"
+    suite = suite_of(bench, task)
+    assert "temporary" in str(suite.notes[0])
+    result = evaluate([candidate(merged(bench), name="merge")], suite)
+    assert "needs vllm" in result.cells[0].error
+    assert "pip install vllm" in result.cells[0].error
+    module = types.ModuleType("lm_eval.models.vllm_causallms")
+    module.VLLM = stand_in
+    monkeypatch.setitem(sys.modules, "vllm", types.ModuleType("vllm"))
+    monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", module)
+    found = figures(measured(bench, task))
+    assert found == figures(measured(bench, task.replace("backend: vllm, settings: {dtype: float32}, ", "")))
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= seen["files"]
+    assert (seen["dtype"], seen["trust_remote_code"]) == ("float32", False)
+    assert not seen["folder"].exists()
+
+
+def test_a_failure_is_the_cell_s(bench, tmp_path):
+    """A model that lacks a tokenizer fails by itself."""
+    language_model(tmp_path / "bare")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "bare" / name).unlink()
+    suite = suite_of(bench, "{kind: lm_eval, task: quiz.yaml, split: {report: test.jsonl}}")
+    result = evaluate([candidate(bench / "one"), candidate(tmp_path / "bare")], suite)
+    assert result.cells[0].error is None
+    assert "has no tokenizer" in result.cells[1].error
