@@ -77,11 +77,11 @@ metric_list:
 LAST = """
 task: last
 dataset_path: json
-dataset_kwargs: {data_files: {test: write.jsonl}}
+dataset_kwargs: {data_files: {test: last.jsonl}}
 test_split: test
 output_type: loglikelihood
 doc_to_text: "{{prompt}}"
-doc_to_target: " {{answer}}"
+doc_to_target: "{{answer}}"
 metric_list:
   - {metric: perplexity, aggregation: perplexity, higher_is_better: false}
   - {metric: acc, aggregation: mean, higher_is_better: true}
@@ -108,24 +108,27 @@ def bench(tmp_path_factory):
         (folder / f"{name}.yaml").write_text(text)
     for number, name in enumerate(("train", "dev", "test")):
         write_lines(folder / f"{name}.jsonl", questions(20 * number, 20 * number + 20))
-    lines = TEXT.strip().split("\n")
-    write_lines(folder / "prose.jsonl", [{"text": line} for line in lines])
+    write_lines(folder / "prose.jsonl", [{"text": line} for line in TEXT.strip().split("\n")])
     sp.save(merged(folder), folder / "merged")
-    prompts = [line[i : i + 20] for line in lines for i in (0, 11)]
-    answers = [written(folder / "merged", one) if i % 3 else "soup" for i, one in enumerate(prompts)]
-    write_lines(folder / "write.jsonl", [{"prompt": p, "answer": a} for p, a in zip(prompts, answers, strict=True)])
+    write_lines(folder / "write.jsonl", tasks_of_writing(folder / "merged", 6, 6))
+    write_lines(folder / "last.jsonl", tasks_of_writing(folder / "merged", 12, 1))
     return folder
 
 
-def written(model, prompt):
-    """Six tokens that a model writes after a prompt, the likeliest each time, up to a full stop."""
+def tasks_of_writing(model, prompts, count):
+    """Beginnings, two thirds of them with what a model writes after them: the likeliest tokens, to a full stop."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
-    start = ids.shape[1]
     run = transformers.AutoModelForCausalLM.from_pretrained(model)
-    while ids.shape[1] < start + 6 and ids[0, -1] != tokenizer.eos_token_id:
-        ids = torch.cat([ids, run(ids).logits[:, -1:].argmax(dim=-1)], dim=1)
-    return tokenizer.decode(ids[0, start:], skip_special_tokens=True).split(".")[0]
+    rows = []
+    for number in range(prompts):
+        prompt = TEXT[9 * number : 9 * number + 20].strip()
+        ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+        start = ids.shape[1]
+        while ids.shape[1] < start + count and ids[0, -1] != tokenizer.eos_token_id:
+            ids = torch.cat([ids, run(ids).logits[:, -1:].argmax(dim=-1)], dim=1)
+        text = tokenizer.decode(ids[0, start:], skip_special_tokens=True).split(".")[0]
+        rows.append({"prompt": prompt, "answer": text if number % 3 else "soup"})
+    return rows
 
 
 def merged(folder):
@@ -184,7 +187,7 @@ def oracle(bench):
     [
         ("quiz", "test.jsonl", ["acc,none", "acc_norm,none", "f1,none"]),
         ("prose", "prose.jsonl", ["word_perplexity,none", "byte_perplexity,none", "bits_per_byte,none"]),
-        ("last", "write.jsonl", ["perplexity,none", "acc,none"]),
+        ("last", "last.jsonl", ["perplexity,none", "acc,none"]),
         ("write", "write.jsonl", ["exact_match,whole"]),
     ],
 )
@@ -318,21 +321,17 @@ def test_a_task_of_the_package_takes_local_files(bench):
     write_lines(bench / "arc.jsonl", rows)
     found = measured(bench, "{kind: lm_eval, task: arc_easy, split: {report: arc.jsonl}}")
     write_lines(bench / "same.jsonl", questions(0, 12))
-    assert figures(found) == {
-        name: value
-        for name, value in figures(
-            measured(bench, "{kind: lm_eval, task: quiz.yaml, metrics: [acc, acc_norm], split: {report: same.jsonl}}")
-        ).items()
-    }
+    same = "{kind: lm_eval, task: quiz.yaml, metrics: [acc, acc_norm], split: {report: same.jsonl}}"
+    assert figures(found) == figures(measured(bench, same))
 
 
 def test_tables_of_parquet_are_read(bench):
     """The same rows in a table, or in two files, are the same documents."""
-    import pyarrow
+    import pyarrow as pa
     from pyarrow import parquet
 
     rows = questions(40, 60)
-    parquet.write_table(pyarrow.Table.from_pylist(rows[:9]), bench / "test.parquet")
+    parquet.write_table(pa.Table.from_pylist(rows[:9]), bench / "test.parquet")
     write_lines(bench / "rest.jsonl", rows[9:])
     pieces = measured(bench, "{kind: lm_eval, task: quiz.yaml, split: {report: [test.parquet, rest.jsonl]}}")
     assert figures(pieces) == figures(measured(bench, "{kind: lm_eval, task: quiz.yaml, split: {report: test.jsonl}}"))
@@ -350,7 +349,7 @@ def test_tables_of_parquet_are_read(bench):
         ("task: quiz.yaml, split: {report: absent.jsonl}", ["no such file"]),
         (
             'task: quiz.yaml, split: {report: "@tset"}',
-            ["no split 'tset'", "did you mean @test?", "@dev, @test, @train"],
+            ["no split 'tset'", "did you mean @test? it has: @dev"],
         ),
         ('task: quiz.yaml, split: {report: ["@test", "@dev"]}', ["stands alone"]),
         ("task: quiz.yaml, split: {report: quiz.yaml}", ["unknown form", ".jsonl"]),
@@ -358,7 +357,7 @@ def test_tables_of_parquet_are_read(bench):
         ("task: quiz.yaml, split: {report: test.jsonl}, metrics: [acc_nrom]", ["'acc_nrom'", "did you mean acc_norm?"]),
         (
             "task: quiz.yaml, split: {report: test.jsonl}, metrics: [brier_score]",
-            ["brier_score", "take acc, acc_norm, f1"],
+            ["brier_score", "take acc, acc_norm"],
         ),
         ("task: write.yaml, split: {report: write.jsonl}, metrics: [bleu]", ["aggregated as bleu", "take exact_match"]),
         ("task: write.yaml, split: {report: write.jsonl}, filter: hole", ["no filter 'hole'", "did you mean whole?"]),

@@ -66,8 +66,8 @@ def definition_of(task: str, folder: Path, *, allowed: bool) -> Definition:
             raise RecipeError(Problem(f"no such task: {folder / task}", fix=f"paths are relative to {folder}"))
         found = _own(folder / task, allowed)
     else:
-        found = _known(task)
-    _check(found, allowed)
+        found = _known(task, allowed)
+    _check(found.name, found.config, allowed)
     return found
 
 
@@ -149,7 +149,7 @@ def _index() -> Mapping[str, Any]:
     return index
 
 
-def _known(name: str) -> Definition:
+def _known(name: str, allowed: bool) -> Definition:
     """A task that is part of lm-eval."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -168,8 +168,13 @@ def _known(name: str) -> Definition:
     if entry.kind.name != "TASK":
         message = f"{name} is a class of Python in lm-eval, with rules of its own, which is not run here"
         raise UnsupportedError(Problem(message, fix="take a task that lm-eval writes as YAML"))
-    with quietly():
-        config = deepcopy(load_yaml(entry.yaml_path))
+    _check(name, entry.cfg, allowed)  # before functions are looked for, which may load more
+    try:
+        with quietly():
+            config = deepcopy(load_yaml(entry.yaml_path))
+    except Exception as error:
+        message = f"lm-eval cannot load its task {name}: {type(error).__name__}: {error}"
+        raise UnsupportedError(Problem(message, fix="does the task need packages of its own?")) from error
     return Definition(name, _plain(config), digest(name, content_of([entry.yaml_path])).hex(), trusted=True)
 
 
@@ -188,22 +193,21 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept | {"metadata": told if isinstance(told, dict) else {"version": told}}
 
 
-def _check(task: Definition, allowed: bool) -> None:
-    """Raise when ``task`` is of a form that is not run."""
-    config = task.config
+def _check(name: str, config: Mapping[str, Any], allowed: bool) -> None:
+    """Raise when the task called ``name`` is of a form that is not run."""
     for key in ("doc_to_image", "doc_to_audio"):
         if config.get(key) is not None:
-            raise UnsupportedError(Problem(f"{task.name} is about images or sounds ({key}), which are not run here"))
+            raise UnsupportedError(Problem(f"{name} is about images or sounds ({key}), which are not run here"))
     if "class" in config:
-        raise UnsupportedError(Problem(f"{task.name} is a class of Python, with rules of its own: not run here"))
+        raise UnsupportedError(Problem(f"{name} is a class of Python, with rules of its own: not run here"))
     if allowed:
         return
     if config.get("unsafe_code"):
-        raise RecipeError(Problem(f"{task.name} runs code that the model writes (unsafe_code)", fix=_ALLOW))
+        raise RecipeError(Problem(f"{name} runs code that the model writes (unsafe_code)", fix=_ALLOW))
     if str(config.get("use_prompt") or "").startswith("promptsource"):
-        raise RecipeError(Problem(f"{task.name} takes its prompts from promptsource, which is code", fix=_ALLOW))
+        raise RecipeError(Problem(f"{name} takes its prompts from promptsource, which is code", fix=_ALLOW))
     for metric in _foreign(config):
-        message = f"{task.name}: the metric {metric} is code that would be loaded from the hub (evaluate)"
+        message = f"{name}: the metric {metric} is code that would be loaded from the hub (evaluate)"
         raise RecipeError(Problem(message, fix=_ALLOW))
 
 

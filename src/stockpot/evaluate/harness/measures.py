@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stockpot.errors import Problem, RecipeError, UnsupportedError
+from stockpot.errors import ExecutionError, Problem, RecipeError, UnsupportedError
 from stockpot.evaluate.figures import ratio
 from stockpot.evaluate.protocol import Metric, Predictions, mean
 from stockpot.recipe.known import nearest
@@ -27,6 +26,28 @@ def _median(values: npt.NDArray[Any]) -> float:
     return float(np.sort(values)[len(values) // 2])
 
 
+def _f1(values: npt.NDArray[Any]) -> float:
+    """2 TP / (2 TP + FP + FN) of rows (right, predicted) of two classes, of which 1 is sought; 0 without any."""
+    if not np.isin(values, (0, 1)).all():
+        raise ExecutionError(Problem("f1 of labels other than 0 and 1, which lm-eval does not define"))
+    both = float((values[:, 0] * values[:, 1]).sum())
+    return 2 * both / float(values.sum()) if values.any() else 0.0
+
+
+def _correlation(values: npt.NDArray[Any]) -> float:
+    """Matthews' coefficient of rows (right, predicted), of any number of classes (Gorodkin, 2004); 0 of one class.
+
+    With n examples, c of them right, t_k of class k and p_k predicted as k:
+    (c n - Σ t_k p_k) / √((n² - Σ p_k²) (n² - Σ t_k²)).
+    """
+    _, numbers = np.unique(values, return_inverse=True)
+    right, predicted = numbers.reshape(values.shape).T
+    count, size = len(values), int(numbers.max()) + 1
+    t, p = (np.bincount(column, minlength=size).astype(np.float64) for column in (right, predicted))
+    below = float((count**2 - (p**2).sum()) * (count**2 - (t**2).sum()))
+    return float(((right == predicted).sum() * count - (t * p).sum()) / np.sqrt(below)) if below else 0.0
+
+
 _FIGURES: Mapping[str, Figure] = {
     "mean": mean,
     "nanmean": lambda values: float(np.nanmean(values)),
@@ -34,7 +55,10 @@ _FIGURES: Mapping[str, Figure] = {
     "perplexity": lambda values: float(np.exp(-values.mean())),
     "weighted_perplexity": lambda values: float(np.exp(-ratio(values))),
     "bits_per_byte": lambda values: -ratio(values) / float(np.log(2)),
+    "f1": _f1,
+    "matthews_corrcoef": _correlation,
 }
+"""Aggregation, by the name that lm-eval registers it under → the same of rows."""
 
 
 def column(metric: str, filtered: str) -> str:
@@ -59,7 +83,7 @@ def measures(asked: Sequence[Metric | str], task: Any, filtered: str) -> tuple[M
     if not asked:
         asked = [name for name in known if name not in refused]
         if not asked:
-            told = "; ".join(f"{name} is {why}" for name, why in refused.items())
+            told = "; ".join(" is ".join(pair) for pair in refused.items())
             raise UnsupportedError(Problem(f"no metric of {task.config.task} can be measured here: {told}"))
     for one in asked:
         if isinstance(one, str) and one not in known:
@@ -68,16 +92,16 @@ def measures(asked: Sequence[Metric | str], task: Any, filtered: str) -> tuple[M
             fix = f"{hint}it has: {', '.join(known)}"
             raise RecipeError(Problem(f"{task.config.task} has no metric {one!r}", fix=fix))
         if isinstance(one, str) and one in refused:
-            rest = ", ".join(name for name in known if name not in refused)
-            fix = f"take {rest}" if rest else None
-            raise UnsupportedError(Problem(f"the metric {one} of {task.config.task} is {refused[one]}", fix=fix))
+            rest = ", ".join(name for name in known if name not in refused) or "another task"
+            raise UnsupportedError(
+                Problem(f"the metric {one} of {task.config.task} is {refused[one]}", fix=f"take {rest}")
+            )
     return tuple(m if isinstance(m, Metric) else _measure(m, known[m], better[m], filtered) for m in asked)
 
 
 def _measure(name: str, how: Any, higher: bool, filtered: str) -> Metric:
     own, registered = column(name, filtered), _registered(how)
     assert registered is not None
-    figure = _FIGURES.get(registered) or (lambda values: _aggregated(how, values))
     width = _WIDTHS.get(registered, 1)
 
     def values(predictions: Predictions) -> npt.NDArray[Any]:
@@ -87,21 +111,14 @@ def _measure(name: str, how: Any, higher: bool, filtered: str) -> Metric:
             raise UnsupportedError(Problem(message))
         return rows
 
-    return Metric(name, "higher" if higher else "lower", values, figure)
-
-
-def _aggregated(how: Any, values: npt.NDArray[Any]) -> float:
-    """lm-eval's own aggregation; a resample of one class only is no reason for a warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return float(how([tuple(row) for row in values.tolist()]))
+    return Metric(name, "higher" if higher else "lower", values, _FIGURES[registered])
 
 
 def _registered(how: Any) -> str | None:
     """The name of an aggregation that figures of rows are known of."""
     from lm_eval.api.registry import get_aggregation
 
-    return next((name for name in (*_FIGURES, *_WIDTHS) if get_aggregation(name) is how), None)
+    return next((name for name in _FIGURES if get_aggregation(name) is how), None)
 
 
 def _refusal(how: Any) -> str | None:

@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
 __all__ = ["quietly"]
@@ -21,10 +20,8 @@ def quietly(*, sandboxed: bool = False) -> Iterator[None]:
             stranger's file may otherwise reach any function through the attributes of any value.
     """
     import datasets
+    import tqdm as bars
     from lm_eval import utils
-    from lm_eval.api.task import tqdm
-
-    bar: Any = tqdm
 
     with ExitStack() as stack:
         for name in ("lm_eval", "datasets"):
@@ -36,13 +33,19 @@ def quietly(*, sandboxed: bool = False) -> Iterator[None]:
         else:
             stack.callback(datasets.enable_progress_bars)
         datasets.disable_progress_bars()
-        silent = partial(bar, disable=True)
         for module in [m for name, m in sys.modules.items() if name.startswith("lm_eval.")]:
-            if getattr(module, "tqdm", None) is bar:
-                stack.enter_context(_swapped(module, "tqdm", silent))
+            if getattr(module, "tqdm", None) is bars.tqdm:
+                stack.enter_context(_swapped(module, "tqdm", _silent))
         if sandboxed:
             stack.enter_context(_swapped(utils, "env", _sandbox(utils.env)))
         yield
+
+
+def _silent(*what: Any, **how: Any) -> Any:
+    """A bar that is not shown, whatever is asked."""
+    from tqdm import tqdm
+
+    return tqdm(*what, **(how | {"disable": True}))
 
 
 def _sandbox(own: Any) -> Any:
