@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -15,8 +16,9 @@ import transformers
 
 import stockpot as sp
 from evaluating import TEXT, language_model, save_tokenizer, write_lines
-from stockpot.errors import RecipeError
+from stockpot.errors import RecipeError, StockpotError
 from stockpot.evaluate import Cache, candidate, evaluate, load_suite
+from stockpot.evaluate.harness.measures import FIGURES
 from stockpot.search import soup
 
 pytest.importorskip("lm_eval", reason="lm_eval is not installed: its tasks are not tested here")
@@ -475,3 +477,25 @@ def test_a_failure_is_the_cell_s(bench, tmp_path):
     result = evaluate([candidate(bench / "one"), candidate(tmp_path / "bare")], suite)
     assert result.cells[0].error is None
     assert "has no tokenizer" in result.cells[1].error
+
+
+def test_correlation_and_f1_are_scikit_learns():
+    """Of labels and predictions: Matthews' coefficient of three classes, F1 of two, none where nothing is sought."""
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
+    rng = np.random.default_rng(0)
+    three = rng.integers(0, 3, (50, 2))
+    three[:20, 1] = three[:20, 0]
+    two = three % 2
+    assert FIGURES["matthews_corrcoef"](three) == pytest.approx(matthews_corrcoef(*three.T))
+    assert FIGURES["f1"](two) == pytest.approx(f1_score(*two.T))
+    assert FIGURES["f1"](np.zeros((3, 2))) == FIGURES["matthews_corrcoef"](np.ones((3, 2))) == 0
+    assert FIGURES["median"](np.array([3.0, 1, 2, 5])) == 3
+    with pytest.raises(StockpotError, match="other than 0 and 1"):
+        FIGURES["f1"](three)
+
+
+def test_no_package_is_imported_before_it_is_needed():
+    """Suites of other tasks load nothing of lm-eval."""
+    code = "import sys, stockpot.evaluate.harness.task\nassert not {'lm_eval', 'datasets', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -76,7 +76,7 @@ def seeded(seed: int) -> Iterator[None]:
     import torch
 
     python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - it is others who draw
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002
         torch.manual_seed(seed)

@@ -32,6 +32,16 @@ _DEPTH = 20
 
 _SHOWN = 6
 
+_GENERATION = frozenset(
+    {"until", "do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "max_gen_toks", "max_new_tokens",
+     "max_length", "min_new_tokens", "num_beams", "length_penalty", "early_stopping", "repetition_penalty",
+     "no_repeat_ngram_size", "use_cache"}
+)  # fmt: skip
+"""What a stranger's file may say of how texts are generated: transformers also takes names of code at the hub."""
+
+_BUILDERS = ("pandas", "sql", "spark", "generator", "iceberg")
+"""Kinds of data sets that are read by running pickles or queries."""
+
 
 @dataclass(frozen=True)
 class Definition:
@@ -79,6 +89,8 @@ def _own(path: Path, allowed: bool) -> Definition:
         raise RecipeError(
             Problem("the file names several tasks, or none", file=str(path), fix="task: NAME, a file for each task")
         )
+    if not allowed:
+        _check_data(name, config)
     return Definition(name, _plain(config), digest(*reader.digests).hex(), allowed, path.parent)
 
 
@@ -208,6 +220,17 @@ def _check(name: str, config: Mapping[str, Any], allowed: bool) -> None:
         raise RecipeError(Problem(f"{name} takes its prompts from promptsource, which is code", fix=_ALLOW))
     for metric in _foreign(config):
         message = f"{name}: the metric {metric} is code that would be loaded from the hub (evaluate)"
+        raise RecipeError(Problem(message, fix=_ALLOW))
+
+
+def _check_data(name: str, config: Mapping[str, Any]) -> None:
+    """Raise when what a stranger's file says of data and generation could have code run."""
+    strange = sorted(set(map(str, config.get("generation_kwargs") or ())) - _GENERATION)
+    if strange:
+        message = f"{name}: generation_kwargs {strange[0]} is not among those that are known to run no code"
+        raise RecipeError(Problem(message, fix=_ALLOW))
+    if config.get("dataset_path") in _BUILDERS:
+        message = f"{name}: data of the kind {config['dataset_path']} is read by pickles or queries"
         raise RecipeError(Problem(message, fix=_ALLOW))
 
 

@@ -13,7 +13,7 @@ from stockpot.evaluate.figures import ratio
 from stockpot.evaluate.protocol import Metric, Predictions, mean
 from stockpot.recipe.known import nearest
 
-__all__ = ["column", "measures"]
+__all__ = ["FIGURES", "column", "measures"]
 
 Figure = Callable[[npt.NDArray[Any]], float]
 
@@ -48,7 +48,7 @@ def _correlation(values: npt.NDArray[Any]) -> float:
     return float(((right == predicted).sum() * count - (t * p).sum()) / np.sqrt(below)) if below else 0.0
 
 
-_FIGURES: Mapping[str, Figure] = {
+FIGURES: Mapping[str, Figure] = {
     "mean": mean,
     "nanmean": lambda values: float(np.nanmean(values)),
     "median": _median,
@@ -111,14 +111,14 @@ def _measure(name: str, how: Any, higher: bool, filtered: str) -> Metric:
             raise UnsupportedError(Problem(message))
         return rows
 
-    return Metric(name, "higher" if higher else "lower", values, _FIGURES[registered])
+    return Metric(name, "higher" if higher else "lower", values, FIGURES[registered])
 
 
 def _registered(how: Any) -> str | None:
     """The name of an aggregation that figures of rows are known of."""
     from lm_eval.api.registry import get_aggregation
 
-    return next((name for name in _FIGURES if get_aggregation(name) is how), None)
+    return next((name for name in FIGURES if get_aggregation(name) is how), None)
 
 
 def _refusal(how: Any) -> str | None:
