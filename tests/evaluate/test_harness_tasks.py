@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import types
@@ -96,6 +97,19 @@ def questions(start, stop):
     return [
         {"question": f"{pick[i]} {pick[i + 1]} {i}", "choices": [pick[i + 2], pick[i + 3] + " soup"], "answer": i % 2}
         for i in range(start, stop)
+    ]
+
+
+def of_arc(rows):
+    """Questions in the form of the data of arc_easy."""
+    labels = ["A", "B"]
+    return [
+        {
+            "question": r["question"],
+            "choices": {"text": r["choices"], "label": labels},
+            "answerKey": labels[r["answer"]],
+        }
+        for r in rows
     ]
 
 
@@ -312,15 +326,7 @@ def test_nothing_is_shown_and_nothing_stays_changed(bench, capfd):
 
 def test_a_task_of_the_package_takes_local_files(bench):
     """arc_easy with rows in the form of its data; its functions and templates are the package's."""
-    rows = [
-        {
-            "question": r["question"],
-            "choices": {"text": r["choices"], "label": ["A", "B"]},
-            "answerKey": "AB"[r["answer"]],
-        }
-        for r in questions(0, 12)
-    ]
-    write_lines(bench / "arc.jsonl", rows)
+    write_lines(bench / "arc.jsonl", of_arc(questions(0, 12)))
     found = measured(bench, "{kind: lm_eval, task: arc_easy, split: {report: arc.jsonl}}")
     write_lines(bench / "same.jsonl", questions(0, 12))
     same = "{kind: lm_eval, task: quiz.yaml, metrics: [acc, acc_norm], split: {report: same.jsonl}}"
@@ -417,6 +423,8 @@ def test_code_in_a_task_runs_only_when_it_is_allowed(bench):
         ("task: quiz", "task: quiz\nunsafe_code: true", "unsafe_code"),
         ("task: quiz", "task: quiz\nuse_prompt: 'promptsource:all'", "promptsource"),
         ("task: quiz", "task: quiz\ndoc_to_image: question", "about images"),
+        ("task: quiz", "task: quiz\ngeneration_kwargs: {custom_generate: some/one}", "custom_generate is not among"),
+        ("dataset_path: json", "dataset_path: pandas", "pickles"),
         ("task: quiz", "task: quiz\nclass: Quiz", "class of Python"),
         ("task: quiz", "task: quiz\ngroup: all", "several tasks"),
         ("task: quiz", "task: quiz\ninclude: strange.yaml", "include one another"),
@@ -429,6 +437,18 @@ def test_code_in_a_task_runs_only_when_it_is_allowed(bench):
 def test_strange_tasks_are_refused(bench, old, new, told):
     """A file of a stranger's is data: no code, no sandbox left, nothing loaded from the hub."""
     assert told in problems(bench, of_quiz(bench, "strange.yaml", (old, new)))
+
+
+def test_the_example_of_the_page_is_measured(bench, tmp_path):
+    """As docs/evaluate.md has it, with data in the form of the task's."""
+    page = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    block = next(b for b in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "lm_eval" in b)
+    (tmp_path / "arc").mkdir()
+    for number, name in enumerate(("train", "dev", "test")):
+        write_lines(tmp_path / "arc" / f"{name}.jsonl", of_arc(questions(20 * number, 20 * number + 20)))
+    (tmp_path / "suite.yml").write_text(block)
+    result = evaluate([candidate(bench / "one")], load_suite(tmp_path / "suite.yml"))
+    assert list(figures(result)) == ["acc", "acc_norm"]
 
 
 def test_a_missing_package_is_named(bench, monkeypatch):
