@@ -102,12 +102,11 @@ def questions(start, stop):
 
 def of_arc(rows):
     """Questions in the form of the data of arc_easy."""
-    labels = ["A", "B"]
     return [
         {
             "question": r["question"],
-            "choices": {"text": r["choices"], "label": labels},
-            "answerKey": labels[r["answer"]],
+            "choices": {"text": r["choices"], "label": ["A", "B"]},
+            "answerKey": "AB"[r["answer"]],
         }
         for r in rows
     ]
@@ -115,8 +114,16 @@ def of_arc(rows):
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    """Two language models, four tasks and their documents."""
+    """Two language models, four tasks and their documents; what datasets keeps is kept beside them."""
+    import datasets
+
     folder = tmp_path_factory.mktemp("harness")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "kept")
+        yield filled(folder)
+
+
+def filled(folder):
     for seed, name in enumerate(("one", "two")):
         language_model(folder / name, seed)
         save_tokenizer(folder / name, bos_token="<s>", eos_token="</s>")
@@ -256,6 +263,34 @@ def test_rows_are_examples(bench, tmp_path):
     assert all(cell.known for cell in again.cells)
     assert figures(again)["acc"] == one.figures[1].value
     assert not any(cell.known for cell in other.cells)
+
+
+def test_a_metric_of_ones_own_has_the_tasks_columns(bench):
+    """By metric and filter, beside metrics of the task by name."""
+    (bench / "own.py").write_text(
+        "from stockpot.evaluate import Metric\n"
+        "odd = Metric('odd', 'lower', lambda columns: columns['acc,none'] != columns['acc_norm,none'])\n"
+    )
+    task = "{kind: lm_eval, task: quiz.yaml, metrics: [acc, 'own:odd', acc_norm], split: {report: test.jsonl}}"
+    found = figures(evaluate([candidate(bench / "one")], suite_of(bench, task, allow_code=True)))
+    assert list(found) == ["acc", "odd", "acc_norm"]
+    assert found["odd"] >= abs(found["acc"] - found["acc_norm"])
+
+
+def test_data_that_cannot_be_loaded_is_told(bench):
+    """With the task and what to do without a network."""
+    of_quiz(bench, "gone.yaml", ("test: test.jsonl", "test: gone.jsonl"))
+    text = problems(bench, '{kind: lm_eval, task: gone.yaml, split: {report: "@test"}}')
+    assert "cannot load the data of quiz (json)" in text
+    assert "split: {report: FILE.jsonl}" in text
+    (bench / "mixed.jsonl").write_text('{"question": 1}\n{"question": ["a"]}\n')
+    text = problems(bench, "{kind: lm_eval, task: quiz.yaml, split: {report: mixed.jsonl}}")
+    assert "rows of different kinds" in text
+    (bench / "broken.parquet").write_text("PAR1")
+    text = problems(bench, "{kind: lm_eval, task: quiz.yaml, split: {report: broken.parquet}}")
+    assert "not a parquet file" in text
+    text = problems(bench, "{kind: lm_eval, task: quiz.yaml, split: {report: [test.jsonl, prose.jsonl]}}")
+    assert "different columns" in text or "undefined" in text
 
 
 def test_no_row_serves_two_roles(bench):
