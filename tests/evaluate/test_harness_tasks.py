@@ -290,7 +290,7 @@ def test_data_that_cannot_be_loaded_is_told(bench):
     text = problems(bench, "{kind: lm_eval, task: quiz.yaml, split: {report: broken.parquet}}")
     assert "not a parquet file" in text
     text = problems(bench, "{kind: lm_eval, task: quiz.yaml, split: {report: [test.jsonl, prose.jsonl]}}")
-    assert "different columns" in text or "undefined" in text
+    assert "prose.jsonl: the files hold different keys: text, but test.jsonl has question, choices, answer" in text
 
 
 def test_no_row_serves_two_roles(bench):

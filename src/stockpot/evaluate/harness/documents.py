@@ -107,11 +107,15 @@ def _of_files(files: Files) -> Any:
     parts = [_table(path) if path.suffix.lower() in _TABLES else _lines(path) for path in files]
     if len(parts) == 1:
         return parts[0]
+    other = next((i for i, part in enumerate(parts) if set(part.column_names) != set(parts[0].column_names)), None)
+    if other is not None:
+        told = f"{', '.join(parts[other].column_names)}, but {files[0].name} has {', '.join(parts[0].column_names)}"
+        raise CheckpointError(Problem(f"the files hold different keys: {told}", file=str(files[other])))
     try:
         return datasets.concatenate_datasets(parts)
     except ValueError as error:
         told = ", ".join(map(str, files))
-        raise CheckpointError(Problem(f"the files hold different columns: {error}", file=told)) from error
+        raise CheckpointError(Problem(f"the files hold values of different kinds: {error}", file=told)) from error
 
 
 def _lines(path: Path) -> Any:
