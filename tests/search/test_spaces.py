@@ -152,7 +152,10 @@ def test_words_are_words(text) -> None:
 
 
 STRUCTURES = {
-    "block": ("weight:\n  search: [0, 1]   # c\n  start: 0.5 # d\nbase: x\n", "weight:\n  0.25  # c\n   # d\nbase: x\n"),
+    "block": (
+        "weight:\n  search: [0, 1]   # c\n  start: 0.5 # d\nbase: x\n",
+        "weight:\n  0.25  # c\n   # d\nbase: x\n",
+    ),
     "block list": ("weights:\n- search: [0, 1]\n- 1\n", "weights:\n- 0.25\n- 1\n"),
     "pair": ("w: [search: [0, 1], 3]\n", "w: [0.25, 3]\n"),
     "no space": ('{"w":{search: [0, 1]}}\n', '{"w": 0.25}\n'),
@@ -160,6 +163,7 @@ STRUCTURES = {
     "comments": ("w: [{search: # c\n [0, # d\n 1]}, x] # e\n", "w: [0.25  # c\n  # d\n  , x] # e\n"),
     "anchor": ("w: &a {search: [0, 1]}\nv: *a\n", "w: &a 0.25\nv: *a\n"),
     "anchor of a block": ("w: &a  # c\n  search: [0, 1]\nv: *a\n", "w: &a  # c\n  0.25\nv: *a\n"),
+    "anchor above": ("w: &a # c\n  {search: [0,\n 1]} # d\nv: *a\n", "w: &a # c\n  0.25\n   # d\nv: *a\n"),
     "flow goes on": ("{w: {search: [0,\n  1]}, b: x}\n", "{w: 0.25\n  , b: x}\n"),
     "merge key": (
         "w: &a {search: [0, 1], name: q}\nv: {<<: *a, name: r, start: 0.25}\n",

@@ -321,6 +321,14 @@ slices:
         assert np.array_equal(out[names[0]], (a[names[1]] + b[names[2]]) / 2)
 
 
+def test_an_anchor_of_the_list_itself() -> None:
+    """It may stand on the line above; the list is still written over its own lines."""
+    text = FLOW.replace("slices:   # from the bottom up\n", "slices: &s  # from the bottom up\n")
+    plain, anchored = (Space.of(t) for t in (FLOW, text))
+    wanted = plain.written(plain.start()).replace("slices:   #", "slices: &s  #")
+    assert anchored.written(anchored.start()) == wanted
+
+
 def test_no_layer_at_all_is_an_invalid_trial() -> None:
     """Told with the line of the slices."""
     space = Space.of(FLOW.replace('  - sources:\n    # always\n    - {model: "a", layer_range: [6, 7]}\n', ""))

@@ -14,7 +14,7 @@ from stockpot.recipe.known import nearest
 from stockpot.recipe.scalars import flag_of, integer_of, number_of, plain
 from stockpot.recipe.scope import Scope
 from stockpot.recipe.shapes import check_section
-from stockpot.recipe.yaml_nodes import Mapping, Node, Scalar, Sequence, line_breaks
+from stockpot.recipe.yaml_nodes import Mapping, Node, Scalar, Sequence, line_breaks, line_of
 from stockpot.search.tuning.dimensions import Dimension, Value, same_value
 from stockpot.search.tuning.flow import comments_in
 from stockpot.search.tuning.writing import word_text
@@ -106,7 +106,7 @@ def blanks_of(documents: Iterable[Node], text: str, findings: Findings) -> list[
 def _after(found: Found, text: str, comments: Table[int, str]) -> str:
     """The ends of the lines that a hole takes, with their comments; what follows it does not begin its line."""
     start, end = found.node.span
-    lines = range(found.node.line, found.node.line + line_breaks(text[start:end]))
+    lines = range(line_of(text, start), line_of(text, end))
     ends = "".join(f"  {comments[line]}\n" if line in comments else "\n" for line in lines)
     return ends + ("  " if ends and text[end:].partition("\n")[0].strip() else "")
 
