@@ -42,7 +42,7 @@ class Layout:
         blanks = tuple(blanks_of(documents, text, findings))
         layered = layered_of(documents, text, findings)
         for blank in blanks:
-            _check_place(blank, documents, bool(layered), findings)
+            _check_place(blank, bool(layered), findings)
         return cls(text, documents, blanks, _parts(blanks, documents, {}), layered)
 
     @cached_property
@@ -71,7 +71,7 @@ class Layout:
         return frozenset(
             d.name
             for part in self.parts
-            if any(role(self.documents, one.path) == "other" for one in part.blank.places)
+            if any(role(one.path) == "other" for one in part.blank.places)
             for group in part.dimensions
             for d in group
         )
@@ -109,9 +109,9 @@ def _parts(blanks: Sequence[Blank], documents: Sequence[Node], layers: Mapping[i
     return tuple(Part(blank, own[id(blank.open)], layers.get(id(blank.found.node))) for blank in blanks)
 
 
-def _check_place(blank: Blank, documents: Sequence[Node], layered: bool, findings: Findings) -> None:
+def _check_place(blank: Blank, layered: bool, findings: Findings) -> None:
     """Groups and filters stand where a parameter's value does; a slice of open layers has no fixed number of them."""
-    roles = {role(documents, one.path) for one in blank.places}
+    roles = {role(one.path) for one in blank.places}
     if blank.open.filters and roles != {"value"}:
         fix = "write it as the whole value: weight: {search: [0, 1], filters: [self_attn, mlp, rest]}"
         findings.problem("filters stand in what is not the whole value of a parameter", blank.line, fix)

@@ -26,31 +26,27 @@ def node_at(documents: Sequence[Node], path: Path) -> Node:
     return node
 
 
-def role(documents: Sequence[Node], path: Path) -> Role:
+def role(path: Path) -> Role:
     """What a value at ``path`` is to a parameter."""
     if _is_parameter(path):
         return "value"
-    if path[-1] == "value" and _case_of(path) is not None:
+    if _is_case(path):
         return "case"
-    if isinstance(path[-1], int):
-        outer = path[:-1]
-        if role(documents, outer) in ("value", "case") and not isinstance(node_at(documents, path), Scalar):
-            return "anchor"
+    if isinstance(path[-1], int) and (_is_parameter(path[:-1]) or _is_case(path[:-1])):
+        return "anchor"
     return "other"
 
 
 def _is_parameter(path: Path) -> bool:
     """Whether ``path`` ends with a parameter's name: of a method, or of a step of a chain."""
-    return isinstance(path[-1], str) and (
-        (len(path) > 2 and path[-2] == "parameters")
-        or (len(path) > 4 and path[-4] == "steps" and isinstance(path[-3], int))
-    )
+    if len(path) < 3 or not isinstance(path[-1], str):
+        return False
+    return path[-2] == "parameters" or (len(path) > 4 and path[-4] == "steps" and isinstance(path[-3], int))
 
 
-def _case_of(path: Path) -> Path | None:
-    """The parameter of which ``path`` is the ``value`` of a case; None when it is none."""
-    outer = path[:-2] if isinstance(path[-2], int) else path[:-1]
-    return outer if _is_parameter(outer) else None
+def _is_case(path: Path) -> bool:
+    """Whether ``path`` is the ``value`` of one of a parameter's cases, or of its only one."""
+    return path[-1:] == ("value",) and (_is_parameter(path[:-1]) or _is_parameter(path[:-2]))
 
 
 def label(documents: Sequence[Node], path: Path) -> str:
@@ -60,7 +56,7 @@ def label(documents: Sequence[Node], path: Path) -> str:
     """
     words: list[str] = []
     for at, part in enumerate(path[1:], 1):
-        if part == "value" and _case_of(path[: at + 1]) is not None:
+        if _is_case(path[: at + 1]):
             case = node_at(documents, path[:at])
             where = case.get("filter") if isinstance(case, Mapping) else None
             told = where.value.text if where is not None and isinstance(where.value, Scalar) else "rest"
