@@ -30,7 +30,7 @@ class Ingredients:
     the first model's, a tied head goes by its embedding. Memory does not depend on how many models there are.
 
     Args:
-        members: At least one; the first gives what is not averaged.
+        members: At least two; the first gives what is not averaged.
 
     Attributes:
         dtype: That means are computed to: ``float64`` where the result has it, else ``float32``.

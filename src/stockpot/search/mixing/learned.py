@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from stockpot.errors import ExecutionError, Problem, StockpotError, UnsupportedError
+from stockpot.errors import ExecutionError, Problem, RecipeError, StockpotError, UnsupportedError
 from stockpot.evaluate.candidates import Candidate
 from stockpot.evaluate.gradients import LiveModel
 from stockpot.evaluate.protocol import Differentiable, Lessons
@@ -56,7 +56,7 @@ class Learning:
         good = self.epochs >= 1 and self.batch >= 1 and 0 < self.rate < math.inf and self.per in ("model", "tensor")
         if not good or self.fit not in ("tune", "select"):
             fix = "per: model or tensor; epochs and batch from 1 on; rate above 0; fit: tune or select"
-            raise ExecutionError(Problem(f"shares cannot be learned so: {self}", fix=fix))
+            raise RecipeError(Problem(f"shares cannot be learned so: {self}", fix=fix))
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,17 @@ def learn(members: Sequence[Candidate], objective: Objective, judge: Judge, how:
     one that all begins with is taken, of equal ones the last. So it never scores below the uniform soup there.
 
     Args:
-        members: At least one; the first gives config, small files and integers.
+        members: At least two; the first gives config, small files and integers.
         objective: What epochs are chosen by; the losses of its tasks are what is minimised, on the mean.
 
     Raises:
         RecipeError: when a task has no data to fit with.
         UnsupportedError: when a task cannot be differentiated.
-        ExecutionError: when a loss is not finite, or no epoch could be measured.
+        ExecutionError: when a loss is not finite, or no epoch could be measured, or there is one model.
     """
     suite = fitting(judge.suite, objective, how.fit)
+    if len(members) < 2:
+        raise ExecutionError(Problem(f"shares are of two models or more, and only {members[0].name} could be measured"))
     fit = _Fit(members, suite, how, judge.device)
     found = [(fit.shares, fit.scale)]
     for epoch in range(1, how.epochs + 1):

@@ -29,7 +29,7 @@ def _learned(found: Learned, objective: Objective) -> Iterator[str]:
     fit = found.how.fit
     yield "<h2>What was learned</h2>"
     yield (
-        f"<p class=dim>Loss on {fit} data, by gradients; the epoch is chosen by {escaped(str(objective))} on select data. "
+        f"<p class=dim>Loss on {fit} data, by gradients; the epoch by {escaped(str(objective))} on select data. "
         "The factor of the logits is no part of the soup.</p>"
     )
     if fit == "select":
