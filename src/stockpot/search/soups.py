@@ -34,7 +34,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "uniform": "the average of all models (Wortsman et al., 2022)",
         "diwa": "runs of one start under mild settings, restricted selection: the greedy rule (Ramé et al., 2022)",
         "ratatouille": "runs that were started from fine-tunes on other tasks, averaged uniformly (Ramé et al., 2023)",
-        "learned": "shares of models, or of their tensors, by gradients of a loss (Wortsman et al., 2022, appendix I)",
+        "learned": "shares of models, or of their tensors, by gradients of a loss (Wortsman et al., 2022)",
         "cocktail": "shares are a softmax of minus the models' losses on a few examples (Xiao et al., 2023)",
     }
 )

@@ -128,6 +128,7 @@ def learn(members: Sequence[Candidate], objective: Objective, judge: Judge, how:
     for epoch in range(1, how.epochs + 1):
         fit.epoch(epoch)
         found.append((fit.shares, fit.scale))
+    fit.release()
     return _best(members, fit, found, objective, judge)
 
 
@@ -206,6 +207,10 @@ class _Fit:
             self._logits = self._shares_adam.step(self._logits, for_logits(softmax(self._logits), products))
             if self._scale is not None:
                 self._scale = float(self._scale_adam.step(np.array(self._scale), np.array(scale)))
+
+    def release(self) -> None:
+        """No more is learned: the model in memory is let go of."""
+        self._live.clear()
 
     def gradient(self, batch: Sequence[Sequence[int]]) -> tuple[float, Floats, float]:
         """The mean loss over tasks, its gradient by shares ``(1 or tensors, models)``, and by the factor.
