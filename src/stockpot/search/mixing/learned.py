@@ -124,43 +124,42 @@ def learn(members: Sequence[Candidate], objective: Objective, judge: Judge, how:
     if len(members) < 2:
         raise ExecutionError(Problem(f"shares are of two models or more, and only {members[0].name} could be measured"))
     fit = _Fit(members, suite, how, judge.device)
-    found = [(fit.shares, fit.scale)]
-    for epoch in range(1, how.epochs + 1):
-        fit.epoch(epoch)
-        found.append((fit.shares, fit.scale))
-    fit.release()
-    return _best(members, fit, found, objective, judge)
+    found = [_measured(fit, 0, objective, judge)]
+    for number in range(1, how.epochs + 1):
+        fit.epoch(number)
+        found.append(_measured(fit, number, objective, judge))
+    chosen = max(range(len(found)), key=lambda i: (found[i].score, i))
+    best = found[chosen]
+    if best.score == -math.inf:
+        raise ExecutionError(Problem("the soup could be measured after no epoch", fix=best.error))
+    tensors, mean = fit.told(best.shares)
+    epochs = tuple(one.epoch for one in found)
+    return best.recipe, Learned(how, tuple(m.name for m in members), mean, tensors, epochs, chosen)
 
 
-def _best(
-    members: Sequence[Candidate],
-    fit: _Fit,
-    found: Sequence[tuple[Floats, float | None]],
-    objective: Objective,
-    judge: Judge,
-) -> tuple[Recipe, Learned]:
-    recipes = [mixture_of(members, fit.written(shares)) for shares, _ in found]
-    rows = [Candidate(f"epoch {i}", recipe, f"epoch {i}", members[0].limits) for i, recipe in enumerate(recipes)]
-    select = judge.chosen(rows, objective.within(judge.suite), "select")
+@dataclass(frozen=True)
+class _Measured:
+    """The soup after an epoch: its shares ``(tensors, models)``, and its score, more being better."""
+
+    shares: Floats
+    recipe: Recipe
+    epoch: Epoch
+    score: float
+    error: str | None
+
+
+def _measured(fit: _Fit, number: int, objective: Objective, judge: Judge) -> _Measured:
+    """The soup as it is now, by its recipe."""
+    shares, name = fit.shares, f"epoch {number}"
+    fit.release()  # room for what is measured
+    recipe = mixture_of(fit.ingredients.members, fit.written(shares))
+    row = Candidate(name, recipe, name, fit.ingredients.members[0].limits)
+    select = judge.chosen([row], objective.within(judge.suite), "select")
     suite, loss = with_loss(fit.suite)
-    losses = judge.chosen(rows, suite, fit.how.fit)
-    scores = [objective.score(select, row.name) for row in rows]
-    if max(scores) == -math.inf:
-        raise ExecutionError(Problem("the soup could be measured after no epoch", fix=select.failed[0].error))
-    chosen = max(range(len(rows)), key=lambda i: (scores[i], i))
-    epochs = tuple(
-        Epoch(loss.value(losses, row.name), objective.value(select, row.name), scale)
-        for row, (_, scale) in zip(rows, found, strict=True)
-    )
-    shares = found[chosen][0]
-    names, sizes = fit.ingredients.names, fit.ingredients.sizes
-    tensors = {name: tuple(map(float, row)) for name, row in zip(names, shares, strict=True)}
-    mean = np.average(shares, axis=0, weights=[sizes[name] for name in names])
-    own = tuple(map(float, shares[0] if fit.how.per == "model" else mean))
-    told_names = tuple(member.name for member in members)
-    return recipes[chosen], Learned(
-        fit.how, told_names, own, tensors if fit.how.per == "tensor" else {}, epochs, chosen
-    )
+    losses = judge.chosen([row], suite, fit.how.fit)
+    epoch = Epoch(loss.value(losses, name), objective.value(select, name), fit.scale)
+    error = select.failed[0].error if select.failed else None
+    return _Measured(shares, recipe, epoch, objective.score(select, name), error)
 
 
 class _Fit:
@@ -198,6 +197,15 @@ class _Fit:
         names = self.ingredients.names
         return [dict(zip(names, map(float, column), strict=True)) for column in shares.T]
 
+    def told(self, shares: Floats) -> tuple[dict[str, tuple[float, ...]], tuple[float, ...]]:
+        """Shares by tensor (none with one share a model), and of each model: the mean over elements."""
+        if self.how.per == "model":
+            return {}, tuple(map(float, shares[0]))
+        names, sizes = self.ingredients.names, self.ingredients.sizes
+        mean = np.average(shares, axis=0, weights=[sizes[name] for name in names])
+        by_tensor = {name: tuple(map(float, row)) for name, row in zip(names, shares, strict=True)}
+        return by_tensor, tuple(map(float, mean))
+
     def epoch(self, number: int) -> None:
         """One step for each batch of examples, in an order of its own."""
         for step, batch in enumerate(self._batches(number), 1):
@@ -209,7 +217,7 @@ class _Fit:
                 self._scale = float(self._scale_adam.step(np.array(self._scale), np.array(scale)))
 
     def release(self) -> None:
-        """No more is learned: the model in memory is let go of."""
+        """Let go of the model in memory until there is another step."""
         self._live.clear()
 
     def gradient(self, batch: Sequence[Sequence[int]]) -> tuple[float, Floats, float]:
