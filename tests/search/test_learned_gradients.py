@@ -17,8 +17,10 @@ import stockpot as sp
 from evaluating import TEXT, language_model, write_lines
 from files import read_model, write_file, write_model
 from measured import MIB, environment
-from stockpot.errors import ExecutionError
+from stockpot.errors import ExecutionError, UnsupportedError
 from stockpot.evaluate import candidate, load_suite
+from stockpot.evaluate.gradients import LiveModel
+from stockpot.execute.local import stream
 from stockpot.search.mixing.ingredients import Ingredients
 from stockpot.search.mixing.learned import Learning, _Fit
 from stockpot.search.mixing.losses import with_loss
@@ -227,15 +229,26 @@ def test_ingredients_of_every_form(tmp_path):
     assert np.array_equal(mean["n"], count["n"])
 
 
-@pytest.mark.parametrize("threads", [2, 5])
-def test_products_do_not_depend_on_threads(tmp_path, threads):
-    """To the last bit, over tensors of several blocks."""
+def backwards(plan, sink):
+    """As ``stream``, the blocks in the opposite order, as threads may hand them over."""
+    calls = []
+    stream(plan, lambda step, start, data: calls.append((step, start, data.copy())))
+    for step, start, data in sorted(calls, key=lambda call: (call[0].name, -call[1])):
+        sink(step, start, data)
+
+
+def test_products_do_not_depend_on_the_order_of_blocks(monkeypatch):
+    """To the last bit, over tensors of several blocks, in any order and with any number of threads."""
     rng = np.random.default_rng(0)
-    arrays = {f"t{i}": rng.normal(size=600_000).astype(np.float32) for i in range(3)}
-    given = [[candidate(sp.open(arrays, name=name), threads=count) for name in "ab"] for count in (1, threads)]
-    one, other = (Ingredients(members).products(arrays) for members in given)
-    assert one.tobytes() == other.tobytes()
-    assert one[:, 1] == pytest.approx([np.vdot(a.astype(float), a.astype(float)) for a in arrays.values()])
+    arrays = {f"t{i}": rng.normal(size=1_500_000).astype(np.float32) for i in range(3)}
+    one, other = (
+        Ingredients([candidate(sp.open(arrays, name=name), threads=count) for name in "ab"]) for count in (1, 3)
+    )
+    found = one.products(arrays)
+    assert found[:, 1] == pytest.approx([np.vdot(a.astype(float), a.astype(float)) for a in arrays.values()])
+    assert other.products(arrays).tobytes() == found.tobytes()
+    monkeypatch.setattr("stockpot.search.mixing.ingredients.stream", backwards)
+    assert one.products(arrays).tobytes() == found.tobytes()
 
 
 PEAK = """
@@ -243,6 +256,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from stockpot.evaluate import candidate, load_suite
+from stockpot.evaluate.gradients import LiveModel
+from stockpot.execute.local import stream
 from stockpot.search.mixing.learned import Learning, _Fit
 import torch
 torch.set_num_threads(1)
@@ -286,3 +301,47 @@ def test_a_gradient_that_is_no_number(within):
     fit = fit_of(within, ["m0", "m1"])
     with pytest.raises(ExecutionError, match="the share of m1 is not finite in step 1 of epoch 2"):
         fit._check(0.5, np.array([[1.0, np.nan]]), "in step 1 of epoch 2")
+
+
+class Fused(torch.nn.Module):
+    """A network with one parameter and one buffer of the tensors that it was given, and one that is none of them."""
+
+    def __init__(self, state, fused):
+        super().__init__()
+        self.own = torch.nn.Parameter(torch.from_numpy(state["w"]))
+        self.register_buffer("mean", torch.from_numpy(state["mean"]))
+        self.register_buffer("made", torch.zeros(2))
+        if fused:
+            self.both = torch.nn.Parameter(torch.zeros(4))
+
+
+def live_of(tmp_path, monkeypatch, *, fused):
+    arrays = [{"w": np.full(2, i, np.float32), "mean": np.full(2, i, np.float32)} for i in range(2)]
+    write_model(tmp_path / "m", arrays[0])
+    monkeypatch.setattr("stockpot.evaluate.gradients.transformer_of", lambda _c, state, _k, _d: Fused(state, fused))
+    live = LiveModel(candidate(str(tmp_path / "m")).opened("cpu"), "float32")
+    live.fill(arrays[0])
+    return live, arrays[1]
+
+
+def test_a_parameter_that_is_no_tensor_of_the_model(tmp_path, monkeypatch):
+    """Such as experts that are loaded into one: its gradient is that of no tensor, so it is refused by name."""
+    live, _ = live_of(tmp_path, monkeypatch, fused=True)
+    with pytest.raises(UnsupportedError, match="makes the parameter both of several tensors") as caught:
+        live.transformer("causal")
+    assert caught.value.problems[0].tensor == "both"
+
+
+def test_new_weights_reach_the_network(tmp_path, monkeypatch):
+    """Parameters and buffers both; gradients are those since then, and a tensor without one is absent."""
+    live, other = live_of(tmp_path, monkeypatch, fused=False)
+    network = live.transformer("causal")
+    (network.own.sum() * 3).backward()
+    live.fill(other)
+    assert live.gradients() == {}
+    assert live.transformer("causal") is network
+    assert (network.own.tolist(), network.mean.tolist()) == ([1, 1], [1, 1])
+    ((network.own + network.mean).sum() * 5 + 2 * live.tensors["w"].sum()).backward()
+    assert {name: own.tolist() for name, own in live.gradients().items()} == {"w": [7, 7]}
+    live.clear()
+    assert network.own.numel() == 0
