@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -85,7 +86,7 @@ def run(texts: list[str], threads: int) -> list[list[float]]:
             times.append(time.perf_counter())
             _ = one.opened().tensors
             times.append(time.perf_counter())
-            found.append([b - a for a, b in zip(times, times[1:], strict=False)])
+            found.append([b - a for a, b in pairwise(times)])
     return found
 
 
@@ -100,9 +101,8 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="print where the calling thread's time goes")
     options = parser.parse_args()
     parts = ("parse", "plan", "hash", "merge")
-    print(
-        f"{'method':<16} {'dtype':<9} {'per second':>10} {'cpu ms':>7}   median ms: {'  '.join(f'{p:>6}' for p in parts)}"
-    )
+    heads = "  ".join(f"{part:>6}" for part in parts)
+    print(f"{'method':<16} {'dtype':<9} {'per second':>10} {'cpu ms':>7}   median ms: {heads}")
     slow = False
     for dtype in options.dtypes:
         known = recipes(models_folder(options.folder, dtype), [f"layers.{i}." for i in range(8)])

@@ -56,14 +56,16 @@ def test_inputs_are_opened_once(bench, monkeypatch):
 
     monkeypatch.setattr(build, "open_checkpoint", counted)
     inputs = Inputs()
-    for what in ("low", "high", "merge.yml", "late", "merge.yml"):
+    (bench / "pair.yml").write_text("merge_method: linear\nmodels: [{model: low}, {model: high}]\n")
+    for what in ("merge.yml", "pair.yml", "late.yml", "merge.yml"):
+        (bench / "late.yml").write_text("merge_method: linear\nmodels: [{model: low}, {model: late}]\n")
         one = candidate(what, inputs=inputs)
-        if what == "late":
+        if what == "late.yml":
             with pytest.raises(StockpotError, match="late"):
                 _ = one.plan
-            (bench / "low").rename(bench / "late")
+            (bench / "base").rename(bench / "late")
         _ = one.plan
-    assert opened == ["low", "high", "base", "late", "late"]
+    assert sorted(opened) == ["base", "high", "late", "late", "low"]
 
 
 def test_a_file_that_changed_is_never_mixed_in(bench):
