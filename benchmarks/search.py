@@ -68,9 +68,8 @@ def models_folder(folder: Path, dtype: str) -> Path:
 
 def run(texts: list[str], threads: int) -> list[list[float]]:
     """Seconds of each candidate: parsing, planning, hashing, merging."""
-    from stockpot.evaluate import Cache, candidate
+    from stockpot.evaluate import Cache, Inputs, candidate
     from stockpot.evaluate.identity import model_hash
-    from stockpot.planning.inputs import Inputs
     from stockpot.recipe.parse import parse_recipe
 
     found, inputs = [], Inputs()

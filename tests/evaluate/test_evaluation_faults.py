@@ -259,7 +259,7 @@ def test_a_recipe_that_is_wrong_is_a_failed_row(bench, capsys):
     (bench / "bad.yml").write_text("merge_method: linnear\nmodels: [{model: low}]\n")
     (bench / "worse.yml").write_text("[")
     sound = run("base", "merge.yml", cache=None)[1]
-    failed = dict.fromkeys(("bad", "low+a+b", "absent"), [])
+    failed = {"bad": [], "low+a+b": [], "absent": []}
     assert run("base", "bad.yml", "low+a+b", "absent.yml", "merge.yml", cache=None) == (1, sound | failed)
     cells = {c["model"]: c["error"] for c in json.loads(Path("out.json").read_text())["cells"]}
     assert "linnear" in cells["bad"]
