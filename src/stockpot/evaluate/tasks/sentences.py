@@ -13,9 +13,10 @@ import numpy.typing as npt
 from stockpot.errors import ExecutionError, Problem
 from stockpot.evaluate.examples import Row, content_of, digest, keys_of, read_rows
 from stockpot.evaluate.metrics import classified
-from stockpot.evaluate.neural import context_of, embeddings, need
+from stockpot.evaluate.neural import need
 from stockpot.evaluate.opened import Opened
 from stockpot.evaluate.protocol import EXAMPLE, Files, Metric, Predictions
+from stockpot.evaluate.sentences import embedded
 from stockpot.execute.versions import versions_of
 
 __all__ = ["Probe", "Similarity"]
@@ -25,11 +26,13 @@ _USED = ("torch", "transformers", "tokenizers")
 
 @dataclass(frozen=True)
 class Similarity:
-    """Lines of ``{"a": …, "b": …, "score": 0.7}``: the cosine of mean-pooled embeddings beside a human's score.
+    """Lines of ``{"a": …, "b": …, "score": 0.7}``: the cosine of embeddings beside a human's score.
+
+    Embeddings are made as the model's own files say: see :mod:`stockpot.evaluate.sentences`.
 
     Args:
-        max_tokens: Of a sentence, special tokens included; the rest is left out. None takes what the model can, at most
-            2048.
+        max_tokens: Of a sentence, special tokens included; the rest is left out. None takes what the model is
+            made for, at most 2048.
         batch_tokens: Tokens that are computed at a time; no figure depends on it.
     """
 
@@ -39,7 +42,11 @@ class Similarity:
     facts: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "facts", {"kind": "similarity", "most": self.max_tokens, **versions_of(*_USED)})
+        object.__setattr__(
+            self,
+            "facts",
+            {"kind": "similarity", "embeddings": "modules", "most": self.max_tokens, **versions_of(*_USED)},
+        )
 
     def examples(self, files: Files) -> list[bytes]:
         """Of pairs of sentences."""
@@ -49,7 +56,7 @@ class Similarity:
         """cosine, score."""
         rows = read_rows(files, _wrong_pair)
         texts = list(dict.fromkeys(text for row in rows for text in (row["a"], row["b"])))
-        found = _embedded(model, texts, self.max_tokens, self.batch_tokens)
+        found = embedded(model, texts, self.max_tokens, self.batch_tokens)
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         units = dict(zip(texts, found / np.maximum(lengths, np.finfo(np.float64).tiny), strict=True))
         cosine = np.array([float(units[row["a"]] @ units[row["b"]]) for row in rows])
@@ -58,7 +65,7 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Probe:
-    """Lines of ``{"text": …, "label": …}``: logistic regression on frozen mean-pooled embeddings.
+    """Lines of ``{"text": …, "label": …}``: logistic regression on frozen embeddings.
 
     It is fitted on the files of ``train``, whose mean and deviation also standardise every dimension.
 
@@ -77,7 +84,7 @@ class Probe:
 
     def __post_init__(self) -> None:
         settings = [content_of(self.train), self.strength, self.max_tokens]
-        told = {"kind": "probe", "settings": settings, **versions_of(*_USED, "scikit-learn")}
+        told = {"kind": "probe", "embeddings": "modules", "settings": settings, **versions_of(*_USED, "scikit-learn")}
         object.__setattr__(self, "facts", told)
 
     def examples(self, files: Files) -> list[bytes]:
@@ -93,7 +100,7 @@ class Probe:
         if strange:
             told = f"a label that train does not have: {strange[0]!r}"
             raise ExecutionError(Problem(told, fix="train needs examples of every label"))
-        found = _embedded(model, [row["text"] for row in rows], self.max_tokens, self.batch_tokens)
+        found = embedded(model, [row["text"] for row in rows], self.max_tokens, self.batch_tokens)
         probabilities = fitted.predict_proba((found - centre) / spread)
         keys = keys_of(digest(row["text"]) for row in rows)
         return {EXAMPLE: keys, **classified(probabilities, np.array([names.index(str(row["label"])) for row in rows]))}
@@ -106,21 +113,12 @@ class Probe:
         names = sorted({str(row["label"]) for row in train})
         if len(names) < 2:
             raise ExecutionError(Problem("train has only one label", fix="train needs examples of every label"))
-        found = _embedded(model, [row["text"] for row in train], self.max_tokens, self.batch_tokens)
+        found = embedded(model, [row["text"] for row in train], self.max_tokens, self.batch_tokens)
         centre, spread = found.mean(axis=0), found.std(axis=0)
         spread = np.where(spread > 0, spread, 1)
         classes = np.array([names.index(str(row["label"])) for row in train])
         fitted = LogisticRegression(C=self.strength, max_iter=1000).fit((found - centre) / spread, classes)
         return names, centre, spread, fitted
-
-
-def _embedded(model: Opened, texts: Sequence[str], most: int | None, budget: int) -> npt.NDArray[np.float64]:
-    need("torch", "transformers")
-    length = most or context_of(model.config)
-    ids = model.tokenizer(list(texts), truncation=True, max_length=length)["input_ids"]
-    if not all(ids):
-        raise ExecutionError(Problem("a text has no tokens", fix="leave empty texts out"))
-    return embeddings(model.transformer("encoder"), ids, budget).astype(np.float64)
 
 
 def _wrong_pair(row: Row) -> str | None:
