@@ -11,6 +11,7 @@ from typing import Any
 from stockpot.evaluate.code import Own
 from stockpot.evaluate.harness.backends import BACKENDS, Wanted
 from stockpot.evaluate.harness.task import harness_task
+from stockpot.evaluate.portions import ArrayRows, Cut, Lines, Spans
 from stockpot.evaluate.protocol import Files, Metric, Task
 from stockpot.evaluate.tasks.choices import Choices
 from stockpot.evaluate.tasks.classification import Classification
@@ -70,6 +71,7 @@ class Kind:
         code: Keys that hold ``module:name``.
         named: Whether ``@NAME`` in the place of a file is a split of the task's own data.
         note: What is worth telling of settings, if anything.
+        cut: Settings → how data is cut into pieces; None where it cannot be.
     """
 
     about: str
@@ -79,6 +81,7 @@ class Kind:
     code: tuple[str, ...] = ()
     named: bool = False
     note: Callable[[Mapping[str, Any]], str | None] = lambda _: None
+    cut: Callable[[Settings], Cut | None] = lambda _: None
 
 
 _BATCH = Key("batch_tokens", Integer(1), "tokens that are computed at a time; no figure depends on it")
@@ -121,6 +124,18 @@ def _own(s: Settings) -> Task:
     return OwnTask(s.code["run"], s.metrics, s.values.get("settings", {}))
 
 
+def _rows(s: Settings) -> Cut:
+    return ArrayRows((s.values.get("inputs", "inputs"), s.values.get("labels", "labels")))
+
+
+def _lines(_: Settings) -> Cut:
+    return Lines()
+
+
+def _documents(s: Settings) -> Cut:
+    return Spans() if s.values.get("documents", "file") == "file" else Lines()
+
+
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "classification": Kind(
@@ -138,6 +153,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ("accuracy", "loss"),
             _classification,
             ("predict", "learn"),
+            cut=_rows,
         ),
         "perplexity": Kind(
             "the likelihood of local texts",
@@ -150,15 +166,21 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ),
             ("perplexity", "bits_per_byte"),
             _texts,
+            cut=_documents,
         ),
         "choice": Kind(
             "multiple choice, by the likelihood of the answers",
             (Key("context", Integer(2), "tokens of context; the model's own, at most 2048, by default"), _BATCH),
             ("accuracy", "accuracy_bytes", "loss"),
             _choices,
+            cut=_lines,
         ),
         "similarity": Kind(
-            "similarity of pairs of sentences, beside human scores", (_MOST, _BATCH), ("spearman",), _similarity
+            "similarity of pairs of sentences, beside human scores",
+            (_MOST, _BATCH),
+            ("spearman",),
+            _similarity,
+            cut=_lines,
         ),
         "probe": Kind(
             "classes of texts, by logistic regression on the model's embeddings",
@@ -170,6 +192,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ),
             ("accuracy", "loss"),
             _probe,
+            cut=_lines,
         ),
         "lm_eval": Kind(
             "a task of EleutherAI's lm-evaluation-harness",
