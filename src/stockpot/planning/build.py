@@ -49,7 +49,10 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
     Raises:
         StockpotError: with everything that is wrong: inputs, shapes, parameters, output.
     """
-    expression, checkpoints = open_all(recipe.expression)
+    try:
+        expression, checkpoints = open_all(recipe.expression)
+    except (CheckpointError, UnsupportedError) as error:
+        raise type(error)(*(_hinted(problem, recipe.notes) for problem in error.problems)) from error
     lent = _open_lent(recipe.donor, checkpoints)
     recipe = replace(recipe, expression=expression)
     context = Context(checkpoints, recipe.seed, recipe.mismatched)
@@ -98,6 +101,12 @@ def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overw
         shard_size=limits.shard_size,
         reports=_reports(view),
     )
+
+
+def _hinted(problem: Problem, notes: Sequence[Problem]) -> Problem:
+    """``problem`` with what a note on the same line of the recipe suggests."""
+    hints = [note.fix for note in notes if note.line == problem.line and note.fix] if problem.line is not None else []
+    return replace(problem, fix="; ".join([*hints, *([problem.fix] if problem.fix else [])])) if hints else problem
 
 
 def _check_room(cost: Cost, limits: Limits, out: Path | None, overwrite: bool, context: Context) -> None:
