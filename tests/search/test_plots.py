@@ -53,12 +53,12 @@ def spots_of(tree):
 
 
 def corners(path):
-    """The points that a path of M, H and V goes through."""
+    """The points that a path of M, L, H and V goes through."""
     x = y = 0.0
     found = []
-    for letter, numbers in re.findall(r"([MHV])([-\d. ]+)", path):
+    for letter, numbers in re.findall(r"([MLHV])([-\d. ]+)", path):
         values = [float(n) for n in numbers.split()]
-        x, y = values if letter == "M" else (values[0], y) if letter == "H" else (x, values[0])
+        x, y = values if letter in "ML" else (values[0], y) if letter == "H" else (x, values[0])
         found.append((x, y))
     return found
 
@@ -213,6 +213,20 @@ def test_front_that_is_given_is_drawn():
     assert signs == {"a": "dot", "b": "trial", "c": "dot"}
 
 
+def test_a_model_far_worse_is_told_apart():
+    """It stands at the edge, hollow, and has its name; and dots are called as is asked."""
+    given = [Spot(f"#{i}", 1 + i / 10, 1 + (i * 7 % 10) / 10) for i in range(10)]
+    svg = pareto(
+        [*given, Spot("broken", 1.5, -40, "model"), Spot("base", 1.5, 1.2, "model")], (GAIN, GAIN), called="soup"
+    )
+    signs = {told.partition(":")[0]: (c, y) for _, y, c, told in spots_of(parsed(svg))}
+    assert signs["base"][0] == "model"
+    assert signs["broken"][0] == "poor"
+    assert signs["broken"][1] == max(y for _, y in signs.values())
+    texts = [text for text, _ in boxes(parsed(svg))]
+    assert {"soup", "model beyond the edge", "broken"} <= set(texts)
+
+
 def test_models_have_their_names_and_trials_do_not():
     """Names of trials are told by the mouse alone."""
     texts = [text for text, _ in boxes(parsed(pareto(cloud(), (COST, GAIN))))]
@@ -275,8 +289,13 @@ def test_slices_place_numbers_ratios_and_choices():
 def test_no_label_hides_another():
     """With many spots in one place, many levels at one height, long names and many columns."""
     names = [f"model-{i}-of-many" for i in range(5)]
-    assert_readable(pareto(cloud(), (COST, GAIN)))
-    assert_readable(history(trials(), GAIN, [(name, 0.7 + i / 1000) for i, name in enumerate(names)]))
+    far = [Spot("lost", 1e9, 0.5, "model"), Spot("#far", math.inf, 0.4)]
+    assert_readable(pareto([*cloud(), *far], (COST, GAIN)))
+    signs = {c for _, _, c, _ in spots_of(parsed(pareto([*cloud(), *far], (COST, GAIN))))}
+    assert signs == {"trial", "dot", "model", "poor", "edge"}  # a key of all of them
+    assert_readable(
+        history([*trials(), Trial(60, -1e9)], GAIN, [(name, 0.7 + i / 1000) for i, name in enumerate(names)])
+    )
     columns = [(f"self_attn.{n}", str(i)) for n in ("q_proj", "k_proj") for i in range(40)] + [("head", "")] * 1
     numbers = [[i / 80 - 0.3 for i in range(81)] for _ in names]
     assert_readable(genome(names, columns, numbers, "weight"))

@@ -9,24 +9,24 @@ from stockpot.demo.results import DemoResult, Row
 from stockpot.evaluate.background import Background
 from stockpot.evaluate.page import about, document, escaped, folded, grid
 from stockpot.provenance.ancestry import Ancestor, lineage
-from stockpot.search.plots import Axis, Spot, genome, pareto
+from stockpot.search.plots import Axis, Spot, pareto
 
 __all__ = ["report"]
 
 _TITLES = {"start": "shared start", "single": "single", "merge": "merge", "ensemble": "ensemble"}
 
 
-def report(result: DemoResult, summary: str) -> str:
+def report(result: DemoResult, findings: str) -> str:
     """The whole file.
 
     Args:
         result: What was found; its folder has the recipes and merged models.
-        summary: What is to be said of it.
+        findings: What is to be said of it.
     """
     merges = result.of_kind("merge")
     lines = [
         "<h1>Stockpot demo: small classifiers of digits, merged by recipe</h1>",
-        f"<pre>{escaped(summary)}</pre>",
+        f"<pre>{escaped(findings)}</pre>",
         *_choice(result),
         *_accuracies(result),
         *_plots(result),
@@ -77,7 +77,7 @@ def _accuracies(result: DemoResult) -> Iterator[str]:
 
 
 def _plots(result: DemoResult) -> Iterator[str]:
-    """Clean against shifted accuracy, and every column of every model."""
+    """Clean against shifted accuracy."""
     axes = (Axis("clean, %", "higher"), Axis("shifted, %", "higher"))
     best = result.best("merge")
     spots = [
@@ -85,11 +85,7 @@ def _plots(result: DemoResult) -> Iterator[str]:
         for row in result.rows
     ]
     yield "<h2>Clean and shifted images</h2>"
-    yield pareto(spots, axes)
-    columns = [("", name) for name in (*result.rows[0].scores.by_column, "mean")]
-    values = [[*(v for v in row.scores.by_column.values()), row.scores.shifted] for row in result.rows]
-    yield "<h2>Accuracy by kind of image</h2>"
-    yield genome([row.name for row in result.rows], columns, values, "accuracy")
+    yield pareto(spots, axes, called="merge")
 
 
 def _kind(row: Row, best: Row) -> Literal["trial", "model", "chosen"]:

@@ -116,11 +116,23 @@ def _write(rows: Sequence[Row], folder: Path, began: float) -> DemoResult:
     result.figures.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     picture.draw(result, result.picture)
     result = replace(result, seconds=time.perf_counter() - began)
-    result.page.write_text(page.report(result, summary(result)), encoding="utf-8")
+    result.page.write_text(page.report(result, findings(result)), encoding="utf-8")
     return result
 
 
 def summary(result: DemoResult) -> str:
+    """Say in a few lines what the table shows, and where everything is."""
+    lines = (
+        findings(result),
+        f"Report:  {result.page}",
+        f"Picture: {result.picture}",
+        f"Table:   {result.table}",
+        f"Done in {result.seconds:.0f} s.",
+    )
+    return "\n".join(lines)
+
+
+def findings(result: DemoResult) -> str:
     """Say in a few lines what the table shows, from its figures."""
     single, merge = result.best("single"), result.best("merge")
     (ensemble,) = result.of_kind("ensemble")
@@ -134,10 +146,6 @@ def summary(result: DemoResult) -> str:
         f"  shifted there, the best single model {100 * single.select:.1f} %.",
         f"The shared start scores {_both(start)}.",
         f"The ensemble scores {_both(ensemble)}, at {ensemble.passes} times the cost.",
-        f"Report:  {result.page}",
-        f"Picture: {result.picture}",
-        f"Table:   {result.table}",
-        f"Done in {result.seconds:.0f} s.",
     )
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from stockpot.evaluate.page import escaped
@@ -18,12 +19,13 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 700, 400, 64, 20, 30, 44
 _SIGNS = {
     "trial": ("trial", '<circle class="trial" r="3.5"/>'),
     "front": ("on the front", '<circle class="dot" r="4.5"/>'),
-    "model": ("model or baseline", '<path class="model" d="M0 -6L6 0L0 6L-6 0Z"/>'),
+    "model": ("model", '<path class="model" d="M0 -6L6 0L0 6L-6 0Z"/>'),
     "chosen": ("chosen", '<g><circle class="dot" r="4.5"/><circle class="ring" r="8"/></g>'),
-    "edge": ("far worse, at the edge", '<path class="edge" d="M-4 -4L4 4M-4 4L4 -4"/>'),
+    "poor": ("model beyond the edge", '<path class="poor" d="M0 -6L6 0L0 6L-6 0Z"/>'),
+    "edge": ("beyond the edge", '<path class="edge" d="M-4 -4L4 4M-4 4L4 -4"/>'),
 }
 """Kind → words of the key, sign around its origin."""
-_LAYERS = ("edge", "trial", "front", "model", "chosen")
+_LAYERS = ("edge", "trial", "front", "poor", "model", "chosen")
 """What is drawn over what."""
 
 
@@ -63,7 +65,9 @@ def nondominated(spots: Sequence[Spot], axes: tuple[Axis, Axis]) -> tuple[str, .
     return tuple(name for name in worth if name in found)
 
 
-def pareto(spots: Sequence[Spot], axes: tuple[Axis, Axis], front: Collection[str] | None = None) -> str:
+def pareto(
+    spots: Sequence[Spot], axes: tuple[Axis, Axis], front: Collection[str] | None = None, called: str = "trial"
+) -> str:
     """All trials as dots, the front as a staircase, models and what was chosen with their names; empty without spots.
 
     The staircase bounds what is reached: a point on its worse side is beaten by one on the front. Spots that are far
@@ -72,6 +76,7 @@ def pareto(spots: Sequence[Spot], axes: tuple[Axis, Axis], front: Collection[str
     Args:
         axes: Across and up, both with a direction.
         front: Names of the spots on the front; else those that :func:`nondominated` tells.
+        called: What the key calls a dot.
     """
     drawn = [spot for spot in spots if _drawn(spot)]
     if not drawn:
@@ -82,15 +87,15 @@ def pareto(spots: Sequence[Spot], axes: tuple[Axis, Axis], front: Collection[str
     frame = Frame(x, y, str(axes[0]), str(axes[1]), (_WIDTH, _HEIGHT))
     kinds = {spot.name: _kind(spot, frame, on_front) for spot in drawn}
     line = sorted((s for s in drawn if s.name in on_front), key=lambda spot: (spot.x, spot.y))
-    parts = [
-        *frame.opened(f"{axes[1].name} against {axes[0].name} of {len(drawn)} models"),
-        *_stairs(line, frame, axes),
-    ]
+    corners = _corners(line, frame, axes)
+    told = f"{axes[1].name} against {axes[0].name} of {len(drawn)} models"
+    parts = [*frame.opened(told), *_stairs(corners)]
     layers = sorted(drawn, key=lambda spot: _LAYERS.index(kinds[spot.name]))
     parts += [_mark(spot, kinds[spot.name], frame) for spot in layers]
     named = [Label(s.name, x(s.x), y(s.y)) for s in drawn if s.kind != "trial"]
-    parts += placed(named, frame.area, [(x(s.x), y(s.y)) for s in drawn])
+    parts += placed(named, frame.area, [*((x(s.x), y(s.y)) for s in drawn), *_along(corners)])
     used = [(sign, words) for kind, (words, sign) in _SIGNS.items() if kind in kinds.values()]
+    used = [(sign, called if words == "trial" else words) for sign, words in used]
     return "".join([*parts, *key(used, _LEFT, 16), "</svg>"])
 
 
@@ -99,11 +104,14 @@ def _drawn(spot: Spot) -> bool:
 
 
 def _kind(spot: Spot, frame: Frame, front: Collection[str]) -> str:
-    if spot.kind != "trial":
+    if spot.kind == "chosen":
         return spot.kind
+    there = frame.x.holds(spot.x) and frame.y.holds(spot.y)
+    if spot.kind == "model":
+        return "model" if there else "poor"
     if spot.name in front:
         return "front"
-    return "trial" if frame.x.holds(spot.x) and frame.y.holds(spot.y) else "edge"
+    return "trial" if there else "edge"
 
 
 def _mark(spot: Spot, kind: str, frame: Frame) -> str:
@@ -113,13 +121,22 @@ def _mark(spot: Spot, kind: str, frame: Frame) -> str:
     return f'<g class="spot" transform="translate({at})">{_SIGNS[kind][1]}<title>{told}</title></g>'
 
 
-def _stairs(line: Sequence[Spot], frame: Frame, axes: tuple[Axis, Axis]) -> Iterator[str]:
+def _corners(line: Sequence[Spot], frame: Frame, axes: tuple[Axis, Axis]) -> list[tuple[float, float]]:
     """From spot to spot by way of the corner that both reach."""
-    if len(line) < 2:
-        return
-    x, y = frame.x, frame.y
-    path = f"M{x(line[0].x)} {y(line[0].y)}"
-    for other in line[1:]:
-        corner = f"V{y(other.y)}H{x(other.x)}" if axes[0].better != "lower" else f"H{x(other.x)}V{y(other.y)}"
-        path += corner
-    yield f'<path class="front" d="{path}"/>'
+    found = [(frame.x(spot.x), frame.y(spot.y)) for spot in line[:1]]
+    for spot in line[1:]:
+        (left, above), here = found[-1], (frame.x(spot.x), frame.y(spot.y))
+        found += [(left, here[1]) if axes[0].better != "lower" else (here[0], above), here]
+    return found
+
+
+def _stairs(corners: Sequence[tuple[float, float]]) -> Iterator[str]:
+    if len(corners) > 1:
+        yield f'<path class="front" d="M{"L".join(f"{x} {y}" for x, y in corners)}"/>'
+
+
+def _along(corners: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    """Points on the line, close to each other: labels keep off them."""
+    for (ax, ay), (bx, by) in pairwise(corners):
+        count = math.ceil(max(abs(bx - ax), abs(by - ay)) / 8)
+        yield from ((ax + (bx - ax) * i / count, ay + (by - ay) * i / count) for i in range(count))

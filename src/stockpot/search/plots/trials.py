@@ -22,7 +22,7 @@ _SIGNS = {
     "done": ("measured", '<circle class="trial" r="3.5"/>'),
     "stopped": ("stopped early", '<circle class="stopped" r="3.5"/>'),
     "failed": ("failed", '<path class="lost" d="M-4 -4L4 4M-4 4L4 -4"/>'),
-    "edge": ("far worse, at the edge", '<path class="edge" d="M-4 -4L4 4M-4 4L4 -4"/>'),
+    "edge": ("beyond the edge", '<path class="edge" d="M-4 -4L4 4M-4 4L4 -4"/>'),
     "best": ("best so far", '<path class="front" d="M-7 2H0V-3H7"/>'),
 }
 
