@@ -12,9 +12,9 @@ import stockpot as sp
 from evaluating import digits_bench, networks
 from files import write_model
 from stockpot.cli.main import main
-from stockpot.evaluate import candidate
+from stockpot.evaluate import candidate, evaluate, load_suite
 from stockpot.evaluate.background import Background, lineage_of, lineages
-from stockpot.evaluate.page import about
+from stockpot.evaluate.page import about, page
 from stockpot.provenance.draw import text_tree
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -71,23 +71,23 @@ def test_every_page_tells_lineage_and_run(bench, verb):
     """What was merged is a tree, from its receipt or recipe; command, date, seed, versions and suite stand below."""
     arguments = [*VERBS[verb], "--suite", "suite.yml", "--allow-code", "--seed", "7", "--html", "a.html", "--quiet"]
     assert main(arguments) == 0
-    page = read(bench / "a.html")
-    assert page.parts["lineage of merged"].splitlines() == [
+    shown = read(bench / "a.html")
+    assert shown.parts["lineage of merged"].splitlines() == [
         "merged  ← task_arithmetic",
         "├── base",
         "├── high",
         "└── low",
     ]
-    text = "".join(page.words)
+    text = "".join(shown.words)
     assert f"stockpot {' '.join(arguments)}" in text
     assert re.search(r"date\d{4}-\d\d-\d\d \d\d:\d\d UTC", text)
     assert "seed7" in text
     assert f"python {platform.python_version()}, stockpot {sp.__version__}" in text
-    assert "predict: nets:logits" in page.parts["the suite"]
+    assert "predict: nets:logits" in shown.parts["the suite"]
     made = {"evaluate": "merge", "soup": "greedy soup", "sweep": "alpha"}[verb]
     (tree,) = [
         words
-        for title, words in page.parts.items()
+        for title, words in shown.parts.items()
         if title.startswith(f"lineage of {made}") and title != "lineage of merged"
     ]
     assert "← " in tree
@@ -126,10 +126,10 @@ def test_words_of_strangers_stay_words(bench):
     assert main(["merge", "evil.yml", f"{EVIL} merged", "--quiet"]) == 0
     arguments = ["evaluate", EVIL, f"{EVIL} merged", "evil.yml", "--suite", "suite.yml", "--allow-code"]
     assert main([*arguments, "--html", "a.html", "--quiet"]) == 0
-    page = read(bench / "a.html")
-    assert EVIL in page.parts["the suite"]
-    assert EVIL in page.parts["lineage of evil"]
-    assert EVIL in page.parts[f"lineage of {EVIL} merged"]
+    shown = read(bench / "a.html")
+    assert EVIL in shown.parts["the suite"]
+    assert EVIL in shown.parts["lineage of evil"]
+    assert EVIL in shown.parts[f"lineage of {EVIL} merged"]
 
 
 def test_secrets_in_a_command_are_hidden():
@@ -142,3 +142,12 @@ def test_secrets_in_a_command_are_hidden():
 def test_nothing_is_told_where_nothing_is_known():
     """A page made from Python alone has no part for the run."""
     assert "".join(about(None)) == "".join(about(Background())) == ""
+
+
+def test_the_page_from_python(bench):
+    """As the documentation has it: figures, and lineage by the name that the table has."""
+    suite = load_suite(bench / "suite.yml", allow_code=True)
+    models = [candidate("base"), candidate("merged")]
+    result = evaluate(models, suite)
+    (bench / "b.html").write_text(page(result, Background.now(suite.text, lineage=lineages(models))), encoding="utf-8")
+    assert list(read(bench / "b.html").parts) == ["lineage of merged", "the suite"]
