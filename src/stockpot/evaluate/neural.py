@@ -19,6 +19,7 @@ from stockpot.checkpoint.places import stands
 from stockpot.errors import CheckpointError, Problem, UnsupportedError
 
 __all__ = [
+    "POOLINGS",
     "as_torch",
     "context_of",
     "embeddings",
@@ -42,6 +43,9 @@ _CODE = frozenset(
      "kernel_config", "quantization_config"}
 )  # fmt: skip
 """Keys of a config that name code: classes beside the weights, kernels at the hub."""
+
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+"""Ways in which hidden states of tokens become one vector, by the names of sentence-transformers."""
 
 _LONGEST = 2048
 """Tokens of context, where nobody says otherwise, of models that take more."""
@@ -220,8 +224,15 @@ def token_losses(model: Any, sequences: Sequence[Sequence[int]], budget: int) ->
     return found
 
 
-def embeddings(model: Any, sequences: Sequence[Sequence[int]], budget: int) -> npt.NDArray[np.float32]:
-    """The mean of the last hidden states over the tokens of each sequence, padding left out: ``(n, width)``."""
+def embeddings(
+    model: Any, sequences: Sequence[Sequence[int]], budget: int, pooling: Sequence[str] = ("mean",)
+) -> npt.NDArray[np.float32]:
+    """The last hidden states of each sequence, pooled over its tokens, padding left out: ``(n, width)``.
+
+    Args:
+        budget: Tokens of a batch, padding included.
+        pooling: Some of :data:`POOLINGS`; of several, the vectors stand one after another.
+    """
     import torch
 
     found: list[Any] = [None] * len(sequences)
@@ -229,8 +240,25 @@ def embeddings(model: Any, sequences: Sequence[Sequence[int]], budget: int) -> n
         for batch in _batches(sequences, budget):
             ids, mask = _padded([sequences[i] for i in batch], model.device)
             hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-            weights = mask[:, :, None].float()
-            means = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+            vectors = torch.cat([_pooled(hidden, mask[:, :, None].float(), mode) for mode in pooling], dim=1)
             for row, place in enumerate(batch):
-                found[place] = means[row].cpu().numpy()
+                found[place] = vectors[row].cpu().numpy()
     return np.stack(found)
+
+
+def _pooled(hidden: Any, mask: Any, mode: str) -> Any:
+    """``(batch, tokens, width)`` and ``(batch, tokens, 1)`` → ``(batch, width)``."""
+    import torch
+
+    lengths = mask.sum(dim=1)
+    if mode == "cls":
+        return hidden[:, 0]
+    if mode == "lasttoken":
+        return hidden[torch.arange(len(hidden), device=hidden.device), lengths[:, 0].long() - 1]
+    if mode == "max":
+        return hidden.masked_fill(mask == 0, -torch.inf).max(dim=1).values
+    if mode == "weightedmean":
+        weights = mask * torch.arange(1, hidden.shape[1] + 1, device=hidden.device)[None, :, None]
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+    total = (hidden * mask).sum(dim=1)
+    return total / (lengths if mode == "mean" else lengths.sqrt())

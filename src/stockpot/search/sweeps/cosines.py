@@ -18,7 +18,7 @@ from stockpot.planning.model import Plan
 
 __all__ = ["Cosine", "cosines"]
 
-_BATCH = 64 << 20
+_BATCH = 16 << 20
 """Bytes of the base's tensors that are read at a time, if none is larger."""
 
 
@@ -38,7 +38,7 @@ class Cosine:
 def cosines(models: Sequence[Candidate]) -> tuple[Cosine, ...]:
     """Of each pair of fine-tunes of a base: ⟨a - base, b - base⟩ / (‖a - base‖ ‖b - base‖), over all float tensors.
 
-    Sums are in float64, in a fixed order. All models are read once together, some 64 MB of each at a time, or one
+    Sums are in float64, in a fixed order. All models are read once together, some 16 MB of each at a time, or one
     tensor where that is larger.
 
     Args:

@@ -1,0 +1,15 @@
+"""All claims, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from stockpot.reproduce.claim import Claim
+
+__all__ = ["CLAIMS"]
+
+_ALL: tuple[Claim, ...] = ()
+
+CLAIMS: Mapping[str, Claim] = MappingProxyType({claim.name: claim for claim in _ALL})
+"""Name → claim, in the order of the docs."""
