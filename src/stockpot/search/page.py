@@ -9,6 +9,7 @@ from stockpot.evaluate.candidates import Candidate, named
 from stockpot.evaluate.page import about, body, document, escaped, grid, sources
 from stockpot.evaluate.results import Cell
 from stockpot.provenance.ancestry import Ancestor, bounded
+from stockpot.search.mixing.page import mixture_parts
 from stockpot.search.objective import Objective
 from stockpot.search.plots import Axis, Curve, curves, scatter
 from stockpot.search.soups import KINDS, Soup
@@ -25,6 +26,7 @@ def soup_page(found: Soup, run: Background | None = None) -> str:
         f"<h1>{escaped(found.name)}</h1>",
         f"<p>{len(found.members)} of {len(found.models)} models: {escaped(KINDS[found.kind])}.</p>",
         *_steps(found),
+        *([] if found.mixture is None else mixture_parts(found.mixture, found.objective)),
         *([] if found.report is None else body(found.report)),
         *body(found.select),
         *sources(found.select),
