@@ -109,6 +109,25 @@ def test_figures_table_and_picture_are_written(result, lines):
         assert image.width >= 1200
 
 
+def test_the_page_is_one_file_that_tells_all(result):
+    """Every model and figure, recipe and lineage; nothing is fetched; the greedy soup leads where it was chosen."""
+    text = result.page.read_text(encoding="utf-8")
+    assert not re.search(r"<script|<img|<link|https?://|url\(|@import", text)
+    for row in result.rows:
+        assert row.name in text
+        assert f"{100 * row.scores.shifted:.1f}" in text
+    for row in result.of_kind("merge"):
+        assert f"recipe of {row.name}<" in text
+        assert f"lineage of {row.name}<" in text
+    choice = text[text.index("against its models") : text.index("Accuracy in %")]
+    shares = [float(row[2]) for row in map(re.compile(r"<td>(.*?)</td>").findall, choice.split("<tr>")[2:])]
+    assert len(shares) == len(FINE_TUNES) + 1
+    assert shares == sorted(shares, reverse=True)
+    greedy = next(row for row in result.rows if row.name == "greedy")
+    assert shares[0] == round(100 * greedy.select, 1)
+    assert "<tr><td><strong>greedy</strong>" in choice.split("<tbody>")[1][:60]
+
+
 def test_table_fits_eighty_columns(result):
     """Nothing is cut off in a narrow terminal."""
     text = table.render(result.rows, Console(width=80, color_system=None))

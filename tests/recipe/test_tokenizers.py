@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from recipe_cases import EXPERTS
 
+from files import write_model
+from stockpot.cli.main import main
 from stockpot.errors import RecipeError, UnsupportedError
 from stockpot.expression import Leaf
 from stockpot.recipe.parse import parse_recipe
@@ -118,3 +121,31 @@ def test_mixtures_of_experts_are_recognised() -> None:
     with pytest.raises(UnsupportedError) as caught:
         parse_recipe(EXPERTS)
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "meant"),
+    [
+        ("tokenizer_source: unoin", "union"),
+        ("tokenizer: {source: unions}", "union"),
+        ("tokenizer_source: bse", "base"),
+        ("tokenizer_source: union", None),
+        ("tokenizer_source: other", None),
+        ("tokenizer_source: bases  # a model\nname: bases", None),
+    ],
+    ids=["swapped", "section", "base", "right", "a model", "named elsewhere"],
+)
+def test_a_misspelt_source(section: str, meant: str | None) -> None:
+    """It may be a model: a note that says what was probably meant, on its line; the recipe is read as it stands."""
+    notes = parse_recipe(BASED + section).notes
+    assert [(note.line, note.fix) for note in notes] == ([(4, f"did you mean {meant}?")] if meant else [])
+
+
+def test_a_misspelt_source_that_is_no_model(tmp_path, monkeypatch, capsys) -> None:
+    """The error that it cannot be found says what was probably meant."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    write_model(tmp_path / "a", {"w": np.ones(2, np.float32)})
+    (tmp_path / "r.yml").write_text("merge_method: linear\nmodels: [{model: a}]\ntokenizer_source: unoin\n")
+    assert main(["plan", "r.yml"]) == 4
+    assert "fix: did you mean union?; " in capsys.readouterr().err

@@ -15,7 +15,7 @@ __all__ = ["command"]
 def command(folder: Path, quick: bool) -> None:
     """Train classifiers from one shared start, merge them by recipe, and compare them.
 
-    Everything is kept in FOLDER: models, recipes, merged models, a table and a picture.
+    Everything is kept in FOLDER: models, recipes, merged models, a table, a picture, and report.html with all of it.
     """
     try:
         from stockpot.demo import run

@@ -28,8 +28,8 @@ def run(
     """Run the demo in ``folder`` and return its table; earlier results there are replaced.
 
     Args:
-        folder: Gets ``models/``, ``recipes/``, ``merged/``, ``table.txt``, ``results.json`` and
-            ``picture.png``; it is created when missing.
+        folder: Gets ``models/``, ``recipes/``, ``merged/``, ``table.txt``, ``results.json``,
+            ``picture.png`` and ``report.html``, which has all of it; it is created when missing.
         quick: Train briefly and search coarsely: a check that everything works, not a result.
         seed: Fixes the splits, the training and the shifts.
         report: Gets each line, or block of lines, of the progress and of the results.

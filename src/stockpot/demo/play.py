@@ -10,7 +10,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from stockpot.demo import picture, table
+from stockpot.demo import page, picture, table
 from stockpot.demo.data import Digits, load_splits
 from stockpot.demo.evaluate import Benchmark, make_benchmark
 from stockpot.demo.merges import Kitchen, Merged, cook_all
@@ -100,13 +100,14 @@ def _ensemble_row(models: Mapping[str, Parameters], select: Benchmark, exam: Ben
 
 
 def _write(rows: Sequence[Row], folder: Path, began: float) -> DemoResult:
-    """Write the table, the figures and the picture."""
+    """Write the table, the figures, the picture and the page."""
     result = DemoResult(
         rows=tuple(rows),
         folder=folder,
         table=folder / "table.txt",
         picture=folder / "picture.png",
         figures=folder / "results.json",
+        page=folder / "report.html",
         seconds=0.0,
     )
     text = table.render(rows, table.plain_console())
@@ -114,10 +115,24 @@ def _write(rows: Sequence[Row], folder: Path, began: float) -> DemoResult:
     figures = [asdict(row) for row in rows]
     result.figures.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     picture.draw(result, result.picture)
-    return replace(result, seconds=time.perf_counter() - began)
+    result = replace(result, seconds=time.perf_counter() - began)
+    result.page.write_text(page.report(result, findings(result)), encoding="utf-8")
+    return result
 
 
 def summary(result: DemoResult) -> str:
+    """Say in a few lines what the table shows, and where everything is."""
+    lines = (
+        findings(result),
+        f"Report:  {result.page}",
+        f"Picture: {result.picture}",
+        f"Table:   {result.table}",
+        f"Done in {result.seconds:.0f} s.",
+    )
+    return "\n".join(lines)
+
+
+def findings(result: DemoResult) -> str:
     """Say in a few lines what the table shows, from its figures."""
     single, merge = result.best("single"), result.best("merge")
     (ensemble,) = result.of_kind("ensemble")
@@ -131,9 +146,6 @@ def summary(result: DemoResult) -> str:
         f"  shifted there, the best single model {100 * single.select:.1f} %.",
         f"The shared start scores {_both(start)}.",
         f"The ensemble scores {_both(ensemble)}, at {ensemble.passes} times the cost.",
-        f"Picture: {result.picture}",
-        f"Table:   {result.table}",
-        f"Done in {result.seconds:.0f} s.",
     )
     return "\n".join(lines)
 

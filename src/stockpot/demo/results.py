@@ -62,6 +62,7 @@ class DemoResult:
     table: Path
     picture: Path
     figures: Path
+    page: Path
     seconds: float
 
     def of_kind(self, kind: Kind) -> tuple[Row, ...]:

@@ -102,7 +102,7 @@ def named(given: Sequence[Candidate]) -> list[Candidate]:
     short = [_short(c.name) for c in given]
     names = [s if short.count(s) == 1 else c.name for s, c in zip(short, given, strict=True)]
     numbered = [n if names.count(n) == 1 else f"{n} ({i + 1})" for i, n in enumerate(names)]
-    return [replace(c, name=n) for n, c in zip(numbered, given, strict=True)]
+    return [c if n == c.name else replace(c, name=n) for n, c in zip(numbered, given, strict=True)]
 
 
 def _short(name: str) -> str:

@@ -59,7 +59,10 @@ def build_plan(
         StockpotError: with everything that is wrong: inputs, shapes, parameters, output.
     """
     inputs = inputs or Inputs()
-    expression, checkpoints = open_all(recipe.expression, inputs)
+    try:
+        expression, checkpoints = open_all(recipe.expression, inputs)
+    except (CheckpointError, UnsupportedError) as error:
+        raise type(error)(*(_hinted(problem, recipe.notes) for problem in error.problems)) from error
     lent = _open_lent(recipe.donor, checkpoints, inputs)
     recipe = replace(recipe, expression=expression)
     context = Context(checkpoints, recipe.seed, recipe.mismatched)
@@ -108,6 +111,12 @@ def build_plan(
         shard_size=limits.shard_size,
         reports=_reports(view),
     )
+
+
+def _hinted(problem: Problem, notes: Sequence[Problem]) -> Problem:
+    """``problem`` with what a note on the same line of the recipe suggests."""
+    hints = [note.fix for note in notes if note.line == problem.line and note.fix] if problem.line is not None else []
+    return replace(problem, fix="; ".join([*hints, *([problem.fix] if problem.fix else [])])) if hints else problem
 
 
 def _check_room(cost: Cost, limits: Limits, out: Path | None, overwrite: bool, context: Context) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from stockpot.recipe.findings import Findings
+from stockpot.recipe.known import nearest
 from stockpot.recipe.records import Reference, Token, Tokenizer
 from stockpot.recipe.scalars import flag_of, integer_of
-from stockpot.recipe.yaml_nodes import Entry, Mapping, Scalar
+from stockpot.recipe.yaml_nodes import Entry, Mapping, Node, Scalar, Sequence
 
 __all__ = ["read_tokenizer"]
 
 _NAMED = ("union", "base")
+_CLOSE = 0.75
 
 Named = Callable[[Entry | None], Reference | None]
 
@@ -27,6 +29,7 @@ def read_tokenizer(node: Mapping, named: Named, findings: Findings) -> Tokenizer
     source, section = node.get("tokenizer_source"), node.get("tokenizer")
     if source is not None and section is not None:
         findings.problem("tokenizer and tokenizer_source are both given", source.line, "keep one")
+    _note_misspelt(source if section is None else _own_source(section), node, findings)
     if section is not None:
         return _section(section, named, findings)
     if source is None or _is_null(source):
@@ -54,6 +57,27 @@ def _source(entry: Entry | None, named: Named) -> Reference | str:
     if isinstance(entry.value, Scalar) and entry.value.text.strip() in _NAMED:
         return entry.value.text.strip()
     return named(entry) or "union"
+
+
+def _own_source(section: Entry) -> Entry | None:
+    return section.value.get("source") if isinstance(section.value, Mapping) else None
+
+
+def _note_misspelt(entry: Entry | None, node: Mapping, findings: Findings) -> None:
+    """Tell of a source that is nearly ``union`` or ``base``, and named nowhere else: it is taken for a model."""
+    text = entry.value.text.strip() if entry is not None and isinstance(entry.value, Scalar) else ""
+    near = nearest(text, _NAMED, _CLOSE)
+    if entry is not None and near is not None and text not in _NAMED and list(_words(node)).count(text) == 1:
+        findings.note(f"{text!r} is taken for a model, whose tokenizer is wanted", entry.line, f"did you mean {near}?")
+
+
+def _words(node: Node) -> Iterator[str]:
+    """All values in ``node``."""
+    if isinstance(node, Scalar):
+        yield node.text.strip()
+    elif isinstance(node, Mapping | Sequence):
+        for child in node.items if isinstance(node, Sequence) else (entry.value for entry in node.entries):
+            yield from _words(child)
 
 
 def _tokens(entry: Entry | None, named: Named, findings: Findings) -> dict[str, Token]:

@@ -11,6 +11,7 @@
 :func:`greedy`          the greedy rule alone
 :class:`RunningAverage` a mean to which models come one by one
 :class:`Line`           any point along a difference, quickly
+:func:`cosines`         between task vectors
 ======================  ====================================================================
 """
 
@@ -21,7 +22,7 @@ from stockpot.search.mixing.learned import Learned, Learning
 from stockpot.search.objective import Objective, objective_of
 from stockpot.search.rule import Step, greedy, ranked
 from stockpot.search.soups import KINDS, Soup, soup
-from stockpot.search.sweeps import SWEEPS, Sweep, sweep
+from stockpot.search.sweeps import SWEEPS, Normalised, Sweep, cosines, sweep
 
 __all__ = [
     "KINDS",
@@ -31,11 +32,13 @@ __all__ = [
     "Learning",
     "Line",
     "Mixing",
+    "Normalised",
     "Objective",
     "RunningAverage",
     "Soup",
     "Step",
     "Sweep",
+    "cosines",
     "greedy",
     "objective_of",
     "ranked",
