@@ -31,10 +31,14 @@ def read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise CheckpointError(Problem(f"not a .npz file of numbers: {error}", file=str(path), fix=fix)) from error
 
 
-def packed(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """``arrays`` as the bytes of a .npz file."""
+def packed(arrays: Mapping[str, npt.NDArray[Any]], *, small: bool = True) -> bytes:
+    """``arrays`` as the bytes of a .npz file, the same for the same arrays.
+
+    Args:
+        small: Whether to compress them.
+    """
     written = io.BytesIO()
-    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED if small else zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w") as member:
                 np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from stockpot.evaluate.code import Own
+from stockpot.evaluate.portions import ArrayRows, Cut, Lines, Spans
 from stockpot.evaluate.protocol import Files, Metric, Task
 from stockpot.evaluate.tasks.choices import Choices
 from stockpot.evaluate.tasks.classification import Classification
@@ -59,6 +60,7 @@ class Kind:
         metrics: Measured where the suite names none, by name; the first ranks.
         make: Settings → task.
         code: Keys that hold ``module:name``.
+        cut: Settings → how data is cut into pieces; None where it cannot be.
     """
 
     about: str
@@ -66,6 +68,7 @@ class Kind:
     metrics: tuple[str, ...]
     make: Callable[[Settings], Task]
     code: tuple[str, ...] = ()
+    cut: Callable[[Settings], Cut | None] = lambda _: None
 
 
 _BATCH = Key("batch_tokens", Integer(1), "tokens that are computed at a time; no figure depends on it")
@@ -96,6 +99,18 @@ def _own(s: Settings) -> Task:
     return OwnTask(s.code["run"], s.metrics, s.values.get("settings", {}))
 
 
+def _rows(s: Settings) -> Cut:
+    return ArrayRows((s.values.get("inputs", "inputs"), s.values.get("labels", "labels")))
+
+
+def _lines(_: Settings) -> Cut:
+    return Lines()
+
+
+def _documents(s: Settings) -> Cut:
+    return Spans() if s.values.get("documents", "file") == "file" else Lines()
+
+
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "classification": Kind(
@@ -110,6 +125,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ("accuracy", "loss"),
             _classification,
             ("predict",),
+            _rows,
         ),
         "perplexity": Kind(
             "the likelihood of local texts",
@@ -122,15 +138,21 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ),
             ("perplexity", "bits_per_byte"),
             _texts,
+            cut=_documents,
         ),
         "choice": Kind(
             "multiple choice, by the likelihood of the answers",
             (Key("context", Integer(2), "tokens of context; the model's own, at most 2048, by default"), _BATCH),
             ("accuracy", "accuracy_bytes", "loss"),
             _choices,
+            cut=_lines,
         ),
         "similarity": Kind(
-            "similarity of pairs of sentences, beside human scores", (_MOST, _BATCH), ("spearman",), _similarity
+            "similarity of pairs of sentences, beside human scores",
+            (_MOST, _BATCH),
+            ("spearman",),
+            _similarity,
+            cut=_lines,
         ),
         "probe": Kind(
             "classes of texts, by logistic regression on the model's embeddings",
@@ -142,6 +164,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ),
             ("accuracy", "loss"),
             _probe,
+            cut=_lines,
         ),
         "own": Kind(
             "a function of yours of (model, files), which gives columns",

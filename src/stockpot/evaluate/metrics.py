@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +14,7 @@ from stockpot.errors import ExecutionError, Problem
 from stockpot.evaluate.figures import calibration_error, ratio, spearman
 from stockpot.evaluate.protocol import Metric, Predictions
 
-__all__ = ["METRICS", "classified", "values_of"]
+__all__ = ["METRICS", "classified", "figure_of", "values_of"]
 
 _NATS_PER_BIT = float(np.log(2))
 
@@ -77,6 +78,18 @@ def values_of(metric: Metric, predictions: Predictions) -> npt.NDArray[Any]:
     if not count:
         raise ExecutionError(Problem(f"{metric.name} of no examples"))
     return values.astype(np.float64)
+
+
+def figure_of(metric: Metric, values: npt.NDArray[Any]) -> float:
+    """The figure of all rows.
+
+    Raises:
+        ExecutionError: when it is not finite.
+    """
+    found = float(metric.figure(values))
+    if not math.isfinite(found):
+        raise ExecutionError(Problem(f"{metric.name} is {found}, not a finite number"))
+    return found
 
 
 def classified(probabilities: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from stockpot.planning.model import Plan
 __all__ = ["Opened", "widened"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +71,16 @@ class Opened:
             UnsupportedError: when torch or transformers is missing, or does not know the architecture.
             CheckpointError: when tensors are missing or left over.
         """
-        if kind not in self._loaded:
-            from stockpot.evaluate.neural import transformer_of
+        from stockpot.evaluate.neural import transformer_of
 
-            self._loaded[kind] = transformer_of(self.config, self.tensors, kind, self.device)
-        return self._loaded[kind]
+        return self.once(kind, lambda: transformer_of(self.config, self.tensors, kind, self.device))
+
+    def once(self, key: str, make: Callable[[], _T]) -> _T:
+        """What ``make`` gives the first time for ``key``: what a task makes of the model whatever its files are."""
+        if key not in self._loaded:
+            self._loaded[key] = make()
+        found: _T = self._loaded[key]
+        return found
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from stockpot.errors import ExecutionError, Problem, RecipeError, StockpotError
+from stockpot.errors import Problem, RecipeError, StockpotError
 from stockpot.evaluate.cache import Cache
 from stockpot.evaluate.candidates import Candidate, named
 from stockpot.evaluate.ensemble import Ensemble, ensembled
@@ -20,7 +19,7 @@ from stockpot.evaluate.examples import digest
 from stockpot.evaluate.figures import Bootstrap
 from stockpot.evaluate.identity import model_hash
 from stockpot.evaluate.kinds import ROLES
-from stockpot.evaluate.metrics import values_of
+from stockpot.evaluate.metrics import figure_of, values_of
 from stockpot.evaluate.opened import Opened
 from stockpot.evaluate.protocol import Metric, Predictions
 from stockpot.evaluate.results import Cell, Figure, ModelRow, Result
@@ -194,10 +193,7 @@ class _Work:
 
     def _measure(self, metric: Metric, predictions: Predictions) -> _Measured:
         values = values_of(metric, predictions)
-        value = metric.figure(values)
-        if not math.isfinite(value):
-            raise ExecutionError(Problem(f"{metric.name} is {value}, not a finite number"))
-        return _Measured(metric, float(value), self.bootstrap.figures(values, metric.figure))
+        return _Measured(metric, figure_of(metric, values), self.bootstrap.figures(values, metric.figure))
 
     def _figure(self, measured: _Measured) -> Figure:
         low, high = self.bootstrap.interval(measured.draws)

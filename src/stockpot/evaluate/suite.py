@@ -13,6 +13,7 @@ from stockpot.evaluate.code import Code, Own
 from stockpot.evaluate.examples import content_of, read_text
 from stockpot.evaluate.kinds import KINDS, ROLES, SPLIT, SUITE, TASK, Settings
 from stockpot.evaluate.metrics import METRICS
+from stockpot.evaluate.portions import Cut
 from stockpot.evaluate.protocol import Files, Metric, Task
 from stockpot.recipe import yaml_nodes
 from stockpot.recipe.findings import Findings
@@ -39,6 +40,7 @@ class SuiteTask:
         data: Role → files.
         reused: Roles whose data serves another role too, as was allowed.
         fitted: Files that the task itself is fitted on, such as a probe's; they must be apart from all others.
+        cut: How its data is cut into pieces; None where that cannot be.
     """
 
     name: str
@@ -46,6 +48,7 @@ class SuiteTask:
     data: Mapping[str, Files]
     reused: frozenset[str] = frozenset()
     fitted: Files = ()
+    cut: Cut | None = None
 
     def content(self, role: str) -> str:
         """Hash of the data of ``role``."""
@@ -149,13 +152,14 @@ class _Reader:
         if len(self._findings.problems) > before:
             return None
         values = {k: v for k, v in _plain(node).items() if k not in ("kind", "split", "metrics", *KINDS[kind].code)}
+        settings = Settings(values, metrics, code, self._folder)
         try:
-            task = KINDS[kind].make(Settings(values, metrics, code, self._folder))
+            task = KINDS[kind].make(settings)
             self._readable(entry, task, [*data.values()])
         except StockpotError as error:
             self._tell(error, entry.line, entry.key)
             return None
-        return SuiteTask(entry.key, task, data, fitted=train)
+        return SuiteTask(entry.key, task, data, fitted=train, cut=KINDS[kind].cut(settings))
 
     def _kind(self, entry: Entry) -> str | None:
         """The kind of a task; None when it cannot be told, which was reported."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from stockpot.errors import Problem, RecipeError
@@ -32,13 +32,14 @@ class Objective:
 
     def value(self, result: Result, model: str) -> float | None:
         """The mean over the parts; None when one of them failed."""
-        found = []
-        for task, metric in self.parts:
-            figures = {figure.metric: figure.value for figure in result.cell(model, task).figures}
-            if metric not in figures:
-                return None
-            found.append(figures[metric])
-        return sum(found) / len(found)
+        cells = {task: result.cell(model, task) for task, _ in self.parts}
+        return self.mean({(task, f.metric): f.value for task, cell in cells.items() for f in cell.figures})
+
+    def mean(self, figures: Mapping[tuple[str, str], float]) -> float | None:
+        """The mean of those of ``figures``, by (task, metric), that are the parts; None when one is missing."""
+        if any(part not in figures for part in self.parts):
+            return None
+        return sum(figures[part] for part in self.parts) / len(self.parts)
 
     def score(self, result: Result, model: str) -> float:
         """:meth:`value` turned so that more is better; -inf when a part failed."""

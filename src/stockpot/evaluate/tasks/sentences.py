@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,23 +87,31 @@ class Probe:
     def predict(self, model: Opened, files: Files) -> Predictions:
         """The columns of a classifier; classes are the labels of ``train`` in order."""
         need("sklearn")
+        rows = read_rows(files, _wrong_text)
+        names, centre, spread, fitted = model.once(f"probe {json.dumps(self.facts)}", lambda: self._fitted(model))
+        strange = sorted({str(row["label"]) for row in rows} - set(names))
+        if strange:
+            told = f"a label that train does not have: {strange[0]!r}"
+            raise ExecutionError(Problem(told, fix="train needs examples of every label"))
+        found = _embedded(model, [row["text"] for row in rows], self.max_tokens, self.batch_tokens)
+        probabilities = fitted.predict_proba((found - centre) / spread)
+        keys = keys_of(digest(row["text"]) for row in rows)
+        return {EXAMPLE: keys, **classified(probabilities, np.array([names.index(str(row["label"])) for row in rows]))}
+
+    def _fitted(self, model: Opened) -> tuple[list[str], npt.NDArray[np.float64], npt.NDArray[np.float64], Any]:
+        """Labels in order, mean and deviation of the embeddings of ``train``, and the classifier that fits them."""
         from sklearn.linear_model import LogisticRegression
 
-        train, rows = read_rows(self.train, _wrong_text), read_rows(files, _wrong_text)
+        train = read_rows(self.train, _wrong_text)
         names = sorted({str(row["label"]) for row in train})
-        strange = sorted({str(row["label"]) for row in rows} - set(names))
-        if len(names) < 2 or strange:
-            told = f"a label that train does not have: {strange[0]!r}" if strange else "train has only one label"
-            raise ExecutionError(Problem(told, fix="train needs examples of every label"))
-        texts = [row["text"] for row in (*train, *rows)]
-        found = _embedded(model, texts, self.max_tokens, self.batch_tokens)
-        centre, spread = found[: len(train)].mean(axis=0), found[: len(train)].std(axis=0)
-        found = (found - centre) / np.where(spread > 0, spread, 1)
-        classes = np.array([names.index(str(row["label"])) for row in (*train, *rows)])
-        fitted = LogisticRegression(C=self.strength, max_iter=1000).fit(found[: len(train)], classes[: len(train)])
-        probabilities = fitted.predict_proba(found[len(train) :])
-        keys = keys_of(digest(row["text"]) for row in rows)
-        return {EXAMPLE: keys, **classified(probabilities, classes[len(train) :])}
+        if len(names) < 2:
+            raise ExecutionError(Problem("train has only one label", fix="train needs examples of every label"))
+        found = _embedded(model, [row["text"] for row in train], self.max_tokens, self.batch_tokens)
+        centre, spread = found.mean(axis=0), found.std(axis=0)
+        spread = np.where(spread > 0, spread, 1)
+        classes = np.array([names.index(str(row["label"])) for row in train])
+        fitted = LogisticRegression(C=self.strength, max_iter=1000).fit((found - centre) / spread, classes)
+        return names, centre, spread, fitted
 
 
 def _embedded(model: Opened, texts: Sequence[str], most: int | None, budget: int) -> npt.NDArray[np.float64]:
