@@ -9,7 +9,7 @@ import click
 
 from stockpot.cli.merge import Asked, carry_out
 from stockpot.cli.options import say
-from stockpot.cli.reports import cache_of, models_of, show_tables, suite_of, suite_options, teller, write_reports
+from stockpot.cli.reports import cache_of, check_out, models_of, show_tables, suite_of, suite_options, teller, write_reports
 
 if TYPE_CHECKING:
     from stockpot.search import Soup
@@ -49,7 +49,7 @@ def command(models: tuple[str, ...], suite_path: Path, out: Path | None, **optio
 
     suite = suite_of(suite_path, options)
     given = models_of(models, options)
-    _check_out(out, options["overwrite"])
+    check_out(out, options["overwrite"])
     asked = {key: options[key] for key in ("kind", "strict", "metrics", "ensembles", "device")}
     with cache_of(options) as cache:
         found = soup(given, suite, cache=cache, tell=teller(options), **asked)
@@ -63,17 +63,6 @@ def command(models: tuple[str, ...], suite_path: Path, out: Path | None, **optio
     if out is not None and not found.sound:
         say(f"{found.name} could not be measured: {out} was not written", error=True)
     return 1 if found.failed else 0
-
-
-def _check_out(out: Path | None, overwrite: bool) -> None:
-    """Raise before anything is measured what the merge would raise after it."""
-    import os
-
-    from stockpot.errors import PlanError, Problem
-    from stockpot.execute.workplace import published
-
-    if out is not None and os.path.lexists(out) and not (overwrite or published(out)):
-        raise PlanError(Problem("the output exists", file=str(out), fix="choose another folder, or give --overwrite"))
 
 
 def _write(found: Soup, out: Path, options: dict[str, Any], *, quiet: bool) -> None:

@@ -53,7 +53,7 @@ class Choice:
         assert winner.trial is not None
         numbers = tuple(row.trial.number for row in candidates if row.kind == "search" and row.trial is not None)
         return Search(
-            name=own.space.name,
+            name=own.name,
             text=own.space.text,
             dimensions=own.space.dimensions,
             objectives=self._objectives,

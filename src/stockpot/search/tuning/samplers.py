@@ -68,9 +68,9 @@ def distributions(dimensions: Sequence[Dimension]) -> dict[str, Any]:
             found[one.name] = CategoricalDistribution(one.choices)
         elif one.kind == "int":
             step = 1 if one.step is None else int(one.step)
-            found[one.name] = IntDistribution(int(one.low), int(one.high), log=one.log, step=step)
+            found[one.name] = IntDistribution(int(one.low), int(one.nearest(one.high)), log=one.log, step=step)
         else:
-            found[one.name] = FloatDistribution(one.low, one.high, log=one.log, step=one.step)
+            found[one.name] = FloatDistribution(one.low, float(one.nearest(one.high)), log=one.log, step=one.step)
     return found
 
 
@@ -96,17 +96,12 @@ def _axis(one: Dimension, points: int) -> list[Value]:
     """The values of one dimension, in order, each once."""
     if one.kind == "choice":
         return list(one.choices)
-    whole = one.kind == "int"
-    step = 1.0 if whole and one.step is None and one.high - one.low < points else one.step
+    spread = one.high - one.low
+    step = 1.0 if one.kind == "int" and spread < points else one.step
     if step is not None and not one.log:
-        count = math.floor((one.high - one.low) / step + 1e-9) + 1
-        values = [one.low + i * step for i in range(min(count, _MOST + 1))]
-    else:
-        places = [i / max(1, points - 1) for i in range(points)]
-        spread = one.high / one.low if one.log else one.high - one.low
-        values = [one.low * spread**t if one.log else one.low + t * spread for t in places]
-    values = [min(max(value, one.low), one.high) for value in values]
-    return list(dict.fromkeys(round(value) if whole else value for value in values))
+        count = min(math.floor(spread / step + 1e-9) + 1, _MOST + 1)
+        return list(dict.fromkeys(one.nearest(one.low + i * step) for i in range(count)))
+    return list(dict.fromkeys(one.at(i / (points - 1)) for i in range(points)))
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ def search(
     grid_points: int = 5,
     study: Path | None = None,
     jobs: int = 0,
+    name: str = "the recipe",
     loader: Callable[[], Suite] | None = None,
     limits: Mapping[str, Any] | None = None,
     cache: Cache | None = None,
@@ -68,6 +69,7 @@ def search(
         grid_points: Of the grid: values of a range without a step.
         study: SQLite file that keeps the trials; what it holds is continued.
         jobs: Processes that evaluate; 0 evaluates in this one. Only 0 and 1 give the same trials each time.
+        name: Of the recipe, for people.
         loader: Loads the suite in processes, where it cannot be sent to them.
         limits: Further arguments of :func:`stockpot.plan`; processes share memory and threads.
         cache: Where predictions of what is told are kept, and which data has chosen.
@@ -85,8 +87,8 @@ def search(
     if min(trials, top) < 1 or min(counts.random, lambda_points, jobs) < 0 or grid_points < 2:
         raise RecipeError(Problem("trials and top are 1 or more, grid points 2 or more, other numbers 0 or more"))
     wanted = asked(space, suite, sampler=sampler, metrics=metrics, pareto=pareto, rungs=rungs)
-    studies = Studies(space, suite, wanted, tuple(rungs), seed, dict(limits or {}), device)
-    with Judge.of(suite, cache, device, tell, f"search over {space.name}") as judge:
+    studies = Studies(space, suite, wanted, tuple(rungs), seed, dict(limits or {}), device, name)
+    with Judge.of(suite, cache, device, tell, f"search over {name}") as judge:
         facts = studies.facts(judge.cache)
         studies.noted(judge)
         with Shelf(study) as shelf:

@@ -79,6 +79,7 @@ class Studies:
         seed: Of the samplers.
         limits: Further arguments of :func:`stockpot.plan`.
         device: Where torch runs models.
+        name: Of the recipe.
     """
 
     space: Space
@@ -88,6 +89,7 @@ class Studies:
     seed: int
     limits: Mapping[str, Any]
     device: str | None
+    name: str
 
     def facts(self, cache: Cache) -> dict[str, Any]:
         """What figures depend on, as JSON data.

@@ -192,13 +192,13 @@ def _check_facts(study: Any, facts: Mapping[str, Any], path: Path | None) -> Non
     if differ:
         told = ", ".join(_told(key, (had or {}).get(key), own.get(key)) for key in differ)
         fix = "name another file: --study FILE; or remove this one, which begins anew"
-        raise PlanError(Problem(f"the study was made of something else: {told} differs", file=str(path), fix=fix))
+        raise PlanError(Problem(f"the study was made of something else: {told}", file=str(path), fix=fix))
 
 
 def _told(key: str, had: Any, own: Any) -> str:
     """A fact that differs, with what it was where that is short."""
-    short = all(isinstance(value, str | int | float | list) and len(str(value)) <= 60 for value in (had, own))
-    return f"{key} (was {had}, is {own})" if short and "hash" not in key else key
+    short = all(isinstance(value, str | int | float | list) and len(str(value)) <= 30 for value in (had, own))
+    return f"{key} (was {had}, is {own})" if short else key
 
 
 def _storage(path: Path) -> Any:
