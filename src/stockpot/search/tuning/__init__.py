@@ -1,1 +1,1 @@
-"""Searching over recipes with holes."""
+"""Recipes with open values, and the search for the values that are best."""
