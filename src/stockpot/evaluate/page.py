@@ -16,8 +16,10 @@ __all__ = ["body", "document", "escaped", "folded", "grid", "page", "sources", "
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --dim: #67707c; --line: #d5dae1; --paper: #fff; --mark: #0b62c4;
-  --bad: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --dim: #9aa4b2; --line: #3a424d; --paper: #14181d;
+  --bad: #b3261e; --c0: #0b62c4; --c1: #c4540b; --c2: #1d8a4a; --c3: #8a3ab9; --c4: #b3261e; --c5: #5b6770;
+  --c6: #0e8a94; --c7: #a0780c; }
+@media (prefers-color-scheme: dark) { :root { --c0: #6cb0ff; --c1: #ff9d5c; --c2: #63d394; --c3: #cf9bf2; --c4: #ff8a80;
+  --c5: #a9b4c0; --c6: #5bd0da; --c7: #e2bd5a; --ink: #e6e9ee; --dim: #9aa4b2; --line: #3a424d; --paper: #14181d;
   --mark: #6cb0ff; --bad: #ff8a80; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
   max-width: 70rem; padding: 0 1rem; }
@@ -29,7 +31,14 @@ th { font-weight: 600; } td small { color: var(--dim); }
 svg { display: block; width: 100%; max-width: 46rem; height: auto; }
 svg text { fill: var(--ink); font: 12px system-ui; }
 svg .axis { stroke: var(--line); } svg .bar { stroke: var(--mark); stroke-width: 2; } svg .dot { fill: var(--mark); }
-svg .dim { fill: var(--dim); }
+svg .dim { fill: var(--dim); } svg .chosen { stroke: var(--bad); stroke-dasharray: 4 4; }
+svg .lead { stroke: var(--dim); stroke-width: 0.75; } svg .level { stroke: var(--c1); stroke-dasharray: 6 4; }
+svg .trial { fill: var(--c5); fill-opacity: 0.6; } svg .stopped { fill: var(--paper); stroke: var(--c5); }
+svg .lost, svg .edge { fill: none; stroke: var(--bad); stroke-width: 1.5; } svg .edge { stroke: var(--c5); }
+svg .front { fill: none; stroke: var(--mark); stroke-width: 2; } svg .model { fill: var(--c1); }
+svg .ring { fill: none; stroke: var(--mark); stroke-width: 1.5; }
+svg .heat { fill: var(--c0); } svg .below { fill: var(--c1); } svg .absent { fill: none; stroke: var(--line); }
+svg .shade { stroke: var(--line); } svg .on { fill: var(--paper); }
 pre { background: color-mix(in srgb, var(--line) 35%, transparent); padding: .8rem; overflow-x: auto; }
 """
 

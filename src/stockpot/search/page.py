@@ -67,7 +67,6 @@ def _plots(found: Sweep) -> Iterator[str]:
             told = [(v, c.figures[0]) for v, c in zip(found.values, cells, strict=True) if c.figures]
             points = tuple((v, f.value, f.low, f.high) for v, f in told)
             by_metric.setdefault(f"{ranking.metric} {ARROWS[ranking.better]}", []).append(Curve(task, points))
-    yield "<style>svg .chosen { stroke: var(--bad); stroke-dasharray: 4 4; }</style>"
     for metric, lines in by_metric.items():
         yield f"<h2>{escaped(metric)} over {found.parameter}</h2>"
         yield curves(lines, found.parameter, metric, found.chosen)
