@@ -22,8 +22,8 @@ from stockpot.search.tuning.rounds import best_trial, carry_out
 from stockpot.search.tuning.samplers import SAMPLERS, grid
 from stockpot.search.tuning.study import Shelf
 from stockpot.search.tuning.trials import Outcome, Trial, best_of, commonest, dominated, front_of
+from stockpot.search.tuning.workers import crew_of
 
-HOW = {"shares": 1, "jobs": 0, "threads": 1, "tell": None}
 MIXED = (
     Dimension("a", 1, "float", 0.0, 1.0, start=0.5),
     Dimension("b", 2, "int", 1, 9, start=5),
@@ -33,15 +33,15 @@ MIXED = (
 )
 
 
-def run(path, name="tpe", *, trials=20, dimensions=None, objectives=LOWER, setup=None, facts=(), seed=0, **how):
+def run(path, name="tpe", *, trials=20, dimensions=None, objectives=LOWER, setup=None, facts=(), seed=0, jobs=0):
     """A study in a file, carried out."""
     dimensions = dimensions or floats(3)
     own = sampler(name, dimensions, seed) if isinstance(name, str) else name
     setup = setup or Bowl(several=len(objectives) > 1)
-    first = begin(dimensions) if name not in ("random",) and isinstance(name, str) else None
-    with Shelf(path) as shelf:
+    first = begin(dimensions) if name != "random" and isinstance(name, str) else None
+    with Shelf(path) as shelf, crew_of(setup, jobs, 1) as crew:
         study = shelf.study("search", dimensions, own, objectives, dict(facts), first)
-        return carry_out(study, setup, objectives, trials=trials, **{**HOW, "shares": len(setup.shares), **how})
+        return carry_out(study, crew, objectives, trials=trials, stops=len(setup.shares) - 1)
 
 
 def told(trials):
@@ -153,7 +153,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path):
     switch = (Dimension("s", 1, "choice", choices=("a", "b"), start="a"),)
 
     class Count:
-        shares, seen = (1.0,), []  # noqa: RUF012 - counted over all
+        shares, seen = (1.0,), []
 
         def __call__(self):
             import contextlib

@@ -48,7 +48,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--metric", "metrics", multiple=True, help="TASK.METRIC that chooses; of several, their mean.")
 @click.option("--pareto", multiple=True, help="TASK.METRIC, twice or more: a front instead of one winner.")
 @click.option("--rungs", type=_Shares(), default=(1.0,), help="Shares of data, such as 0.1,0.3,1: bad trials stop.")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Best trials measured on select data.")
+@click.option(
+    "--top", type=click.IntRange(1), default=5, show_default=True, help="Best trials measured on select data."
+)
 @click.option("--random", type=click.IntRange(0), default=None, help="Random search's trials [default: as --trials].")
 @click.option("--lambda-points", type=click.IntRange(0), default=11, show_default=True, help="Of one number for all.")
 @click.option("--grid-points", type=click.IntRange(2), default=5, show_default=True, help="Grid: values of a range.")
@@ -83,11 +85,11 @@ def command(recipe: Path, suite_path: Path, out: Path | None, **options: Any) ->
     }  # fmt: skip
     loader = partial(load_suite, suite_path, allow_code=options["allow_code"], same_data=options["same_data"])
     limits = {key: options[key] for key in ("memory", "threads", "seed") if options[key] is not None}
-    tellers = {"tell": teller(options), "tell_trial": None if options["quiet"] else _progress}
+    tell_trial = None if options["quiet"] else _progress
     with cache_of(options) as cache:
         found = search(
             space, suite, name=str(recipe), study=study, seed=options["seed"] or 0, loader=loader, limits=limits,
-            cache=cache, **tellers, **asked,
+            cache=cache, tell=teller(options), tell_trial=tell_trial, **asked,
         )  # fmt: skip
     machine = str(options["json_path"]) == "-"
     _write(found, out, options, quiet=machine)

@@ -9,7 +9,16 @@ import click
 
 from stockpot.cli.merge import Asked, carry_out
 from stockpot.cli.options import say
-from stockpot.cli.reports import cache_of, check_out, models_of, show_tables, suite_of, suite_options, teller, write_reports
+from stockpot.cli.reports import (
+    cache_of,
+    check_out,
+    models_of,
+    show_tables,
+    suite_of,
+    suite_options,
+    teller,
+    write_reports,
+)
 
 if TYPE_CHECKING:
     from stockpot.search import Soup

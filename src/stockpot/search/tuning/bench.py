@@ -1,22 +1,21 @@
-"""What evaluates trials, as it is sent to processes: a recipe with holes, the data to choose with, what figures count."""
+"""What evaluates trials, as it is sent to processes: a recipe with holes, data to choose with, objectives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stockpot.errors import PlanError, Problem
 from stockpot.evaluate.candidates import Candidate
 from stockpot.evaluate.run import task_hash
 from stockpot.evaluate.suite import Suite
 from stockpot.search.objective import Objective
+from stockpot.search.tuning.dimensions import Value
 from stockpot.search.tuning.rungs import Rungs
+from stockpot.search.tuning.space import Space
 from stockpot.search.tuning.trials import Figures
-
-if TYPE_CHECKING:
-    from stockpot.search.tuning.space import Space, Value
 
 __all__ = ["Bench", "hashes_of"]
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from stockpot.errors import Problem, RecipeError
 from stockpot.evaluate.suite import Suite
 from stockpot.search.objective import Objective, objective_of
 from stockpot.search.tuning.samplers import SAMPLERS
-
-if TYPE_CHECKING:
-    from stockpot.search.tuning.space import Space
+from stockpot.search.tuning.space import Space
 
 __all__ = ["Asked", "asked"]
 
@@ -77,7 +74,9 @@ def _check_sampler(space: Space, name: str, objectives: int) -> None:
     choices = [one for one in space.dimensions if one.kind == "choice"]
     if choices:
         fix = "take tpe or nsga2, or settle the choice"
-        raise RecipeError(Problem(f"CMA-ES searches numbers: {choices[0].name} is a choice", line=choices[0].line, fix=fix))
+        raise RecipeError(
+            Problem(f"CMA-ES searches numbers: {choices[0].name} is a choice", line=choices[0].line, fix=fix)
+        )
     if objectives > 1:
         raise RecipeError(Problem("CMA-ES has one objective", fix="take nsga2 or tpe"))
     if sum(one.high > one.low for one in space.dimensions) < 2:

@@ -12,7 +12,7 @@ from stockpot.search.judge import Judge
 from stockpot.search.objective import Objective
 from stockpot.search.tuning.found import Search, Told, Values
 from stockpot.search.tuning.rows import Kind, Row, chosen_trials, row_of, singles
-from stockpot.search.tuning.studies import Made, Studies, places
+from stockpot.search.tuning.studies import Made, Studies, StudyName, places
 from stockpot.search.tuning.trials import best_of, front_of, scores
 
 __all__ = ["Choice"]
@@ -71,16 +71,23 @@ class Choice:
             select=select,
             report=report,
             study=study,
-            notes=own.asked.notes,
+            notes=(*own.asked.notes, *self._left_out()),
         )
+
+    def _left_out(self) -> list[str]:
+        """What the budget left of the grid."""
+        if self._own.asked.sampler != "grid":
+            return []
+        done, every = len(self._made["search"]), len(self._own.combinations())
+        return [f"the grid has {every} combinations, of which {done} were tried"] if done < every else []
 
     def _candidates(self) -> list[Row]:
         """All that is measured on select data to choose among it."""
         space, limits, several = self._own.space, self._own.limits, len(self._objectives) > 1
         found = singles(space, limits)
         at = dict(enumerate(places(max(1, len(self._made["shared"])))))
-        kinds: tuple[Kind, ...] = ("shared", "random", "search")
-        for kind in kinds:
+        studies: tuple[StudyName, ...] = ("shared", "random", "search")
+        for kind in studies:
             front = several and kind == "search"
             best = chosen_trials(self._made[kind], self._objectives, self._top, front=front)
             found += [row_of(space, kind, trial, limits, at.get(trial.number)) for trial in best]

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stockpot.evaluate.results import Result
 from stockpot.recipe.model import Recipe
 from stockpot.search.objective import Objective
+from stockpot.search.tuning.dimensions import Dimension, Value
 from stockpot.search.tuning.rows import Kind
 from stockpot.search.tuning.trials import Trial
-
-if TYPE_CHECKING:
-    from stockpot.search.tuning.space import Dimension, Value
 
 __all__ = ["ROLES", "Search", "Told"]
 

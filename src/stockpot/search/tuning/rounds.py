@@ -11,7 +11,7 @@ from stockpot.search.objective import Objective
 from stockpot.search.tuning.halving import survives
 from stockpot.search.tuning.study import Study
 from stockpot.search.tuning.trials import Figures, Outcome, Trial, best_of, scores
-from stockpot.search.tuning.workers import Setup, in_process, in_processes
+from stockpot.search.tuning.workers import Crew
 
 __all__ = ["Progress", "TellTrial", "carry_out"]
 
@@ -42,33 +42,25 @@ TellTrial: TypeAlias = Callable[[Progress], None]
 
 def carry_out(
     study: Study,
-    setup: Setup,
+    crew: Crew,
     objectives: Sequence[Objective],
     *,
     trials: int,
-    shares: int,
-    jobs: int,
-    threads: int,
-    tell: TellTrial | None,
+    stops: int = 0,
+    tell: TellTrial | None = None,
 ) -> tuple[Trial, ...]:
     """Trials until ``trials`` have ended, those of earlier runs among them; those that were running begin again.
 
     Args:
         study: Where they are kept.
-        setup: Makes what evaluates.
+        crew: What evaluates.
         objectives: What figures are.
         trials: How many there shall be.
-        shares: How many rungs of data there are.
-        jobs: Processes beside this one; 0 evaluates here.
-        threads: Of each process.
+        stops: After how many rungs of data, from the first, a trial may be stopped.
         tell: Called with each trial that ends.
     """
-    desk = _Desk(study, objectives, int(min(trials, study.most)), shares, tell)
-    if desk.open:
-        if jobs:
-            in_processes(setup, desk, min(jobs, desk.open), threads)
-        else:
-            in_process(setup, desk)
+    desk = _Desk(study, objectives, int(min(trials, study.most)), stops, tell)
+    crew.run(desk)
     return tuple(study.trials)
 
 
@@ -76,9 +68,9 @@ class _Desk:
     """Hands out trials and notes what comes of them."""
 
     def __init__(
-        self, study: Study, objectives: Sequence[Objective], total: int, shares: int, tell: TellTrial | None
+        self, study: Study, objectives: Sequence[Objective], total: int, stops: int, tell: TellTrial | None
     ) -> None:
-        self._study, self._objectives, self._shares, self._tell = study, objectives, shares, tell
+        self._study, self._objectives, self._stops, self._tell = study, objectives, stops, tell
         had = study.trials
         self._total, self._begun = max(total, len(had)), len(had)
         self._running = [trial for trial in had if trial.state == "running"]
@@ -87,12 +79,7 @@ class _Desk:
         self._rungs: dict[int, list[tuple[int, float]]] = {}
         for trial in self._ended:
             self._reached(trial.number, trial.outcome.rungs)
-        self._started, self._new = time.perf_counter(), 0
-
-    @property
-    def open(self) -> int:
-        """How many trials have not ended."""
-        return self._total - len(self._ended)
+        self._started, self._new = 0.0, 0
 
     def next(self) -> Trial | None:
         """Another trial whose values were not measured before; those that were end at once."""
@@ -109,7 +96,7 @@ class _Desk:
 
     def goes_on(self, trial: Trial, rungs: tuple[Figures, ...]) -> bool:
         """Whether a trial is good enough for more data."""
-        if len(rungs) >= self._shares:
+        if len(rungs) > self._stops:
             return True
         others = [score for number, score in self._rungs.get(len(rungs) - 1, []) if number != trial.number]
         (score,) = scores(rungs[-1], self._objectives)
@@ -120,6 +107,7 @@ class _Desk:
         """Note the end of a trial and tell of it."""
         ended = self._study.tell(trial.number, outcome)
         self._ended.append(ended)
+        self._started = self._started or time.perf_counter() - outcome.seconds  # a process takes long to begin
         self._new += 1
         self._reached(trial.number, outcome.rungs)
         if ended.state == "complete":
@@ -131,10 +119,8 @@ class _Desk:
             self._tell(Progress(self._study.name, ended, done, self._total, best, per * (self._total - done)))
 
     def _reached(self, number: int, rungs: tuple[Figures, ...]) -> None:
-        """Note the scores of a trial at the rungs but the last, each once."""
-        if self._shares == 1:
-            return
-        for rung, figures in enumerate(rungs[: self._shares - 1]):
+        """Note the scores of a trial at the rungs that may stop one, each once."""
+        for rung, figures in enumerate(rungs[: self._stops]):
             own = self._rungs.setdefault(rung, [])
             if all(known != number for known, _ in own):
                 own.append((number, scores(figures, self._objectives)[0]))

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from stockpot.errors import StockpotError
 from stockpot.evaluate.candidates import Candidate
 from stockpot.expression import Adapted, Expression, Leaf
 from stockpot.search.objective import Objective
+from stockpot.search.tuning.space import Space
 from stockpot.search.tuning.trials import Trial, best_of, front_of, scores
-
-if TYPE_CHECKING:
-    from stockpot.search.tuning.space import Space
 
 __all__ = ["Kind", "Row", "chosen_trials", "row_of", "singles"]
 
 Kind: TypeAlias = Literal["single", "shared", "random", "search"]
 
-_NAMES = {"shared": "one number {place}", "random": "random search, trial {number}", "search": "search, trial {number}"}
+_NAMES = {
+    "shared": "one number, {place}",
+    "random": "random search, trial {number}",
+    "search": "search, trial {number}",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +32,11 @@ class Row:
         kind: A model of the recipe, one number for all dimensions, random search, or the search.
         candidate: What it is.
         trial: Which trial; None for a model.
-        place: Of ``shared``: the number for all, from 0 (the low end of each range) to 1.
     """
 
     kind: Kind
     candidate: Candidate
     trial: Trial | None = None
-    place: float | None = None
 
     @property
     def name(self) -> str:
@@ -64,9 +64,11 @@ def singles(space: Space, limits: Mapping[str, Any]) -> list[Row]:
 
 
 def row_of(space: Space, kind: Kind, trial: Trial, limits: Mapping[str, Any], place: float | None = None) -> Row:
-    """A trial as a row."""
-    name = _NAMES[kind].format(number=trial.number, place=f"{place:g}" if place is not None else "")
-    return Row(kind, Candidate(name, space.recipe(trial.values), name, dict(limits)), trial, place)
+    """A trial as a row; one number for all is told by that number, or by its place where ranges differ."""
+    own = {trial.values[one.name] for one in space.dimensions if one.kind != "choice"}
+    told = f"{own.pop():.6g}" if len(own) == 1 else f"{100 * (place or 0):.4g} % of each range"
+    name = _NAMES[kind].format(number=trial.number, place=told)
+    return Row(kind, Candidate(name, space.recipe(trial.values), name, dict(limits)), trial)
 
 
 def chosen_trials(trials: Sequence[Trial], objectives: Sequence[Objective], top: int, *, front: bool) -> list[Trial]:
@@ -108,9 +110,12 @@ def _identity(model: Expression) -> Any:
 
 def _names(models: Sequence[Expression]) -> list[str]:
     """References as written, numbered where two are the same."""
-    given = [
-        f"{m.of.reference}+{m.adapter.reference}" if isinstance(m, Adapted) and isinstance(m.of, Leaf) else m.reference
-        for m in models
-        if isinstance(m, Adapted | Leaf)
-    ]
+    given = [_name(model) for model in models]
     return [name if given.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(given)]
+
+
+def _name(model: Expression) -> str:
+    if isinstance(model, Adapted):
+        return f"{_name(model.of)}+{model.adapter.reference}"
+    assert isinstance(model, Leaf)
+    return model.reference

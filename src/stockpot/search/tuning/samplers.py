@@ -1,4 +1,4 @@
-"""Where a study looks next: Optuna's samplers, keyed by (seed, number of the trial), so that no state lies in memory."""
+"""Where a study looks next: Optuna's samplers, keyed by seed and number of the trial: no state lies in memory."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stockpot.errors import Problem, RecipeError, UnsupportedError
 from stockpot.evaluate.examples import digest
-
-if TYPE_CHECKING:
-    from stockpot.search.tuning.space import Dimension, Value
+from stockpot.search.tuning.dimensions import Dimension, Value
 
 __all__ = ["SAMPLERS", "Keyed", "check_optuna", "distributions", "grid", "quiet", "sampler_of"]
 
@@ -137,7 +135,9 @@ def _cma(seed: int, facts: _Facts) -> Any:
         import cmaes  # noqa: F401 - Optuna would say so only at the second trial
     except ImportError as error:
         raise UnsupportedError(Problem("CMA-ES needs cmaes", fix="pip install 'stockpot[search]'")) from error
-    x0 = {"x0": dict(facts.start)}  # Optuna's own step is a sixth of each range, as sources of merges have it
+    x0: dict[str, Any] = {
+        "x0": dict(facts.start)
+    }  # Optuna's own step is a sixth of each range, as sources of merges have it
     return CmaEsSampler(seed=seed, warn_independent_sampling=False, consider_pruned_trials=True, **x0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stockpot.errors import Problem, RecipeError
 from stockpot.evaluate.cache import Cache
@@ -14,11 +14,9 @@ from stockpot.search.tuning.checks import asked
 from stockpot.search.tuning.choice import Choice
 from stockpot.search.tuning.found import Search
 from stockpot.search.tuning.rounds import TellTrial
+from stockpot.search.tuning.space import Space
 from stockpot.search.tuning.studies import Counts, Studies, Workers
 from stockpot.search.tuning.study import Shelf
-
-if TYPE_CHECKING:
-    from stockpot.search.tuning.space import Space
 
 __all__ = ["search"]
 
@@ -49,10 +47,10 @@ def search(
 ) -> Search:
     """Find values for the holes of a recipe, and measure the find beside what it should be compared with.
 
-    Trials are measured on tune data (on select data where a task has no other). The best ``top`` of them are measured on
-    select data, where the best wins; with several objectives it is the front that is measured. The best of the recipe's
-    models, of one number for all dimensions, and of random search with as many trials are chosen in the same way, and
-    all are measured on report data.
+    Trials are measured on tune data (on select data where a task has no other). The best ``top`` of them are measured
+    on select data, where the best wins; with several objectives it is the front that is measured. The best of the
+    recipe's models, of one number for all dimensions, and of random search with as many trials are chosen in the same
+    way, and all are measured on report data.
 
     Args:
         space: What is searched.
@@ -83,11 +81,11 @@ def search(
         ExecutionError: when all trials failed, or none could be measured on select data.
         UnsupportedError: without Optuna.
     """
-    counts = Counts(trials, trials if random is None else random, lambda_points, grid_points)
+    counts = Counts(trials, trials if random is None else random, lambda_points)
     if min(trials, top) < 1 or min(counts.random, lambda_points, jobs) < 0 or grid_points < 2:
         raise RecipeError(Problem("trials and top are 1 or more, grid points 2 or more, other numbers 0 or more"))
     wanted = asked(space, suite, sampler=sampler, metrics=metrics, pareto=pareto, rungs=rungs)
-    studies = Studies(space, suite, wanted, tuple(rungs), seed, dict(limits or {}), device, name)
+    studies = Studies(space, suite, wanted, tuple(rungs), seed, dict(limits or {}), device, name, grid_points)
     with Judge.of(suite, cache, device, tell, f"search over {name}") as judge:
         facts = studies.facts(judge.cache)
         studies.noted(judge)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 from stockpot.errors import ExecutionError, Problem
 from stockpot.evaluate.cache import Cache
@@ -17,28 +17,28 @@ from stockpot.execute.versions import versions, versions_of
 from stockpot.search.judge import Judge
 from stockpot.search.tuning.bench import Bench, hashes_of
 from stockpot.search.tuning.checks import Asked
+from stockpot.search.tuning.dimensions import Value
 from stockpot.search.tuning.rounds import TellTrial, carry_out
 from stockpot.search.tuning.samplers import Keyed, grid, sampler_of
+from stockpot.search.tuning.space import Space
 from stockpot.search.tuning.study import Shelf
 from stockpot.search.tuning.trials import Trial, commonest
+from stockpot.search.tuning.workers import crew_of
 
-if TYPE_CHECKING:
-    from stockpot.search.tuning.space import Space, Value
-
-__all__ = ["Counts", "Studies", "Workers", "places"]
+__all__ = ["Counts", "Made", "Studies", "StudyName", "Workers", "places"]
 
 StudyName: TypeAlias = Literal["shared", "random", "search"]
 Made: TypeAlias = Mapping[StudyName, tuple[Trial, ...]]
+"""Study → its trials."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many trials: of the search, of random search, of one number for all; and points of the grid's ranges."""
+    """How many trials: of the search, of random search, of one number for all."""
 
     search: int
     random: int
     shared: int
-    grid: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _Plan:
     sampler: Keyed | Sequence[Mapping[str, Value]]
     count: int
     facts: Mapping[str, Any]
-    shares: tuple[float, ...]
+    stops: int
     first: Mapping[str, Value] | None = None
 
 
@@ -80,6 +80,7 @@ class Studies:
         limits: Further arguments of :func:`stockpot.plan`.
         device: Where torch runs models.
         name: Of the recipe.
+        grid_points: Of the grid: values of a range without a step.
     """
 
     space: Space
@@ -90,6 +91,7 @@ class Studies:
     limits: Mapping[str, Any]
     device: str | None
     name: str
+    grid_points: int
 
     def facts(self, cache: Cache) -> dict[str, Any]:
         """What figures depend on, as JSON data.
@@ -125,57 +127,66 @@ class Studies:
         """
         threads = max(1, (self.limits.get("threads") or _cores()) // max(1, workers.jobs))
         made: dict[StudyName, tuple[Trial, ...]] = {"shared": (), "random": ()}
-        objectives = self.asked.objectives
-        for own in self._plans(counts, parallel=workers.jobs > 1):
-            bench = self._bench(facts["data"], own.shares, workers, threads)
-            study = shelf.study(
-                own.label, self.space.dimensions, own.sampler, objectives, {**facts, **own.facts}, own.first
-            )
-            made[own.name] = carry_out(
-                study,
-                bench,
-                objectives,
-                trials=own.count,
-                shares=len(own.shares),
-                jobs=workers.jobs,
-                threads=threads,
-                tell=tell,
-            )
+        with crew_of(self._bench(facts["data"], workers, threads), workers.jobs, threads) as crew:
+            for own in self._plans(counts, parallel=workers.jobs > 1):
+                study = shelf.study(
+                    own.label,
+                    self.space.dimensions,
+                    own.sampler,
+                    self.asked.objectives,
+                    {**facts, **own.facts},
+                    own.first,
+                )
+                made[own.name] = carry_out(
+                    study, crew, self.asked.objectives, trials=own.count, stops=own.stops, tell=tell
+                )
         if all(trial.figures is None for trial in made["search"]):
             why = commonest(made["search"])
             raise ExecutionError(Problem(f"all {len(made['search'])} trials failed, most often so: {why}"))
         return made
 
+    def combinations(self) -> list[dict[str, Value]]:
+        """All points of the grid, in the order in which they are tried."""
+        return grid(self.space.dimensions, self.grid_points, self.seed)
+
     def _plans(self, counts: Counts, *, parallel: bool) -> Iterator[_Plan]:
         """In the order in which they are carried out."""
-        start, name, rungs = self.space.start(), self.asked.sampler, {"rungs": list(self.shares)}
+        start, name = self.space.start(), self.asked.sampler
+        rungs, stops = {"rungs": list(self.shares)}, len(self.shares) - 1
         if counts.shared and any(one.kind != "choice" for one in self.space.dimensions):
             shared = [self.space.shared(place) for place in places(counts.shared)]
-            yield _Plan("shared", f"shared {counts.shared}", shared, counts.shared, {}, (1.0,))
+            yield _Plan("shared", f"shared {counts.shared}", shared, counts.shared, rungs, 0)
         if counts.random and name != "random":
             drawn = sampler_of("random", self.seed, start)
-            yield _Plan("random", "random", drawn, counts.random, rungs, self.shares)
-        facts = {**rungs, "sampler": name, **({"grid points": counts.grid} if name == "grid" else {})}
+            yield _Plan("random", "random", drawn, counts.random, rungs, stops)
+        facts: dict[str, Any] = {**rungs, "sampler": name}
         if name == "grid":
-            points = grid(self.space.dimensions, counts.grid, self.seed)
-            yield _Plan("search", "search", points, counts.search, facts, self.shares)
+            facts |= {"grid points": self.grid_points}
+            yield _Plan("search", "search", self.combinations(), counts.search, facts, stops)
         else:
             sampler = sampler_of(name, self.seed, start, parallel=parallel)
             first = start if name != "random" else None
-            yield _Plan("search", "search", sampler, counts.search, facts, self.shares, first)
+            yield _Plan("search", "search", sampler, counts.search, facts, stops, first)
 
-    def _bench(self, hashes: Mapping[str, str], shares: tuple[float, ...], workers: Workers, threads: int) -> Bench:
-        loaded = workers.loader is None or not workers.jobs
-        limits = dict(self.limits)
+    def _bench(self, hashes: Mapping[str, str], workers: Workers, threads: int) -> Bench:
+        """What evaluates; processes share threads and memory."""
+        limits, suite = dict(self.limits), self.suite.for_choosing()
         if workers.jobs:
             limits["threads"] = threads
         if workers.jobs and "memory" in limits:
             limits["memory"] //= workers.jobs
-        made = Bench(
-            self.space, self.suite.for_choosing(), hashes, self.asked.role, self.asked.objectives, shares, self.seed
+        load = workers.loader if workers.jobs else None
+        return Bench(
+            space=self.space,
+            suite=suite if load is None else load,
+            hashes=hashes,
+            role=self.asked.role,
+            objectives=self.asked.objectives,
+            shares=self.shares,
+            seed=self.seed,
+            device=self.device,
+            limits=limits,
         )
-        suite = made.suite if loaded or workers.loader is None else workers.loader
-        return replace(made, suite=suite, device=self.device, limits=limits)
 
 
 def places(points: int) -> list[float]:

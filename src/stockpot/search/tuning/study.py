@@ -10,21 +10,21 @@ import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from stockpot.errors import PlanError, Problem, StorageError
 from stockpot.execute.lock import Lock
 from stockpot.search.objective import Objective
+from stockpot.search.tuning.dimensions import Dimension, Value
 from stockpot.search.tuning.samplers import Keyed, check_optuna, distributions, quiet
 from stockpot.search.tuning.trials import Outcome, State, Trial
-
-if TYPE_CHECKING:
-    from stockpot.search.tuning.space import Dimension, Value
 
 __all__ = ["Shelf", "Study"]
 
 _FACTS, _OUTCOME = "stockpot:facts", "stockpot:outcome"
+_MAXIMIZE, _MINIMIZE = "MAXIMIZE", "MINIMIZE"
 _WAIT_SECONDS = 30
 
 
@@ -39,7 +39,9 @@ class Shelf:
 
     def __init__(self, path: Path | None) -> None:
         check_optuna()
-        self.path, self._lock, self.storage = path, None, None
+        self.path = path
+        self._lock: Lock | None = None
+        self.storage: Any = None
         if path is not None:
             self._lock = self._locked(path)
             try:
@@ -109,18 +111,19 @@ class Study:
         import optuna
 
         self.name, self._shelf, self._objectives, self._first = name, shelf, tuple(objectives), first
-        self._space, self._names = distributions(dimensions), tuple(one.name for one in dimensions)
+        self._space = distributions(dimensions)
         self._listed = None if isinstance(sampler, Keyed) else list(sampler)
-        directions = ["maximize" if one.better == "higher" else "minimize" for one in objectives]
+        memory = optuna.storages.InMemoryStorage()
         own: Any = sampler if isinstance(sampler, Keyed) else optuna.samplers.RandomSampler(seed=0)
-        self._memory = optuna.create_study(sampler=own, directions=directions, pruner=optuna.pruners.NopPruner())
+        ways = [_MAXIMIZE if one.better == "higher" else _MINIMIZE for one in objectives]
+        directions = [optuna.study.StudyDirection[way] for way in ways]
+        self._study = optuna.create_study(storage=memory, study_name=name, sampler=own, directions=directions)
+        self._memory = _Kept(memory, memory.get_study_id_from_name(name))
         self._disk = None
         if shelf.storage is not None:
-            self._disk = optuna.create_study(
-                study_name=name, storage=shelf.storage, directions=directions, load_if_exists=True
-            )
-            _check_facts(self._disk, facts, shelf.path)
-            self._load()
+            self._disk = _opened(shelf.storage, name, directions, facts, shelf.path)
+            for one in self._disk.all():
+                self._memory.add(one)
 
     @property
     def most(self) -> float:
@@ -130,46 +133,81 @@ class Study:
     @property
     def trials(self) -> list[Trial]:
         """All that were begun, in order."""
-        with _trouble(self._shelf.path):
-            return [_trial(one) for one in self._memory.get_trials(deepcopy=False)]
+        return [_trial(one) for one in self._memory.all()]
 
     def ask(self) -> Trial:
         """Begin another trial."""
         with _trouble(self._shelf.path), quiet():
-            number = len(self._memory.get_trials(deepcopy=False))
+            number = len(self._memory.all())
             fixed = self._listed[number] if self._listed is not None else self._first if number == 0 else None
             if fixed is not None:
-                self._memory.enqueue_trial(dict(fixed))
-            begun = self._memory.ask(fixed_distributions=self._space)
-            frozen = self._memory.get_trials(deepcopy=False)[begun.number]
+                self._study.enqueue_trial(dict(fixed))
+            begun = self._study.ask(fixed_distributions=self._space)
+            frozen = self._memory.all()[begun.number]
             if self._disk is not None:
-                self._disk._storage.create_new_trial(self._disk._study_id, template_trial=frozen)
+                self._disk.add(frozen)
             return _trial(frozen)
 
     def tell(self, number: int, outcome: Outcome) -> Trial:
         """End a trial."""
+        with _trouble(self._shelf.path):
+            for kept in [self._memory] if self._disk is None else [self._disk, self._memory]:
+                kept.end(number, outcome, steps=len(self._objectives) == 1)
+            return _trial(self._memory.all()[number])
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A study in one of Optuna's storages."""
+
+    storage: Any
+    id: int
+
+    def all(self) -> list[Any]:
+        """Its trials by number."""
+        found: list[Any] = self.storage.get_all_trials(self.id, deepcopy=False)
+        return found
+
+    def add(self, frozen: Any) -> None:
+        """A trial with all its values, in one piece."""
+        self.storage.create_new_trial(self.id, template_trial=frozen)
+
+    def end(self, number: int, outcome: Outcome, *, steps: bool) -> None:
+        """Note what came of a trial; its state, which counts, last.
+
+        Args:
+            steps: Whether rungs are Optuna's intermediate values, of which there is one a step.
+        """
         from optuna.trial import TrialState
 
         states = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
-        told = json.dumps({"error": outcome.error, "seconds": round(outcome.seconds, 3), "rungs": outcome.rungs})
+        trial = self.storage.get_trial_id_from_study_id_trial_number(self.id, number)
+        told = {"error": outcome.error, "seconds": round(outcome.seconds, 3), "rungs": outcome.rungs}
+        self.storage.set_trial_user_attr(trial, _OUTCOME, json.dumps(told))
+        if len(outcome.rungs) > 1 and steps:
+            for step, figures in enumerate(outcome.rungs):
+                self.storage.set_trial_intermediate_value(trial, step, figures[0])
         values = list(outcome.rungs[-1]) if outcome.state != "failed" else None
-        targets = [self._memory] if self._disk is None else [self._disk, self._memory]
-        with _trouble(self._shelf.path):
-            for study in targets:
-                storage = study._storage
-                trial = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-                storage.set_trial_user_attr(trial, _OUTCOME, told)
-                if len(outcome.rungs) > 1 and len(self._objectives) == 1:
-                    for step, (value,) in enumerate(outcome.rungs):
-                        storage.set_trial_intermediate_value(trial, step, value)
-                storage.set_trial_state_values(trial, states[outcome.state], values)
-            return _trial(self._memory.get_trials(deepcopy=False)[number])
+        self.storage.set_trial_state_values(trial, states[outcome.state], values)
 
-    def _load(self) -> None:
-        """Take the file's trials into memory, numbered as they are there."""
-        assert self._disk is not None
-        for one in self._disk.get_trials(deepcopy=False):
-            self._memory._storage.create_new_trial(self._memory._study_id, template_trial=one)
+
+def _opened(storage: Any, name: str, directions: Sequence[Any], facts: Mapping[str, Any], path: Path | None) -> _Kept:
+    """The study of that name, begun or as it was left; refused where it was made of other facts."""
+    own = json.loads(json.dumps(facts))
+    if name not in {study.study_name for study in storage.get_all_studies()}:
+        storage.create_new_study(directions, name)
+    kept = _Kept(storage, storage.get_study_id_from_name(name))
+    had = storage.get_study_user_attrs(kept.id).get(_FACTS)
+    if had is None and not kept.all():
+        storage.set_study_user_attr(kept.id, _FACTS, own)
+        return kept
+    had = had or {}
+    differ = [key for key in {**own, **had} if own.get(key) != had.get(key)]
+    if differ:
+        told = ", ".join(_told(key, had.get(key), own.get(key)) for key in differ)
+        fix = "name another file: --study FILE; or remove this one, which begins anew"
+        raise PlanError(Problem(f"the study was made of something else: {told}", file=str(path), fix=fix))
+    return kept
 
 
 def _trial(one: Any) -> Trial:
@@ -179,20 +217,6 @@ def _trial(one: Any) -> Trial:
     told = json.loads(one.user_attrs.get(_OUTCOME, "{}")) if state != "running" else {}
     rungs = tuple(tuple(figures) for figures in told.get("rungs", ()))
     return Trial(one.number, dict(one.params), Outcome(state, rungs, told.get("error"), told.get("seconds", 0.0)))
-
-
-def _check_facts(study: Any, facts: Mapping[str, Any], path: Path | None) -> None:
-    """Note what a new study is made of; refuse one that was made of something else."""
-    own = json.loads(json.dumps(facts))
-    had = study.user_attrs.get(_FACTS)
-    if had is None and not study.get_trials(deepcopy=False):
-        study.set_user_attr(_FACTS, own)
-        return
-    differ = [key for key in {**own, **(had or {})} if own.get(key) != (had or {}).get(key)]
-    if differ:
-        told = ", ".join(_told(key, (had or {}).get(key), own.get(key)) for key in differ)
-        fix = "name another file: --study FILE; or remove this one, which begins anew"
-        raise PlanError(Problem(f"the study was made of something else: {told}", file=str(path), fix=fix))
 
 
 def _told(key: str, had: Any, own: Any) -> str:

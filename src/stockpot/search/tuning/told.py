@@ -46,7 +46,7 @@ def search_told(found: Search) -> Iterator[str]:
     yield f"{found.winner.name} wins:"
     yield from (f"  {name}: {_value(value)}" for name, value in (found.winner.values or {}).items())
     if found.recipe.text:
-        yield "recipe, to be run from this folder:"
+        yield f"recipe, to be run from the folder of {found.name}:"
         yield from (f"  {line}" for line in found.recipe.text.splitlines())
 
 

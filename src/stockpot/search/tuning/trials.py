@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from stockpot.search.objective import Objective
-
-if TYPE_CHECKING:
-    from stockpot.search.tuning.space import Value
+from stockpot.search.tuning.dimensions import Value
 
 __all__ = ["Figures", "Outcome", "State", "Trial", "best_of", "commonest", "dominated", "front_of", "scores"]
 

@@ -1,4 +1,4 @@
-"""Trials side by side in processes of their own: what dies there, as for want of memory, is one trial, not the search."""
+"""Trials in processes of their own: what dies there, as for want of memory, is one trial, not the search."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from stockpot.errors import ExecutionError, Problem, RecipeError
 from stockpot.evaluate.run import told
+from stockpot.search.tuning.dimensions import Value
 from stockpot.search.tuning.trials import Figures, Outcome, State, Trial
 
-if TYPE_CHECKING:
-    from stockpot.search.tuning.space import Value
-
-__all__ = ["Desk", "Evaluator", "Setup", "attempt", "in_process", "in_processes"]
+__all__ = ["Crew", "Desk", "Evaluator", "Setup", "attempt", "crew_of"]
 
 
 class Evaluator(Protocol):
@@ -73,34 +72,54 @@ def attempt(
     return Outcome(state, tuple(rungs), error, time.perf_counter() - started)
 
 
-def in_process(setup: Setup, desk: Desk) -> None:
-    """All trials, one after another, in this process."""
-    with setup() as evaluator:
-        while (trial := desk.next()) is not None:
-            desk.done(trial, attempt(evaluator, trial.values, lambda rungs, own=trial: desk.goes_on(own, rungs)))
+class Crew(Protocol):
+    """Evaluates the trials of one desk after another; what it needs for that stays ready."""
+
+    def run(self, desk: Desk) -> None:
+        """All trials of a desk."""
 
 
-def in_processes(setup: Setup, desk: Desk, jobs: int, threads: int) -> None:
-    """All trials, ``jobs`` at a time. A trial whose process dies is begun once more; then it has failed.
+@contextlib.contextmanager
+def crew_of(setup: Setup, jobs: int, threads: int) -> Iterator[Crew]:
+    """``jobs`` processes, or this one where that is 0. A trial whose process dies is begun once more; then it failed.
 
     Args:
+        setup: Makes what evaluates.
+        jobs: Processes beside this one.
         threads: Of each process.
 
     Raises:
         RecipeError: when the setup cannot be sent to a process.
         ExecutionError: when a process cannot begin.
     """
+    if not jobs:
+        with contextlib.ExitStack() as stack:
+            yield _Here(setup, stack)
+        return
     try:
         packed = pickle.dumps(setup)
     except Exception as error:
-        fix = "jobs=0, or code that lies in modules"
+        fix = "--jobs 0 (in Python: jobs=0), or code that lies in modules"
         raise RecipeError(Problem(f"the search cannot be sent to a process: {told(error)}", fix=fix)) from error
-    workers: list[_Worker] = []
+    foreman = _Foreman(packed, jobs, threads)
     try:
-        _Foreman(packed, desk, jobs, threads, workers).run()
+        yield foreman
     finally:
-        for worker in workers:
-            worker.end()
+        foreman.end()
+
+
+class _Here:
+    """This process."""
+
+    def __init__(self, setup: Setup, stack: contextlib.ExitStack) -> None:
+        self._setup, self._stack = setup, stack
+        self._evaluator: Evaluator | None = None
+
+    def run(self, desk: Desk) -> None:
+        while (trial := desk.next()) is not None:
+            if self._evaluator is None:
+                self._evaluator = self._stack.enter_context(self._setup())
+            desk.done(trial, attempt(self._evaluator, trial.values, partial(desk.goes_on, trial)))
 
 
 @dataclass(eq=False)
@@ -111,11 +130,11 @@ class _Worker:
     line: Connection
     ready: bool = False
     trial: Trial | None = None
-    rungs: tuple[Figures, ...] = ()
-    again: bool = field(default=False)
+    again: bool = False
 
     @classmethod
     def begun(cls, packed: bytes, threads: int) -> _Worker:
+        """A process that is starting."""
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=_work, args=(packed, there, threads, os.getpid()), daemon=True)
@@ -134,41 +153,46 @@ class _Worker:
 class _Foreman:
     """Hands trials to processes and listens to them."""
 
-    def __init__(self, packed: bytes, desk: Desk, jobs: int, threads: int, workers: list[_Worker]) -> None:
-        self._packed, self._desk, self._jobs, self._threads, self._workers = packed, desk, jobs, threads, workers
+    def __init__(self, packed: bytes, jobs: int, threads: int) -> None:
+        self._packed, self._jobs, self._threads = packed, jobs, threads
+        self._workers: list[_Worker] = []
         self._left: list[tuple[Trial, bool]] = []
-        self._over = False
+        self._desk: Desk | None = None
 
-    def run(self) -> None:
-        """Until no trial is left."""
+    def run(self, desk: Desk) -> None:
+        self._desk, self._left = desk, []
         while True:
             self._staff()
-            busy = [worker for worker in self._workers if worker.trial is not None or not worker.ready]
             if not any(worker.trial is not None for worker in self._workers) and not self._more():
                 return
-            for line in wait([worker.line for worker in busy]):
+            for line in wait([worker.line for worker in self._workers]):
                 self._hear(next(worker for worker in self._workers if worker.line is line))
+
+    def end(self) -> None:
+        """All processes end now."""
+        for worker in self._workers:
+            worker.end()
+
+    @property
+    def _at(self) -> Desk:
+        assert self._desk is not None
+        return self._desk
 
     def _more(self) -> bool:
         """Whether a trial waits, one that is asked for now if need be."""
-        if not self._left and not self._over:
-            trial = self._desk.next()
-            self._over = trial is None
-            self._left += [] if trial is None else [(trial, False)]
+        if not self._left and (trial := self._at.next()) is not None:
+            self._left.append((trial, False))
         return bool(self._left)
 
     def _staff(self) -> None:
-        """Trials for those that are idle; more processes as long as there are trials for them."""
+        """Trials for those that are idle; another process as long as a trial waits for it."""
         for worker in self._workers:
             if worker.ready and worker.trial is None and self._more():
                 worker.trial, worker.again = self._left.pop(0)
-                worker.rungs = ()
                 with contextlib.suppress(OSError):  # a dead process is heard of
                     worker.line.send(dict(worker.trial.values))
-        starting = sum(not worker.ready for worker in self._workers)
-        while len(self._workers) < self._jobs and self._more() and starting < max(1, self._jobs):
+        while len(self._workers) < self._jobs and self._more():
             self._workers.append(_Worker.begun(self._packed, self._threads))
-            starting += 1
 
     def _hear(self, worker: _Worker) -> None:
         try:
@@ -183,18 +207,18 @@ class _Foreman:
         elif what == "rung":
             assert worker.trial is not None
             with contextlib.suppress(OSError):
-                worker.line.send(self._desk.goes_on(worker.trial, content))
+                worker.line.send(self._at.goes_on(worker.trial, content))
         else:
             trial, worker.trial = worker.trial, None
             assert trial is not None
-            self._desk.done(trial, content)
+            self._at.done(trial, content)
 
     def _lost(self, worker: _Worker) -> None:
         """A process died: another takes its place, its trial is begun once more."""
         self._workers.remove(worker)
         worker.process.join()
         code, trial = worker.process.exitcode, worker.trial
-        worker.end()
+        worker.line.close()
         how = f"killed by signal {-code}, such as by the system when memory is short" if code < 0 else f"code {code}"
         if not worker.ready:
             fix = "fewer --jobs, or --jobs 0 to search within one process"
@@ -202,7 +226,7 @@ class _Foreman:
         if trial is not None and not worker.again:
             self._left.insert(0, (trial, True))
         elif trial is not None:
-            self._desk.done(trial, Outcome("failed", error=f"the process died twice ({how})"))
+            self._at.done(trial, Outcome("failed", error=f"the process died twice ({how})"))
 
 
 @contextlib.contextmanager
@@ -210,7 +234,12 @@ def _environment(threads: int) -> Iterator[None]:
     """While a process is started: how many threads libraries take that read it when they are loaded."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
-    os.environ.update({name: own if (own := before[name]) and own.isdigit() and int(own) < threads else str(threads) for name in names})
+    os.environ.update(
+        {
+            name: own if (own := before[name]) and own.isdigit() and int(own) < threads else str(threads)
+            for name in names
+        }
+    )
     try:
         yield
     finally:
