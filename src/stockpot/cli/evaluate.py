@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stockpot.cli.options import say
-from stockpot.cli.reports import cache_of, models_of, show_tables, suite_of, suite_options, teller, write_reports
+from stockpot.cli.reports import (
+    background_of,
+    cache_of,
+    models_of,
+    show_tables,
+    suite_of,
+    suite_options,
+    teller,
+    write_reports,
+)
 
 if TYPE_CHECKING:
     from stockpot.evaluate import Result
@@ -31,6 +40,7 @@ def command(models: tuple[str, ...], suite_path: Path, **options: Any) -> int:
     Predictions are kept, so that nothing is computed twice. The exit code is 1 when a model failed on a task.
     """
     from stockpot.evaluate import evaluate
+    from stockpot.evaluate.background import lineages
     from stockpot.evaluate.page import page
 
     suite = suite_of(suite_path, options)
@@ -38,7 +48,7 @@ def command(models: tuple[str, ...], suite_path: Path, **options: Any) -> int:
     asked = {key: options[key] for key in ("split", "reference", "device")}
     with cache_of(options) as cache:
         result = evaluate(given, suite, cache=cache, tell=teller(options), **asked)
-    write_reports(options, result.as_data(), lambda: page(result, suite.text))
+    write_reports(options, result.as_data(), lambda: page(result, background_of(suite, options, lineages(given))))
     if str(options["json_path"]) != "-":
         show_tables(result)
         _show_why(result, options["why"])

@@ -7,7 +7,7 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -54,9 +54,10 @@ _MAX_SHOWN = 200
 
 @dataclass
 class _Stop:
-    """What to say when the program is stopped; a verb may know more."""
+    """What to say when the program is stopped, of which a verb may know more; and what it was called with."""
 
     on_stop: Callable[[], str] = lambda: "stockpot: stopped"
+    arguments: Sequence[str] = ()
 
 
 class _Verbs(click.Group):
@@ -95,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: None takes those of the process, which a failure or a signal then ends for good.
     """
     _quick_start()
-    stop = _Stop()
+    stop = _Stop(arguments=sys.argv[1:] if arguments is None else arguments)
     try:
         with stopping(lambda: stop.on_stop()):  # noqa: PLW0108 - a verb sets it later
             code = _ended(arguments, stop)

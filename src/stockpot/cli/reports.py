@@ -13,8 +13,11 @@ from stockpot.cli.options import SIZE, print_json, say, show_notes, with_options
 
 if TYPE_CHECKING:
     from stockpot.evaluate import Cache, Candidate, Cell, Result, Suite
+    from stockpot.evaluate.background import Background
+    from stockpot.provenance.ancestry import Ancestor
 
 __all__ = [
+    "background_of",
     "cache_of",
     "check_out",
     "check_writable",
@@ -110,6 +113,17 @@ def show_tables(*results: Result | None) -> None:
     for result in results:
         for line in table(result) if result is not None else ():
             say(line, lines=False)
+
+
+def background_of(suite: Suite, options: Mapping[str, Any], lineage: Mapping[str, Ancestor]) -> Background:
+    """How this run came about, for its page."""
+    import shlex
+
+    from stockpot.evaluate.background import Background
+
+    asked = click.get_current_context().find_root().obj
+    command = shlex.join(["stockpot", *asked.arguments]) if asked is not None else ""
+    return Background.now(suite.text, command=command, seed=options["seed"], lineage=lineage)
 
 
 def write_reports(options: Mapping[str, Any], data: Any, page: Callable[[], str]) -> None:

@@ -10,7 +10,16 @@ import click
 
 from stockpot.cli.merge import Asked, carry_out
 from stockpot.cli.options import say
-from stockpot.cli.reports import cache_of, check_out, show_tables, suite_of, suite_options, teller, write_reports
+from stockpot.cli.reports import (
+    background_of,
+    cache_of,
+    check_out,
+    show_tables,
+    suite_of,
+    suite_options,
+    teller,
+    write_reports,
+)
 
 if TYPE_CHECKING:
     from stockpot.search import Search
@@ -70,7 +79,7 @@ def command(recipe: Path, suite_path: Path, out: Path | None, **options: Any) ->
     """
     from stockpot.evaluate import load_suite
     from stockpot.search import load_space, search
-    from stockpot.search.tuning.page import search_page
+    from stockpot.search.tuning.page import search_lineage, search_page
 
     suite = suite_of(suite_path, options)
     check_out(out, options["overwrite"])
@@ -94,7 +103,7 @@ def command(recipe: Path, suite_path: Path, out: Path | None, **options: Any) ->
     machine = str(options["json_path"]) == "-"
     _write(found, out, options, quiet=machine)
     told = found.as_data() | {"out": None if out is None else str(out)}
-    write_reports(options, told, lambda: search_page(found, suite.text))
+    write_reports(options, told, lambda: search_page(found, background_of(suite, options, search_lineage(found))))
     if not machine:
         _show(found)
     return 1 if found.failed else 0

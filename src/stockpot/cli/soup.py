@@ -10,6 +10,7 @@ import click
 from stockpot.cli.merge import Asked, carry_out
 from stockpot.cli.options import say
 from stockpot.cli.reports import (
+    background_of,
     cache_of,
     check_out,
     models_of,
@@ -54,7 +55,7 @@ def command(models: tuple[str, ...], suite_path: Path, out: Path | None, **optio
     soup's members, on select data (marked) and on report data. The exit code is 1 when something could not be measured.
     """
     from stockpot.search import soup
-    from stockpot.search.page import soup_page
+    from stockpot.search.page import soup_lineage, soup_page
 
     suite = suite_of(suite_path, options)
     given = models_of(models, options)
@@ -66,7 +67,7 @@ def command(models: tuple[str, ...], suite_path: Path, out: Path | None, **optio
     machine = str(options["json_path"]) == "-"
     if out is not None and found.sound:
         _write(found, out, options, quiet=machine)
-    write_reports(options, told, lambda: soup_page(found, suite.text))
+    write_reports(options, told, lambda: soup_page(found, background_of(suite, options, soup_lineage(found, given))))
     if not machine:
         _show(found)
     if out is not None and not found.sound:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stockpot.cli.options import say
-from stockpot.cli.reports import cache_of, models_of, show_tables, suite_of, suite_options, teller, write_reports
+from stockpot.cli.reports import (
+    background_of,
+    cache_of,
+    models_of,
+    show_tables,
+    suite_of,
+    suite_options,
+    teller,
+    write_reports,
+)
 
 if TYPE_CHECKING:
     _ListType = click.ParamType[tuple[float, ...]]
@@ -55,6 +65,17 @@ class _Values(_ListType):
 @click.option("--metric", "metrics", multiple=True, help="TASK.METRIC that chooses; of several, their mean.")
 @click.option("--control", multiple=True, help="negate: TASK.METRIC that must be kept; of several, their mean.")
 @click.option("--keep", type=float, default=0.95, show_default=True, help="negate: share of the control to keep.")
+@click.option(
+    "--normalised/--no-normalised",
+    default=None,
+    help="add: choose by the mean of figures relative to fine-tuned models [default: if all rank higher is better].",
+)
+@click.option("--own", multiple=True, help="add: MODEL=TASK that is relative to it [default: the best at each task].")
+@click.option(
+    "--random-control/--no-random-control",
+    default=None,
+    help="Measure a random vector of the same norm too [default: for negate].",
+)
 @click.option("--target", multiple=True, help="Scatter: TASK.METRIC of target data [default: the first task].")
 @click.option("--shifted", multiple=True, help="Scatter: TASK.METRIC of shifted data [default: the other tasks].")
 @suite_options
@@ -67,22 +88,38 @@ def command(kind: str, models: tuple[str, ...], suite_path: Path, **options: Any
     negate BASE MODEL    BASE - lambda (MODEL - BASE), as far as a control is kept
     analogy A B C        C + lambda (B - A): A is to B as C is to the result
 
-    Models are read once. Start, end and chosen point are measured on report data too. --html has the curves. The exit
-    code is 1 when a point failed.
+    Models are read once. Without --metric, add chooses by the mean of normalised figures; negate has a random vector
+    of the same norm beside it. Start, end and chosen point are measured on report data too. --html has the curves. The
+    exit code is 1 when a point failed.
     """  # noqa: D301 - click knows a paragraph that is not to be wrapped by a backspace
     from stockpot.search import sweep
-    from stockpot.search.page import sweep_page
+    from stockpot.search.page import sweep_lineage, sweep_page
     from stockpot.search.told import sweep_told
 
     suite = suite_of(suite_path, options)
     given = models_of(models, options)
     asked = {key: options[key] for key in ("values", "split", "metrics", "control", "keep", "device")}
+    asked |= {key: options[key] for key in ("normalised", "random_control")} | {"own": _owners(options["own"])}
     axes = (options["target"], options["shifted"])
     with cache_of(options) as cache:
         found = sweep(kind, given, suite, axes=axes, cache=cache, tell=teller(options), **asked)
-    write_reports(options, found.as_data(), lambda: sweep_page(found, suite.text))
+    write_reports(
+        options, found.as_data(), lambda: sweep_page(found, background_of(suite, options, sweep_lineage(found, given)))
+    )
     if str(options["json_path"]) != "-":
-        show_tables(found.curve, found.report)
+        show_tables(found.tunes, found.curve, found.random, found.report)
         for line in sweep_told(found):
             say(line, lines=False)
     return 1 if found.failed else 0
+
+
+def _owners(given: Sequence[str]) -> dict[str, str]:
+    """Task → model, of MODEL=TASK."""
+    found: dict[str, str] = {}
+    for text in given:
+        model, equals, task = text.rpartition("=")
+        if not (model and equals and task) or task in found:
+            wrong = f"{task} has one owner" if task in found else f"{text!r} is not MODEL=TASK"
+            raise click.BadParameter(wrong, param_hint="--own")
+        found[task] = model
+    return found

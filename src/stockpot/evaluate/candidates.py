@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def named(given: Sequence[Candidate]) -> list[Candidate]:
     short = [_short(c.name) for c in given]
     names = [s if short.count(s) == 1 else c.name for s, c in zip(short, given, strict=True)]
     numbered = [n if names.count(n) == 1 else f"{n} ({i + 1})" for i, n in enumerate(names)]
-    return [Candidate(n, c.what, c.reference, c.limits) for n, c in zip(numbered, given, strict=True)]
+    return [c if n == c.name else replace(c, name=n) for n, c in zip(numbered, given, strict=True)]
 
 
 def _short(name: str) -> str:

@@ -6,13 +6,15 @@ import html
 import math
 from collections.abc import Iterator, Sequence
 
+from stockpot.evaluate.background import Background
 from stockpot.evaluate.figures import BINS
 from stockpot.evaluate.results import Cell, Figure, Result
 from stockpot.evaluate.table import ARROWS, interval, number, percent, shown
 from stockpot.evaluate.why import CELLS, Triple
 from stockpot.printable import printable, redacted
+from stockpot.provenance.draw import text_tree
 
-__all__ = ["body", "document", "escaped", "folded", "grid", "page", "sources", "ticks"]
+__all__ = ["about", "body", "document", "escaped", "folded", "grid", "page", "sources", "ticks"]
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --dim: #67707c; --line: #d5dae1; --paper: #fff; --mark: #0b62c4;
@@ -27,7 +29,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; } .di
 .bad { color: var(--bad); } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { font-weight: 600; } td small { color: var(--dim); }
+th { font-weight: 600; } td code { white-space: pre-wrap; overflow-wrap: anywhere; } td small { color: var(--dim); }
 svg { display: block; width: 100%; max-width: 46rem; height: auto; }
 svg text { fill: var(--ink); font: 12px system-ui; }
 svg .axis { stroke: var(--line); } svg .bar { stroke: var(--mark); stroke-width: 2; } svg .dot { fill: var(--mark); }
@@ -45,9 +47,9 @@ pre { background: color-mix(in srgb, var(--line) 35%, transparent); padding: .8r
 _LEFT, _WIDTH, _ROW, _TOP = 200, 700, 26, 12
 
 
-def page(result: Result, suite_text: str = "") -> str:
+def page(result: Result, run: Background | None = None) -> str:
     """The whole file. What strangers wrote (names, recipes, messages) is shown, never taken for HTML."""
-    lines = [*body(result), *sources(result), *([folded("the suite", suite_text)] if suite_text else [])]
+    lines = [*body(result), *sources(result), *about(run)]
     return document(f"{result.suite}: {result.split}", lines)
 
 
@@ -233,6 +235,22 @@ def sources(result: Result) -> Iterator[str]:
     for model in result.models:
         if model.recipe:
             yield folded(f"recipe of {model.name}", model.recipe)
+
+
+def about(run: Background | None) -> Iterator[str]:
+    """What models were made of, and how the run came about; nothing where nothing is known."""
+    if run is None:
+        return
+    for name, tree in run.lineage.items():
+        yield folded(f"lineage of {name}", text_tree(tree))
+    if run.suite:
+        yield folded("the suite", run.suite)
+    told = {"command": run.command, "date": run.when, "seed": "" if run.seed is None else str(run.seed)}
+    told |= {"versions": ", ".join(f"{name} {number}" for name, number in run.versions.items())}
+    rows = [[name, f"<code>{escaped(words)}</code>"] for name, words in told.items() if words]
+    if rows:
+        yield "<h2>The run</h2>"
+        yield grid(["", ""], rows)
 
 
 def folded(title: str, text: str) -> str:

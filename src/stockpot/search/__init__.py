@@ -12,6 +12,7 @@
 :func:`greedy`          the greedy rule alone
 :class:`RunningAverage` a mean to which models come one by one
 :class:`Line`           any point along a difference, quickly
+:func:`cosines`         between task vectors
 ======================  ======================================================================
 """
 
@@ -20,7 +21,7 @@ from stockpot.search.line import Line
 from stockpot.search.objective import Objective, objective_of
 from stockpot.search.rule import Step, greedy, ranked
 from stockpot.search.soups import KINDS, Soup, soup
-from stockpot.search.sweeps import SWEEPS, Sweep, sweep
+from stockpot.search.sweeps import SWEEPS, Normalised, Sweep, cosines, sweep
 from stockpot.search.tuning.found import Search, Told
 from stockpot.search.tuning.rounds import Progress
 from stockpot.search.tuning.samplers import SAMPLERS
@@ -33,6 +34,7 @@ __all__ = [
     "SAMPLERS",
     "SWEEPS",
     "Line",
+    "Normalised",
     "Objective",
     "Outcome",
     "Progress",
@@ -44,6 +46,7 @@ __all__ = [
     "Sweep",
     "Told",
     "Trial",
+    "cosines",
     "greedy",
     "load_space",
     "objective_of",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from stockpot.evaluate.page import body, document, escaped, folded, grid, sources
-from stockpot.evaluate.table import ARROWS
+from stockpot.evaluate.background import Background, lineage_of, lineages
+from stockpot.evaluate.candidates import Candidate, named
+from stockpot.evaluate.page import about, body, document, escaped, grid, sources
+from stockpot.evaluate.results import Cell
+from stockpot.provenance.ancestry import Ancestor, bounded
 from stockpot.search.objective import Objective
-from stockpot.search.plots import Curve, curves, scatter
+from stockpot.search.plots import Axis, Curve, curves, scatter
 from stockpot.search.soups import KINDS, Soup
-from stockpot.search.sweeps import SWEEPS, Sweep
+from stockpot.search.sweeps import SWEEPS, Normalised, Sweep
+from stockpot.search.sweeps.result import RANDOM
 from stockpot.search.told import step_told, sweep_told
 
-__all__ = ["soup_page", "sweep_page"]
+__all__ = ["soup_lineage", "soup_page", "sweep_lineage", "sweep_page"]
 
 
-def soup_page(found: Soup, suite_text: str = "") -> str:
+def soup_page(found: Soup, run: Background | None = None) -> str:
     """The whole file: how the soup came about, tables on report and select data, recipes."""
     lines = [
         f"<h1>{escaped(found.name)}</h1>",
@@ -24,12 +28,12 @@ def soup_page(found: Soup, suite_text: str = "") -> str:
         *([] if found.report is None else body(found.report)),
         *body(found.select),
         *sources(found.select),
-        *_suite(suite_text),
+        *about(run),
     ]
     return document(found.name, lines)
 
 
-def sweep_page(found: Sweep, suite_text: str = "") -> str:
+def sweep_page(found: Sweep, run: Background | None = None) -> str:
     """The whole file: curves, the scatter, what was chosen, tables, recipes."""
     title = f"{found.kind}: {', '.join(found.models)}"
     lines = [
@@ -39,8 +43,10 @@ def sweep_page(found: Sweep, suite_text: str = "") -> str:
         f"<pre>{escaped(chr(10).join(sweep_told(found)).strip())}</pre>",
         *([] if found.report is None else body(found.report)),
         *body(found.curve),
+        *([] if found.tunes is None else body(found.tunes)),
+        *([] if found.random is None else body(found.random)),
         *sources(found.curve),
-        *_suite(suite_text),
+        *about(run),
     ]
     return document(title, lines)
 
@@ -58,23 +64,50 @@ def _steps(found: Soup) -> Iterator[str]:
 
 
 def _plots(found: Sweep) -> Iterator[str]:
-    """A plot for each ranking metric with the tasks that have it, and the scatter."""
-    by_metric: dict[str, list[Curve]] = {}
+    """The normalised mean, a plot for each ranking metric with the tasks that have it, and the scatter."""
+    by_metric: dict[Axis, list[Curve]] = {}
+    if isinstance(found.objective, Normalised):
+        by_metric[Axis(str(found.objective), "higher")] = [*_means(found, found.objective)]
     for task in found.curve.tasks:
-        cells = [found.curve.cell(name, task) for name in found.names]
-        ranking = next((cell.figures[0] for cell in cells if cell.figures), None)
+        own = [(v, found.curve.cell(name, task)) for v, name in zip(found.values, found.names, strict=True)]
+        ranking = next((cell.figures[0] for _, cell in own if cell.figures), None)
         if ranking is not None:
-            told = [(v, c.figures[0]) for v, c in zip(found.values, cells, strict=True) if c.figures]
-            points = tuple((v, f.value, f.low, f.high) for v, f in told)
-            by_metric.setdefault(f"{ranking.metric} {ARROWS[ranking.better]}", []).append(Curve(task, points))
-    for metric, lines in by_metric.items():
-        yield f"<h2>{escaped(metric)} over {found.parameter}</h2>"
-        yield curves(lines, found.parameter, metric, found.chosen)
+            lines = by_metric.setdefault(Axis(ranking.metric, ranking.better), [])
+            lines.append(Curve(task, _told(own)))
+            lines += (
+                [] if found.random is None else [Curve(f"{task}, random", _told(_chance(found, task)), dashed=True)]
+            )
+    for axis, lines in by_metric.items():
+        yield f"<h2>{escaped(axis.name)} over {found.parameter}</h2>"
+        yield curves(lines, found.parameter, str(axis), found.chosen)
     if found.axes is not None:
         target, shifted = found.axes
-        across, up = (f"{axis} {ARROWS[axis.better]}" for axis in found.axes)
+        across, up = (str(Axis(str(axis), axis.better)) for axis in found.axes)
         yield "<h2>Target against shifted data</h2>"
-        yield scatter(_pairs(found, target, shifted), across, up, _chosen(found))
+        yield scatter(_pairs(found, target, shifted), across, up, found.chosen_name)
+
+
+def _told(cells: Sequence[tuple[float, Cell]]) -> tuple[tuple[float, float, float, float], ...]:
+    """The points of a curve, of the cells that have figures."""
+    figures = [(value, cell.figures[0]) for value, cell in cells if cell.figures]
+    return tuple((value, f.value, f.low, f.high) for value, f in figures)
+
+
+def _chance(found: Sweep, task: str) -> list[tuple[float, Cell]]:
+    """The cells along the random vector; at 0 it begins as the other does."""
+    assert found.random is not None
+    rows = {cell.model: cell for cell in found.random.cells if cell.task == task}
+    names = {v: RANDOM + name if v else name for v, name in zip(found.values, found.names, strict=True)}
+    return [(value, rows[name]) for value, name in names.items() if name in rows]
+
+
+def _means(found: Sweep, aim: Normalised) -> Iterator[Curve]:
+    given = [("task vectors", {v: aim.value(found.curve, n) for v, n in zip(found.values, found.names, strict=True)})]
+    if found.random is not None:
+        given.append(("random", {value: found.random_value(value) for value in found.values}))
+    for name, values in given:
+        points = tuple((at, value, value, value) for at, value in values.items() if value is not None)
+        yield Curve(name, points, dashed=name == "random")
 
 
 def _pairs(found: Sweep, target: Objective, shifted: Objective) -> list[tuple[str, float, float]]:
@@ -82,9 +115,14 @@ def _pairs(found: Sweep, target: Objective, shifted: Objective) -> list[tuple[st
     return [(name, x, y) for name, x, y in pairs if x is not None and y is not None]
 
 
-def _chosen(found: Sweep) -> str | None:
-    return None if found.chosen is None else found.names[found.values.index(found.chosen)]
+def soup_lineage(found: Soup, models: Sequence[Candidate]) -> dict[str, Ancestor]:
+    """Name → what it was made of: the models, and the soup of them."""
+    return lineages([*named(models), Candidate(found.name, found.recipe)])
 
 
-def _suite(text: str) -> list[str]:
-    return [folded("the suite", text)] if text else []
+def sweep_lineage(found: Sweep, models: Sequence[Candidate]) -> dict[str, Ancestor]:
+    """Name → what it was made of: the models, and the chosen point; any point where none was chosen."""
+    parents = tuple(lineage_of(one) or Ancestor(one.name) for one in named(models))
+    name = found.chosen_name or f"any {found.parameter}"
+    point = Ancestor(name, tool="stockpot", methods=(SWEEPS[found.kind].method,), parents=parents)
+    return {tree.label: tree for tree in (*parents, bounded(point)) if tree.tool is not None}

@@ -14,7 +14,7 @@ __all__ = ["genome"]
 
 _WIDTH, _LEFT, _RIGHT, _ROW = 700, 150, 12, 20
 _WIDEST, _NARROWEST = 36.0, 3.0
-_DARK = 0.55
+_DARK = 0.65
 """From this much colour on, numbers are written in the colour of the paper."""
 
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
-from stockpot.evaluate.page import body, document, escaped, folded, grid, sources
+from stockpot.evaluate.background import Background, lineages
+from stockpot.evaluate.candidates import Candidate
+from stockpot.evaluate.page import about, body, document, escaped, folded, grid, sources
 from stockpot.evaluate.table import ARROWS, number
+from stockpot.provenance.ancestry import Ancestor
+from stockpot.search import plots
+from stockpot.search.plots import Axis, Dot, Slice, Spot, history, pareto, slices
 from stockpot.search.tuning.found import Search
 from stockpot.search.tuning.samplers import SAMPLERS
 from stockpot.search.tuning.told import grid_of, heads, trial_told, trials_told
-from stockpot.search.tuning.trials import Trial
+from stockpot.search.tuning.trials import State, Trial
 
-__all__ = ["search_page"]
+__all__ = ["search_lineage", "search_page"]
+
+_STATES: Mapping[State, Literal["done", "stopped", "failed"]] = {
+    "complete": "done",
+    "stopped": "stopped",
+    "failed": "failed",
+    "running": "failed",
+}
 
 
-def search_page(found: Search, suite_text: str = "") -> str:
-    """The whole file: what won and its gaps, the trials, tables on report, select and tune data, recipes."""
+def search_page(found: Search, run: Background | None = None) -> str:
+    """The whole file: what won and its gaps, plots, the trials, tables on report, select and tune data, recipes."""
     title = f"search over {found.name}"
     results = [result for result in (found.report, found.select, found.tune) if result is not None]
     lines = [
@@ -25,13 +38,19 @@ def search_page(found: Search, suite_text: str = "") -> str:
         *(f"<p class=dim>{escaped(note)}</p>" for note in found.notes),
         *_gaps(found),
         *_winner(found),
+        *_plots(found),
         *_trials(found),
         *(line for result in results for line in body(result)),
         *sources(found.select),
         folded("the recipe with its holes", found.text),
-        *([folded("the suite", suite_text)] if suite_text else []),
+        *about(run),
     ]
     return document(title, lines)
+
+
+def search_lineage(found: Search) -> dict[str, Ancestor]:
+    """What the winner is made of."""
+    return lineages([Candidate(found.winner.name, found.recipe)])
 
 
 def _gaps(found: Search) -> Iterator[str]:
@@ -49,6 +68,52 @@ def _winner(found: Search) -> Iterator[str]:
         yield folded("recipe of the winner", found.recipe.text)
 
 
+def _plots(found: Search) -> Iterator[str]:
+    """How the search went, each figure against each dimension, and the front."""
+    winner = found.winner.trial
+    for i, objective in enumerate(found.objectives):
+        axis = Axis(str(objective), objective.better)
+        yield f"<h2>Trials on {found.role} data: {escaped(str(objective))}</h2>"
+        baselines = [row for row in found.rows if row.kind not in ("search", "front")]
+        levels = [(row.name, v) for row in baselines if (v := row.figures[found.role][i]) is not None]
+        yield history([_drawn(trial, i) for trial in found.trials], axis, levels)
+        yield slices([_slice(found, place, i, winner) for place in range(len(found.dimensions))], axis)
+    if len(found.objectives) > 1:
+        axes = tuple(Axis(str(one), one.better) for one in found.objectives[:2])
+        yield "<h2>The front</h2><p class=dim>the first two figures, on the data of the trials</p>"
+        yield pareto(_spots(found), (axes[0], axes[1]))
+
+
+def _drawn(trial: Trial, objective: int) -> plots.Trial:
+    rungs = trial.outcome.rungs
+    value = rungs[-1][objective] if rungs and trial.state != "failed" else None
+    return plots.Trial(trial.number, value, _STATES[trial.state], _values(trial))
+
+
+def _slice(found: Search, place: int, objective: int, winner: int | None) -> Slice:
+    one = found.dimensions[place]
+    dots = [
+        Dot(t.values[one.name], t.figures[objective], t.number == winner, f"trial {t.number}")
+        for t in found.trials
+        if t.figures is not None
+    ]
+    return Slice(one.name, tuple(dots), one.log, one.choices)
+
+
+def _spots(found: Search) -> list[Spot]:
+    winner = found.winner.trial
+    spots = [
+        Spot(f"trial {t.number}", t.figures[0], t.figures[1], "chosen" if t.number == winner else "trial", _values(t))
+        for t in found.trials
+        if t.figures is not None
+    ]
+    for row in found.rows:
+        x, y, *_ = row.figures[found.role]
+        if row.kind not in ("search", "front") and x is not None and y is not None:
+            spots.append(Spot(row.name, x, y, "model"))
+    return spots
+
+
 def _trials(found: Search) -> Iterator[str]:
     """All trials, folded away."""
     for title, trials in (("search", found.trials), ("random search", found.random), ("one number", found.shared)):
@@ -59,7 +124,8 @@ def _trials(found: Search) -> Iterator[str]:
 
 
 def _row(trial: Trial) -> list[str]:
-    values = ", ".join(
-        f"{name}: {number(value) if isinstance(value, float) else value}" for name, value in trial.values.items()
-    )
-    return [str(trial.number), escaped(trial_told(trial)), number(trial.outcome.seconds), escaped(values)]
+    return [str(trial.number), escaped(trial_told(trial)), number(trial.outcome.seconds), escaped(_values(trial))]
+
+
+def _values(trial: Trial) -> str:
+    return ", ".join(f"{n}: {number(v) if isinstance(v, float) else v}" for n, v in trial.values.items())
