@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from searching import RECIPE, SUITE, Reader, tuning_bench
 import stockpot as sp
 from files import read_model
 from stockpot.cli.main import main
-from stockpot.errors import ExecutionError, PlanError, RecipeError
+from stockpot.errors import PlanError, RecipeError
 from stockpot.evaluate import Cache, candidate, evaluate, load_suite
 from stockpot.evaluate.tasks.classification import Classification
 from stockpot.search import Space, load_space, objective_of, search
@@ -84,7 +83,9 @@ def test_the_best_few_are_measured_on_select_data(bench):
     there = {n: alone(bench, space.written(found.trials[n].values), "select") for n in found.chosen}
     assert found.winner.trial == min(there, key=there.get)
     assert found.winner.figures["select"][0] == pytest.approx(there[found.winner.trial])
-    single = {m: figure(evaluate([candidate(m)], suite_in(bench), split="select"), m) for m in ("base", "m0", "m1", "m2")}
+    single = {
+        m: figure(evaluate([candidate(m)], suite_in(bench), split="select"), m) for m in ("base", "m0", "m1", "m2")
+    }
     assert found.rows[0].name == min(single, key=single.get)
     assert found.random == ()
 
@@ -116,7 +117,9 @@ def test_no_choice_sees_report_data(bench, monkeypatch, how):
     assert {role for role, _ in seen[first:]} == {"report"}
     assert {name for _, name in seen[first:]} == {row.name for row in found.rows}
     monkeypatch.undo()
-    text = (bench / "suite.yml").read_text().replace(", report: report.npz", "").replace(", report: report-noisy.npz", "")
+    text = (
+        (bench / "suite.yml").read_text().replace(", report: report.npz", "").replace(", report: report-noisy.npz", "")
+    )
     (bench / "suite.yml").write_text(text)
     assert (without := found_in(bench, **how)).report is None
     assert without.winner.values == found.winner.values
@@ -172,7 +175,9 @@ def test_fronts_of_several_figures(bench):
 
 def test_the_grid_is_covered(bench):
     """Each combination once, as far as trials go; what is left is told."""
-    (bench / "recipe.yml").write_text(RECIPE.replace("search: [-0.5, 1.5], start: 0.3", "search: [0, 1], step: 0.5, start: 0.5"))
+    (bench / "recipe.yml").write_text(
+        RECIPE.replace("search: [-0.5, 1.5], start: 0.3", "search: [0, 1], step: 0.5, start: 0.5")
+    )
     found = found_in(bench, sampler="grid", trials=100)
     assert len(found.trials) == 27
     assert len({tuple(trial.values.values()) for trial in found.trials}) == 27
@@ -192,7 +197,7 @@ def test_models_that_only_a_choice_names_are_baselines(bench):
 
 
 def test_failing_trials_are_told(bench, capsys):
-    """A merge that overflows, a model that is missing: a failed trial with its message everywhere; the search goes on."""
+    """A model that is missing is a failed trial with its message everywhere, and a failed row; the search goes on."""
     (bench / "recipe.yml").write_text(RECIPE.replace("{model: m2,", "{model: {choice: [m2, gone], name: third},"))
     assert run("--json", "s.json", "--html", "s.html") == 1  # "gone" is a row that could not be measured
     out = capsys.readouterr()
@@ -202,6 +207,7 @@ def test_failing_trials_are_told(bench, capsys):
     assert all(trial["values"]["third"] == "gone" for trial in failed)
     assert all("no such file" in trial["error"] for trial in failed)
     assert f"({len(failed)} failed)" in out.out
+    assert "gone could not be measured on select data: clean: no such file" in out.out
     assert "FAILED: " in out.err
     page = (bench / "s.html").read_text()
     assert failed[0]["error"][:30] in page
@@ -210,7 +216,11 @@ def test_failing_trials_are_told(bench, capsys):
 
 def test_when_all_trials_fail(bench, capsys):
     """The error has the commonest message; nothing is written."""
-    module = (bench / "nets.py").read_text().replace("def logits", "def broken(tensors, inputs):\n    raise MemoryError('none left')\n\ndef logits")
+    module = (
+        (bench / "nets.py")
+        .read_text()
+        .replace("def logits", "def broken(tensors, inputs):\n    raise MemoryError('none left')\n\ndef logits")
+    )
     (bench / "nets.py").write_text(module)
     (bench / "suite.yml").write_text((bench / "suite.yml").read_text().replace("nets:logits", "nets:broken"))
     assert run("--out", "out") == 6
@@ -273,7 +283,7 @@ def test_the_same_command_continues(bench, capsys):
     [
         (["--metric", "clean.rank"], "there is no figure 'clean.rank'"),
         (["--pareto", "clean.loss", "--pareto", "noisy.loss"], "give one of them"),
-        (["--rungs", "0.5,0.2"], "rung"),
+        (["--rungs", "0.5,0.2"], "rising numbers that end with 1"),
         (["--sampler", "grid", "--grid-points", "200"], "the grid has 8000000 points"),
     ],
     ids=["figure", "both", "rungs", "grid"],
@@ -321,14 +331,15 @@ def test_processes_find_what_this_process_finds(bench):
     here, there = found_in(bench, **how), found_in(bench, **how, jobs=1, loader=loader)
     assert [(t.values, t.outcome.rungs) for t in there.trials] == [(t.values, t.outcome.rungs) for t in here.trials]
     assert there.rows == here.rows
-    (bench / "nets.py").write_text((bench / "nets.py").read_text() + "\n# changed\n")
-    with pytest.raises(ExecutionError, match="the suite or its data has changed"):
-        found_in(bench, **how, jobs=1, loader=lambda_free(bench), study=None)
+    with pytest.raises(PlanError, match="the suite or its data has changed"):
+        found_in(bench, **how, jobs=1, loader=changed(bench))
 
 
-def lambda_free(bench):
+def changed(bench):
     """A loader of a suite that has other data."""
-    (bench / "later.yml").write_text((bench / "suite.yml").read_text().replace("tune: tune.npz", "tune: report-noisy.npz"))
+    (bench / "later.yml").write_text(
+        (bench / "suite.yml").read_text().replace("tune: tune.npz", "tune: report-noisy.npz")
+    )
     return partial(load_suite, bench / "later.yml", allow_code=True, same_data=True)
 
 
@@ -361,4 +372,4 @@ def test_ctrl_c_and_the_same_command(bench):
     trials = json.loads((bench / "s.json").read_text())["trials"]
     assert [trial["number"] for trial in trials] == list(range(max(done + 4, len(trials))))
     assert all(trial["state"] == "complete" for trial in trials)
-    assert os.path.exists("recipe.yml.search.sqlite")
+    assert (bench / "recipe.yml.search.sqlite").exists()

@@ -270,7 +270,7 @@ class Dead(Bowl):
 
 def test_processes_that_cannot_begin(tmp_path):
     """End the search with the reason; what cannot be sent is told before."""
-    with pytest.raises(ExecutionError, match="cannot begin: ValueError: no suite here"):
+    with pytest.raises(ExecutionError, match="a process cannot begin: ValueError: no suite here"):
         run(None, setup=Broken(), jobs=1)
     with pytest.raises(ExecutionError, match=r"cannot begin \(code 7\)"):
         run(None, setup=Dead(), jobs=1)

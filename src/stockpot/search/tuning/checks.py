@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stockpot.errors import Problem, RecipeError
+from stockpot.evaluate.portions import checked_shares
 from stockpot.evaluate.suite import Suite
 from stockpot.search.objective import Objective, objective_of
 from stockpot.search.tuning.samplers import SAMPLERS
@@ -58,6 +59,7 @@ def asked(
     _check_sampler(space, name, len(objectives))
     if len(rungs) > 1 and len(objectives) > 1:
         raise RecipeError(Problem("rungs rank trials by one figure: a front has none", fix="leave --rungs out"))
+    checked_shares(rungs)
     needed = {task for one in objectives for task, _ in one.parts}
     without = [task.name for task in suite.tasks if task.name in needed and "tune" not in task.data]
     if not without:

@@ -39,7 +39,8 @@ class Choice:
             ExecutionError: when no trial could be measured on select data.
         """
         own, candidates = self._own, self._candidates()
-        kept = self._kept(candidates)
+        measured = self._judge.chosen([row.candidate for row in candidates], self._within(), "select")
+        kept = self._kept(candidates, measured)
         rows = [row.candidate for row in kept]
         seen = own.suite.for_choosing()
         tune = self._judge.chosen(rows, seen, "tune") if own.asked.role == "tune" else None
@@ -65,6 +66,7 @@ class Choice:
             random=self._made["random"],
             shared=self._made["shared"],
             chosen=numbers,
+            candidates=measured,
             rows=told,
             recipe=own.space.recipe(winner.trial.values),
             tune=tune,
@@ -93,10 +95,8 @@ class Choice:
             found += [row_of(space, kind, trial, limits, at.get(trial.number)) for trial in best]
         return found
 
-    def _kept(self, candidates: Sequence[Row]) -> list[Row]:
+    def _kept(self, candidates: Sequence[Row], result: Result) -> list[Row]:
         """The best of each kind on select data, and what else is on the front there."""
-        seen = self._within()
-        result = self._judge.chosen([row.candidate for row in candidates], seen, "select")
         given = [scores(self._figures(i, result), self._objectives) for i in range(len(candidates))]
         kept: list[Row] = []
         kinds: tuple[Kind, ...] = ("single", "shared", "random", "search")

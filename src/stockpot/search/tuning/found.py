@@ -67,6 +67,7 @@ class Search:
         random: Of random search; empty without it.
         shared: One number for all dimensions, from the low ends to the high ends; empty without.
         chosen: Numbers of the trials that were measured on select data.
+        candidates: All that was measured on select data to choose among it, models of the recipe first.
         rows: Best single model, best single number, random search's and the search's winner, and the rest of the front.
         recipe: The winner.
         tune: The rows on the data that trials saw; None where that was select data.
@@ -88,6 +89,7 @@ class Search:
     random: tuple[Trial, ...]
     shared: tuple[Trial, ...]
     chosen: tuple[int, ...]
+    candidates: Result
     rows: tuple[Told, ...]
     recipe: Recipe
     tune: Result | None
@@ -113,8 +115,8 @@ class Search:
 
     @property
     def failed(self) -> bool:
-        """Whether something in the tables could not be measured; a trial that failed is none of it."""
-        results = (self.tune, self.select, self.report)
+        """Whether a model, or something in the tables, could not be measured; a trial that failed is none of it."""
+        results = (self.candidates, self.tune, self.select, self.report)
         return any(result.failed for result in results if result is not None)
 
     def as_data(self) -> dict[str, Any]:
@@ -130,6 +132,7 @@ class Search:
             "rows": [self._row(row) for row in self.rows],
             "front": [row.trial for row in self.front],
             **{key: [trial.as_data() for trial in getattr(self, key)] for key in ("trials", "random", "shared")},
+            "candidates": self.candidates.as_data(),
             **{role: None if (own := getattr(self, role)) is None else own.as_data() for role in ROLES},
         }
 

@@ -13,11 +13,13 @@ from stockpot.search.tuning.trials import Trial
 __all__ = ["counted", "grid_of", "heads", "progress_told", "search_told", "trial_told", "trials_told"]
 
 _SHOWN = 5
+_STUDIES = {"shared": "one number,", "random": "random search,"}
 
 
 def progress_told(one: Progress) -> str:
     """A line for a trial that has ended: its figures, the best so far, the time left."""
-    parts = [f"{one.study} {one.done} of {one.total}: {trial_told(one.trial)}"]
+    study = _STUDIES.get(one.study.split()[0], one.study)
+    parts = [f"{study} {one.done} of {one.total}: {trial_told(one.trial)}"]
     if one.best is not None and one.best.figures is not None and len(one.best.figures) == 1:
         parts.append(f"best {number(one.best.figures[0])} (trial {one.best.number})")
     if one.left is not None and one.done < one.total:
@@ -58,6 +60,8 @@ def trials_told(found: Search) -> Iterator[str]:
     why = Counter(trial.outcome.error or "" for trial in found.failed_trials)
     for message, count in why.most_common(_SHOWN):
         yield f"  {count} failed: {message}"
+    for cell in found.candidates.failed:
+        yield f"  {cell.model} could not be measured on select data: {cell.task}: {cell.error}"
     if len(why) > _SHOWN:
         yield f"  and {len(why) - _SHOWN} other messages, in the JSON and the page"
 

@@ -15,7 +15,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeAlias
 
-from stockpot.errors import ExecutionError, Problem, RecipeError
+from stockpot.errors import ExecutionError, Problem, RecipeError, StockpotError
 from stockpot.evaluate.run import told
 from stockpot.search.tuning.dimensions import Value
 from stockpot.search.tuning.trials import Figures, Outcome, State, Trial
@@ -201,7 +201,8 @@ class _Foreman:
             self._lost(worker)
             return
         if what == "broken":
-            raise ExecutionError(Problem(f"a worker process cannot begin: {content}"))
+            kind, problems = content
+            raise kind(*problems)
         if what == "ready":
             worker.ready = True
         elif what == "rung":
@@ -222,7 +223,7 @@ class _Foreman:
         how = f"killed by signal {-code}, such as by the system when memory is short" if code < 0 else f"code {code}"
         if not worker.ready:
             fix = "fewer --jobs, or --jobs 0 to search within one process"
-            raise ExecutionError(Problem(f"a worker process cannot begin ({how})", fix=fix))
+            raise ExecutionError(Problem(f"a process cannot begin ({how})", fix=fix))
         if trial is not None and not worker.again:
             self._left.insert(0, (trial, True))
         elif trial is not None:
@@ -261,8 +262,11 @@ def _work(packed: bytes, line: Connection, threads: int, parent: int) -> None:
     with threadpool_limits(threads), contextlib.suppress(EOFError, OSError), contextlib.ExitStack() as stack:
         try:
             evaluator = stack.enter_context(pickle.loads(packed)())  # noqa: S301 - what the parent sent
+        except StockpotError as error:
+            line.send(("broken", (type(error), error.problems)))
+            return
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the parent tells it
-            line.send(("broken", told(error)))
+            line.send(("broken", (ExecutionError, (Problem(f"a process cannot begin: {told(error)}"),))))
             return
         line.send(("ready", None))
         while True:
