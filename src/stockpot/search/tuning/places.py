@@ -66,7 +66,7 @@ def label(documents: Sequence[Node], path: Path) -> str:
             told = where.value.text if where is not None and isinstance(where.value, Scalar) else "rest"
             words[-1] = words[-1].removesuffix(f"[{path[at - 1]}]") + f"[{told}]"
         elif isinstance(part, int):
-            words[-1] += f"[{part}]"
+            words[-1:] = [f"{words[-1] if words else ''}[{part}]"]
         elif part != "parameters" or not words:
             words.append(part)
     document = documents[int(path[0])]

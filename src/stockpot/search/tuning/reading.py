@@ -17,6 +17,9 @@ from stockpot.search.tuning.writing import word_text
 
 __all__ = ["REST", "Blank", "Open", "blanks_of"]
 
+_MOST = 100
+"""Most values to choose from, each of which is tried before a search begins."""
+
 REST = "rest"
 """What stands among ``filters`` for the tensors of no other filter."""
 
@@ -170,7 +173,12 @@ def _wrong_range(ends: list[float], whole: bool, log: bool, step: float | None) 
 def _choice(node: Mapping, text: str, findings: Findings) -> Open:
     values: list[Value] = []
     texts: list[str] = []
-    for item in _items(node, "choice"):
+    items = _items(node, "choice")
+    if len(items) > _MOST:
+        findings.problem(
+            f"choice has {len(items)} values, more than {_MOST}", node.line, "search: [low, high] for numbers"
+        )
+    for item in items[:_MOST]:
         wrong = _wrong_choice(item, node, text)
         if wrong is not None:
             findings.problem(*wrong)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from stockpot.errors import Problem, RecipeError, UnsupportedError
-from stockpot.planning.lowering import apart
 from stockpot.recipe.findings import Findings, in_order
 from stockpot.recipe.known import nearest
 from stockpot.recipe.model import Recipe
 from stockpot.recipe.parse import parse_recipe, recipe_text
 from stockpot.recipe.yaml_nodes import Node, compose
-from stockpot.search.tuning.dimensions import Dimension, Value
-from stockpot.search.tuning.parts import Part, dimensions_of, spliced
-from stockpot.search.tuning.places import label
-from stockpot.search.tuning.reading import Blank, blanks_of
+from stockpot.search.tuning.depths import Depths
+from stockpot.search.tuning.dimensions import Dimension, Value, same_value
+from stockpot.search.tuning.layout import Layout, twice
 
 __all__ = ["Space", "load_space"]
 
 _UNNAMED = "<recipe>"
+_MOST_TRIALS = 60
+"""More than so many ends and choices are tried together: the first of every hole, then the second, and so on."""
+
 _EXAMPLE = "write {search: [0, 1]} or {choice: [a, b]} in place of a value, such as weight: {search: [0, 1]}"
 
 
@@ -43,7 +44,7 @@ class Space:
 
     text: str
     dimensions: tuple[Dimension, ...]
-    _parts: tuple[Part, ...] = field(repr=False)
+    _layout: Layout = field(repr=False)
     _options: Mapping[str, Any] = field(repr=False)
 
     @classmethod
@@ -69,14 +70,27 @@ class Space:
         """
         findings = Findings(None if name == _UNNAMED else name, lenient)
         options = {"folder": folder, "name": name, "lenient": lenient, "seed": seed, "allow_code": allow_code}
-        documents = _documents(text, findings)
-        blanks = blanks_of(documents, text, findings)
+        layout = Layout.of(text, _documents(text, findings), findings)
         findings.raise_if_any()
-        if not blanks:
+        space = cls._checked(layout, options, findings)
+        if layout.grouped:
+            layout = layout.with_groups(_layers(space, layout, findings))
+            space = cls._checked(layout, options, findings)
+        _try_ends(space, layout)
+        return space
+
+    @classmethod
+    def _checked(cls, layout: Layout, options: Mapping[str, Any], findings: Findings) -> Space:
+        """The space, whose names differ and whose start can be parsed."""
+        dimensions = layout.dimensions
+        if not dimensions:
             raise RecipeError(Problem("nothing in the recipe is left open", file=findings.file, fix=_EXAMPLE))
-        parts, dimensions = _laid_out(blanks, documents)
-        space = cls(text, dimensions, parts, options)
-        space._tried()
+        double = twice(dimensions)
+        if double is not None:
+            findings.problem(f"two open values are called {double.name!r}", double.line, "give one of them a name: …")
+            findings.raise_if_any()
+        space = cls(layout.text, dimensions, layout, options)
+        space.recipe(space.start())
         return space
 
     def start(self) -> dict[str, Value]:
@@ -96,7 +110,7 @@ class Space:
         problems = tuple(self._wrong(values))
         if problems:
             raise RecipeError(*problems)
-        return spliced(self.text, self._parts, values)
+        return self._layout.written(values)
 
     def recipe(self, values: Mapping[str, Value]) -> Recipe:
         """The recipe at ``values``.
@@ -117,34 +131,6 @@ class Space:
             wrong = dimension.wrong(values[name]) if name in values else f"{name} has no value"
             if wrong is not None:
                 yield Problem(wrong, line=dimension.line, fix="give every open value, inside its range")
-
-    def _tried(self) -> None:
-        """Parse the recipe at its start, then each hole at its ends, or with each of its choices.
-
-        Raises:
-            RecipeError: with the problems of all that was tried.
-        """
-        start = self.start()
-        self.recipe(start)
-        found: dict[Problem, None] = {}
-        for told, values in self._ends():
-            try:
-                self.recipe({**start, **values})
-            except (RecipeError, UnsupportedError) as error:
-                for problem in error.problems:
-                    found[replace(problem, message=f"{problem.message} (tried: {told})")] = None
-        if found:
-            raise RecipeError(*in_order(found))
-
-    def _ends(self) -> Iterator[tuple[str, dict[str, Value]]]:
-        """What is tried beside the start: a word for it, and the values that differ."""
-        for part in self._parts:
-            names = [d.name for own in part.dimensions for d in own]
-            first = part.dimensions[0][0]
-            ends = first.choices if first.kind == "choice" else (first.at(0.0), first.at(1.0))
-            for value in ends if part.blank.first else ():
-                if value != first.start:
-                    yield f"{first.name} = {value}", dict.fromkeys(names, value)
 
 
 def load_space(path: str | os.PathLike[str], **same: Any) -> Space:
@@ -173,12 +159,60 @@ def _documents(text: str, findings: Findings) -> tuple[Node, ...]:
     return documents
 
 
-def _laid_out(blanks: Iterable[Blank], documents: tuple[Node, ...]) -> tuple[tuple[Part, ...], tuple[Dimension, ...]]:
-    """Every hole with its dimensions, which have names of their own."""
-    firsts = [blank for blank in blanks if blank.first]
-    names = apart(blank.open.name or label(documents, blank.found.path) for blank in firsts)
-    own: dict[int, tuple[tuple[Dimension, ...], ...]] = {
-        id(blank.open): dimensions_of(blank.open, name, None) for blank, name in zip(firsts, names, strict=True)
-    }
-    parts = tuple(Part(blank, own[id(blank.open)]) for blank in blanks)
-    return parts, tuple(d for dimensions in own.values() for group in dimensions for d in group)
+def _layers(space: Space, layout: Layout, findings: Findings) -> dict[int, int]:
+    """How many layers each hole with groups is for, whatever else is chosen.
+
+    Raises:
+        RecipeError: when that cannot be told.
+        StockpotError: when the models cannot be opened.
+    """
+    start = space.start()
+    layers = layout.layers(Depths.of(space.recipe(start)), findings)
+    findings.raise_if_any()
+    for told, values in _ends(layout):
+        if any(name in layout.shaping for name in values):
+            other = layout.layers(Depths.of(space.recipe({**start, **values})), findings)
+            for number in (n for n in layers if other.get(n, layers[n]) != layers[n]):
+                message = f"groups of {layers[number]} layers, which are {other[number]} with {told}"
+                findings.problem(message, layout.blanks[number].line, "choose among models of equal depth")
+    findings.raise_if_any()
+    return layers
+
+
+def _try_ends(space: Space, layout: Layout) -> None:
+    """Parse the recipe with each hole at its ends, or with each of its choices, and with all layers.
+
+    Raises:
+        RecipeError: with the problems of all that was tried.
+    """
+    start = space.start()
+    found: dict[Problem, None] = {}
+    for told, values in _ends(layout):
+        try:
+            space.recipe({**start, **values})
+        except (RecipeError, UnsupportedError) as error:
+            for problem in error.problems:
+                found[replace(problem, message=f"{problem.message} (tried: {told})")] = None
+    if found:
+        raise RecipeError(*in_order(found))
+
+
+def _ends(layout: Layout) -> list[tuple[str, dict[str, Value]]]:
+    """What is tried beside the start: a word for it, and the values that differ. Of many, several at once."""
+    singles: list[tuple[int, str, dict[str, Value]]] = []
+    for part in layout.parts:
+        names = [d.name for own in part.dimensions for d in own]
+        first = part.dimensions[0][0]
+        ends = first.choices if first.kind == "choice" else (first.at(0.0), first.at(1.0))
+        for number, value in enumerate(ends if part.blank.first else ()):
+            if not same_value(value, first.start):
+                singles.append((number, f"{first.name} = {value}", dict.fromkeys(names, value)))
+    if len(singles) > _MOST_TRIALS:
+        rounds: dict[int, dict[str, Value]] = {}
+        for number, _, values in singles:
+            rounds.setdefault(number, {}).update(values)
+        singles = [(number, f"value {number + 1} of every hole", values) for number, values in rounds.items()]
+    found = [(told, values) for _, told, values in singles]
+    if layout.layered:
+        found.append(("all layers", {d.name: True for own in layout.layered for d in own.dimensions}))
+    return found
