@@ -327,3 +327,14 @@ def test_names_of_strangers_stay_text():
     colours = set(re.findall(r"var\((--\w+)\)", page))
     light, _, dark = page.partition("prefers-color-scheme: dark")
     assert {c for c in colours if f"{c}:" in light and f"{c}:" in dark.partition("}")[0]} == colours
+
+
+def test_a_control_has_the_colour_of_its_curve():
+    """Dashed, after it; the next curve has another."""
+    line = ((0.0, 1.0, 1.0, 1.0), (1.0, 2.0, 2.0, 2.0))
+    given = [Curve("a", line), Curve("a, random", line, dashed=True), Curve("b", line)]
+    drawn = [
+        (p.get("style"), p.get("stroke-dasharray") is not None)
+        for p in parsed(curves(given, "x", "y")).iter("polyline")
+    ]
+    assert drawn == [("stroke: var(--c0)", False), ("stroke: var(--c0)", True), ("stroke: var(--c1)", False)]

@@ -58,8 +58,8 @@ def sweep_told(found: Sweep) -> Iterator[str]:
         control, keep = found.control
         kept = f"{percent(keep)} of {control}"
         yield f"{name}: the largest that keeps {kept} ({_figure(found, control, name)}); {found.objective} is {figure}"
-    yield from _on_report(found)
     yield from _control(found)
+    yield from _on_report(found)
     yield from _recipe(found.recipe)
 
 
@@ -95,7 +95,7 @@ def _control(found: Sweep) -> Iterator[str]:
         return
     value = found.random_value(found.chosen)
     figure = "failed" if value is None else number(value)
-    yield f"random vector of the same norm there: {found.objective} is {figure}"
+    yield f"a random vector of the same norm there: {found.objective} is {figure}"
 
 
 def _figure(found: Sweep, objective: Aim, name: str) -> str:

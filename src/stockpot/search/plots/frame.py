@@ -11,7 +11,20 @@ from stockpot.evaluate.page import escaped, ticks
 from stockpot.evaluate.protocol import Direction
 from stockpot.evaluate.table import ARROWS, number, shown
 
-__all__ = ["APART", "COLOURS", "Axis", "Box", "Frame", "Label", "Scale", "apart", "key", "placed", "width_of"]
+__all__ = [
+    "APART",
+    "COLOURS",
+    "Axis",
+    "Box",
+    "Frame",
+    "Label",
+    "Scale",
+    "apart",
+    "key",
+    "placed",
+    "shortened",
+    "width_of",
+]
 
 COLOURS = tuple(f"var(--c{i})" for i in range(8))
 """Of lines and groups; the page's style has each for light and for dark."""
@@ -184,12 +197,12 @@ class Frame:
             yield f'<line class="axis" x1="{area.left}" y1="{y(value)}" x2="{area.right}" y2="{y(value)}"/>'
             yield f'<text class="dim" x="{area.left - 8}" y="{y(value) + 4}" text-anchor="end">{number(value)}</text>'
         centre, middle = (area.left + area.right) / 2, (area.top + area.bottom) / 2
-        low = area.bottom + 36
-        yield f'<text class="dim" x="{centre}" y="{low}" text-anchor="middle">{escaped(self.across)}</text>'
+        low, words = area.bottom + 36, escaped(shortened(self.across, area.right - area.left))
+        yield f'<text class="dim" x="{centre}" y="{low}" text-anchor="middle">{words}</text>'
         at = area.left - 50
         yield (
             f'<text class="dim" x="{at}" y="{middle}" text-anchor="middle" transform="rotate(-90 {at} {middle})">'
-            f"{escaped(self.up)}</text>"
+            f"{escaped(shortened(self.up, area.bottom - area.top + 30))}</text>"
         )
 
 
@@ -208,6 +221,13 @@ def key(entries: Sequence[tuple[str, str]], x: float, y: float) -> Iterator[str]
 def width_of(words: str) -> float:
     """Pixels that a label takes, on the wide side."""
     return _LETTER * sum(0.6 if c in _NARROW else 1.0 if c < "\u1100" and c not in "mwMW" else 1.6 for c in words)
+
+
+def shortened(words: str, wide: float) -> str:
+    """``words``, their end kept, in as many pixels."""
+    while len(words) > 2 and width_of(words) > wide:
+        words = "…" + words.lstrip("…")[1:]
+    return words
 
 
 def apart(wanted: Sequence[float], low: float, high: float, gap: float = APART) -> list[float]:

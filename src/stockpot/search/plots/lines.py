@@ -22,7 +22,7 @@ class Curve:
     Args:
         name: As its label has it.
         points: (number, figure, low, high), by number; those that failed are absent.
-        dashed: Whether it is something to compare with.
+        dashed: Whether it is there to compare the one before it with; it has that one's colour.
     """
 
     name: str
@@ -46,8 +46,16 @@ def curves(given: Sequence[Curve], across: str, up: str, marked: float | None = 
     if marked is not None:
         at = x(marked)
         parts.append(f'<line x1="{at}" y1="{_TOP}" x2="{at}" y2="{_FLOOR}" class="chosen"/>')
-    parts += [part for i, curve in enumerate(lines) for part in _line(curve, x, y, COLOURS[i % len(COLOURS)])]
-    return "".join([*parts, *_labels(lines, y), "</svg>"])
+    colours = [*_colours(lines)]
+    parts += [part for curve, colour in zip(lines, colours, strict=True) for part in _line(curve, x, y, colour)]
+    return "".join([*parts, *_labels(lines, colours, y), "</svg>"])
+
+
+def _colours(lines: Sequence[Curve]) -> Iterator[str]:
+    count = -1
+    for curve in lines:
+        count += not curve.dashed or count < 0
+        yield COLOURS[count % len(COLOURS)]
 
 
 def _line(curve: Curve, x: Scale, y: Scale, colour: str) -> Iterator[str]:
@@ -62,11 +70,11 @@ def _line(curve: Curve, x: Scale, y: Scale, colour: str) -> Iterator[str]:
         yield f'<circle cx="{x(at)}" cy="{y(value)}" r="3" style="fill: {colour}"><title>{told}</title></circle>'
 
 
-def _labels(lines: Sequence[Curve], y: Scale) -> Iterator[str]:
+def _labels(lines: Sequence[Curve], colours: Sequence[str], y: Scale) -> Iterator[str]:
     """Names beside the ends of their lines, moved apart where they would overlap."""
     places = apart([y(curve.points[-1][1]) for curve in lines], _TOP, _HEIGHT - 8)
-    for i, (curve, place) in enumerate(zip(lines, places, strict=True)):
-        name, colour = escaped(shown(curve.name)[-24:]), COLOURS[i % len(COLOURS)]
+    for curve, colour, place in zip(lines, colours, places, strict=True):
+        name = escaped(shown(curve.name)[-24:])
         yield f'<text x="{_END + 8}" y="{round(place + 4, 1)}" style="fill: {colour}">{name}</text>'
 
 

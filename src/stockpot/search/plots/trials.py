@@ -9,7 +9,7 @@ from typing import Literal
 
 from stockpot.evaluate.page import escaped
 from stockpot.evaluate.table import number
-from stockpot.search.plots.frame import APART, Axis, Frame, Scale, apart, key, width_of
+from stockpot.search.plots.frame import APART, Axis, Frame, Scale, apart, key, shortened, width_of
 
 __all__ = ["Dot", "Slice", "Trial", "history", "slices"]
 
@@ -122,14 +122,7 @@ def _levels(levels: Sequence[tuple[str, float]], frame: Frame) -> Iterator[str]:
         told = escaped(f"{name}: {number(value)}")
         yield f'<line class="level" x1="{area.left}" y1="{at}" x2="{area.right}" y2="{at}"><title>{told}</title></line>'
         yield f'<line class="lead" x1="{area.right}" y1="{at}" x2="{area.right + 8}" y2="{place}"/>'
-        yield f'<text x="{area.right + 11}" y="{place + 4}">{escaped(_short(name, _NAMED - 14))}</text>'
-
-
-def _short(words: str, wide: float) -> str:
-    """``words``, their end kept, in as many pixels."""
-    while len(words) > 2 and width_of(words) > wide:
-        words = "…" + words.lstrip("…")[1:]
-    return words
+        yield f'<text x="{area.right + 11}" y="{place + 4}">{escaped(shortened(name, _NAMED - 14))}</text>'
 
 
 @dataclass(frozen=True)
@@ -186,7 +179,7 @@ def _across(one: Slice, left: float, right: float) -> Scale:
 
 def _panel(one: Slice, x: Scale, y: Scale) -> Iterator[str]:
     floor = y.start
-    words = escaped(_short(one.name, _PANEL))
+    words = escaped(shortened(one.name, _PANEL))
     yield f'<text x="{x.start}" y="{y.end - 8}">{words}<title>{escaped(one.name)}</title></text>'
     yield f'<path class="axis" fill="none" d="M{x.start} {y.end}V{floor}H{x.end}"/>'
     for value in _few(y.ticks, abs(y.start - y.end), APART + 4):
@@ -211,7 +204,7 @@ def _numbers(x: Scale, floor: float) -> Iterator[str]:
 def _choices(one: Slice, x: Scale, floor: float) -> Iterator[str]:
     room = (x.end - x.start) / len(one.choices) - 4
     for i, choice in enumerate(one.choices):
-        words = _short(_worded(choice), room)
+        words = shortened(_worded(choice), room)
         told = f"<title>{escaped(_worded(choice))}</title>"
         if width_of(words) <= room:
             yield f'<text class="dim" x="{x(i)}" y="{floor + 14}" text-anchor="middle">{escaped(words)}{told}</text>'
