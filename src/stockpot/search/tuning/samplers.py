@@ -14,7 +14,7 @@ from stockpot.errors import Problem, RecipeError, UnsupportedError
 from stockpot.evaluate.examples import digest
 from stockpot.search.tuning.dimensions import Dimension, Value
 
-__all__ = ["SAMPLERS", "Keyed", "check_optuna", "distributions", "grid", "quiet", "sampler_of"]
+__all__ = ["POPULATION", "SAMPLERS", "Keyed", "check_optuna", "distributions", "grid", "quiet", "sampler_of"]
 
 SAMPLERS: Mapping[str, str] = {
     "tpe": "Tree-structured Parzen estimator (Bergstra et al., 2011), multivariate: any mix of dimensions",
@@ -25,7 +25,7 @@ SAMPLERS: Mapping[str, str] = {
 }
 """Name → what it is."""
 
-_POPULATION = 20
+POPULATION = 20
 """Trials of a generation of NSGA-II: Optuna's 50 would leave 100 trials two generations."""
 
 _MOST = 1_000_000
@@ -144,7 +144,7 @@ def _cma(seed: int, facts: _Facts) -> Any:
 def _nsga(seed: int, _facts: _Facts) -> Any:
     from optuna.samplers import NSGAIISampler
 
-    return NSGAIISampler(population_size=_POPULATION, seed=seed)
+    return NSGAIISampler(population_size=POPULATION, seed=seed)
 
 
 def _random(seed: int, _facts: _Facts) -> Any:
