@@ -123,6 +123,19 @@ def test_a_trial_that_was_running_is_run_again_with_its_values(tmp_path):
     assert [trial.state for trial in trials] == ["complete"] * 5
 
 
+def test_a_trial_without_parameters_is_mended(tmp_path):
+    """The process may die when a trial has its values, but not yet as Optuna's parameters."""
+    from sqlalchemy import create_engine, text
+
+    run(tmp_path / "study", trials=4)
+    with create_engine(f"sqlite:///{tmp_path / 'study'}").begin() as connection:
+        connection.execute(text("DELETE FROM trial_params WHERE trial_id = 4"))
+        connection.execute(text("UPDATE trials SET state = 'RUNNING' WHERE trial_id = 4"))
+    assert told(run(tmp_path / "study", trials=6)) == told(run(None, trials=6))
+    with create_engine(f"sqlite:///{tmp_path / 'study'}").begin() as connection:
+        assert connection.execute(text("SELECT COUNT(*) FROM trial_params")).scalar() == 18
+
+
 def test_kills_at_any_moment_lose_nothing(tmp_path):
     """Killed again and again, the search ends with exactly its trials, those of an uninterrupted one."""
     script = (

@@ -14,7 +14,7 @@ from stockpot.search.tuning.dimensions import Dimension, Value
 from stockpot.search.tuning.rows import Kind
 from stockpot.search.tuning.trials import Trial
 
-__all__ = ["ROLES", "Search", "Told"]
+__all__ = ["ROLES", "Search", "Told", "Values"]
 
 ROLES = ("tune", "select", "report")
 

@@ -13,7 +13,7 @@ from stockpot.search.tuning.study import Study
 from stockpot.search.tuning.trials import Figures, Outcome, Trial, best_of, scores
 from stockpot.search.tuning.workers import Crew
 
-__all__ = ["Progress", "TellTrial", "carry_out"]
+__all__ = ["Progress", "TellTrial", "best_trial", "carry_out"]
 
 
 @dataclass(frozen=True)

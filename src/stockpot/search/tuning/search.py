@@ -14,6 +14,7 @@ from stockpot.search.tuning.checks import asked
 from stockpot.search.tuning.choice import Choice
 from stockpot.search.tuning.found import Search
 from stockpot.search.tuning.rounds import TellTrial
+from stockpot.search.tuning.samplers import check_optuna
 from stockpot.search.tuning.space import Space
 from stockpot.search.tuning.studies import Counts, Studies, Workers
 from stockpot.search.tuning.study import Shelf
@@ -84,6 +85,7 @@ def search(
     counts = Counts(trials, trials if random is None else random, lambda_points)
     if min(trials, top) < 1 or min(counts.random, lambda_points, jobs) < 0 or grid_points < 2:
         raise RecipeError(Problem("trials and top are 1 or more, grid points 2 or more, other numbers 0 or more"))
+    check_optuna()
     wanted = asked(space, suite, sampler=sampler, metrics=metrics, pareto=pareto, rungs=rungs)
     studies = Studies(space, suite, wanted, tuple(rungs), seed, dict(limits or {}), device, name, grid_points)
     with Judge.of(suite, cache, device, tell, f"search over {name}") as judge:

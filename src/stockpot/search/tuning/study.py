@@ -7,6 +7,7 @@ process that is killed at any moment leaves trials that have ended, and trials t
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from stockpot.search.tuning.trials import Outcome, State, Trial
 
 __all__ = ["Shelf", "Study"]
 
-_FACTS, _OUTCOME = "stockpot:facts", "stockpot:outcome"
+_FACTS, _VALUES, _OUTCOME = "stockpot:facts", "stockpot:values", "stockpot:outcome"
 _MAXIMIZE, _MINIMIZE = "MAXIMIZE", "MINIMIZE"
 _WAIT_SECONDS = 30
 
@@ -123,7 +124,7 @@ class Study:
         if shelf.storage is not None:
             self._disk = _opened(shelf.storage, name, directions, facts, shelf.path)
             for one in self._disk.all():
-                self._memory.add(one)
+                self._memory.add(self._disk.mended(one, self._space))
 
     @property
     def most(self) -> float:
@@ -145,7 +146,7 @@ class Study:
             begun = self._study.ask(fixed_distributions=self._space)
             frozen = self._memory.all()[begun.number]
             if self._disk is not None:
-                self._disk.add(frozen)
+                self._disk.begin(frozen)
             return _trial(frozen)
 
     def tell(self, number: int, outcome: Outcome) -> Trial:
@@ -168,9 +169,41 @@ class _Kept:
         found: list[Any] = self.storage.get_all_trials(self.id, deepcopy=False)
         return found
 
-    def add(self, frozen: Any) -> None:
-        """A trial with all its values, in one piece."""
-        self.storage.create_new_trial(self.id, template_trial=frozen)
+    def add(self, frozen: Any) -> int:
+        """A trial as it is."""
+        return int(self.storage.create_new_trial(self.id, template_trial=frozen))
+
+    def begin(self, frozen: Any) -> None:
+        """A trial with all its values in one piece, then as parameters, for Optuna's own tools.
+
+        Optuna's storage asks several questions of the file for each parameter: a millisecond for each of a hundred.
+        """
+        bare = copy.copy(frozen)
+        bare.params, bare.distributions = {}, {}
+        bare.user_attrs = {**frozen.user_attrs, _VALUES: frozen.params}
+        self._parameters(self.add(bare), frozen)
+
+    def mended(self, one: Any, space: Mapping[str, Any]) -> Any:
+        """A trial of the file, whose parameters are written where the process died before that."""
+        values = one.user_attrs.get(_VALUES)
+        if not one.params and values is not None:
+            one = copy.copy(one)
+            one.params, one.distributions = values, dict(space)
+            self._parameters(one._trial_id, one)  # noqa: SLF001 - a frozen trial tells only its number
+        return one
+
+    def _parameters(self, trial: int, frozen: Any) -> None:
+        from optuna.distributions import distribution_to_json
+        from sqlalchemy import text
+
+        rows = [
+            {"trial": trial, "name": n, "value": d.to_internal_repr(frozen.params[n]), "told": distribution_to_json(d)}
+            for n, d in frozen.distributions.items()
+        ]
+        columns = "trial_id, param_name, param_value, distribution_json"
+        with self.storage.engine.begin() as connection:
+            told = text(f"INSERT INTO trial_params ({columns}) VALUES (:trial, :name, :value, :told)")  # noqa: S608
+            connection.execute(told, rows)
 
     def end(self, number: int, outcome: Outcome, *, steps: bool) -> None:
         """Note what came of a trial; its state, which counts, last.
