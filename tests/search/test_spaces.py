@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import pickle
+import time
 
 import jsonschema
 import pytest
@@ -10,6 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stockpot.cli.main import main
 from stockpot.errors import RecipeError
 from stockpot.recipe.parse import parse_recipe
 from stockpot.recipe.schema import json_schema
@@ -27,7 +31,7 @@ models:
     parameters:
       weight: {search: [0, 1], name: w}
       density:
-        search: [0.1, 1]
+        search: [0.1, 1]   # a share
         start: 0.2
         log: true
   - model: org/b
@@ -123,7 +127,7 @@ def test_everything_else_stays_as_it_is_written() -> None:
     inside = {9, 10, 13}
     assert all(old[n] == new[n] for n in kept if n not in inside)
     assert new[1] == "merge_method: ties   # how"
-    assert new[6:11] == ["      weight: 0.5", "      density:", "        0.2", "", ""]
+    assert new[6:11] == ["      weight: 0.5", "      density:", "        0.2  # a share", "", ""]
     assert new[13].strip() == "]}"
 
 
@@ -148,13 +152,18 @@ def test_words_are_words(text) -> None:
 
 
 STRUCTURES = {
-    "block": ("weight:\n  search: [0, 1]   # c\n  start: 0.5\nbase: x\n", "weight:\n  0.25\n\nbase: x\n"),
+    "block": (
+        "weight:\n  search: [0, 1]   # c\n  start: 0.5 # d\nbase: x\n",
+        "weight:\n  0.25  # c\n   # d\nbase: x\n",
+    ),
     "block list": ("weights:\n- search: [0, 1]\n- 1\n", "weights:\n- 0.25\n- 1\n"),
     "pair": ("w: [search: [0, 1], 3]\n", "w: [0.25, 3]\n"),
     "no space": ('{"w":{search: [0, 1]}}\n', '{"w": 0.25}\n'),
     "windows": ("w: {search: [0,\r\n 1]}\r\nb: x\r\n", "w: 0.25\n\r\nb: x\r\n"),
+    "comments": ("w: [{search: # c\n [0, # d\n 1]}, x] # e\n", "w: [0.25  # c\n  # d\n  , x] # e\n"),
     "anchor": ("w: &a {search: [0, 1]}\nv: *a\n", "w: &a 0.25\nv: *a\n"),
     "anchor of a block": ("w: &a  # c\n  search: [0, 1]\nv: *a\n", "w: &a  # c\n  0.25\nv: *a\n"),
+    "anchor above": ("w: &a # c\n  {search: [0,\n 1]} # d\nv: *a\n", "w: &a # c\n  0.25\n   # d\nv: *a\n"),
     "flow goes on": ("{w: {search: [0,\n  1]}, b: x}\n", "{w: 0.25\n  , b: x}\n"),
     "merge key": (
         "w: &a {search: [0, 1], name: q}\nv: {<<: *a, name: r, start: 0.25}\n",
@@ -337,6 +346,16 @@ TEXTS = {
         r"an alias of a list or mapping",
         "write it out",
     ),
+    "anchor in a hole": (
+        around("{search: &r [0, 1]}", "  parameters: {weight: [*r]}\n"),
+        r"alias \*r has no anchor",
+        "needs its anchor",
+    ),
+    "hole in a hole": (
+        around("{<<: &h {search: [0, 1]}, start: 0.1}", "  parameters: {weight: *h}\n"),
+        r"a hole is written inside another",
+        "its alias here",
+    ),
     "groups elsewhere": ("merge_method: linear\nmodels: [{model: {search: [0, 1], groups: 2}}]", r"no value of", None),
     "layers elsewhere": (
         "merge_method: {search: layers}\nmodels: [{model: a}]",
@@ -398,6 +417,31 @@ def test_many_ends_are_tried_together() -> None:
     assert [p.line for p in caught.value.problems] == [4]
 
 
+def test_a_recipe_is_made_in_milliseconds() -> None:
+    """A trial costs a hundredth of a second at most before its models are read; a merge of three."""
+    text = RECIPE + "  # and on"
+    space = Space.of(
+        text.replace(
+            "parameters:\n  lambda", "  - {model: org/c, parameters: {weight: {search: [0, 1]}}}\nparameters:\n  lambda"
+        )
+    )
+    seconds = []
+    for t in range(20):
+        started = time.process_time()
+        space.recipe(space.shared(t / 20))
+        seconds.append(time.process_time() - started)
+    assert min(seconds) < 0.01
+
+
+def test_a_space_goes_to_other_processes() -> None:
+    """Workers get the space itself, not its text; slices of layers too."""
+    layered = Space.of(LAYERED)
+    for space in (SPACE, layered):
+        copy = pickle.loads(pickle.dumps(space))
+        assert copy.dimensions == space.dimensions
+        assert copy.written(space.start()) == space.written(space.start())
+
+
 def test_values_are_checked() -> None:
     """Missing, unknown and wrong values are refused by name, all at once."""
     values = SPACE.start() | {"merge_method": "linear", "w": 2, "models[0].densty": 1}
@@ -426,6 +470,26 @@ def test_merging_a_recipe_with_holes_is_refused() -> None:
     with pytest.raises(RecipeError, match="search: layers is for stockpot search") as caught:
         parse_recipe(layered)
     assert "leave this key out" in caught.value.problems[0].fix
+
+
+@pytest.mark.parametrize("verb", [["check"], ["plan"], ["merge", "--dry-run"]], ids=lambda verb: verb[0])
+def test_verbs_that_take_recipes_refuse_holes(verb, tmp_path, capsys) -> None:
+    """With the line, what takes such recipes, and the exit code of recipes that are wrong."""
+    (tmp_path / "r.yml").write_text(around("{search: [0, 1]}"))
+    out = [str(tmp_path / "out")] if verb[0] == "merge" else []
+    assert main([verb[0], str(tmp_path / "r.yml"), *out, *verb[1:]]) == 3
+    told = capsys.readouterr().err
+    assert "search: … is for stockpot search" in told
+    assert "line 5" in told
+    assert "run stockpot search on this recipe" in told
+
+
+def test_the_schemas_are_printed(capsys) -> None:
+    """``stockpot schema`` that of recipes, with ``--search`` that of recipes with holes."""
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == json_schema()
+    assert main(["schema", "--search"]) == 0
+    assert json.loads(capsys.readouterr().out) == json_schema(search=True)
 
 
 def test_names_of_the_user_are_no_holes() -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 
 import stockpot as sp
 from files import read_model, write_model
@@ -282,6 +284,27 @@ def test_lines_and_comments_of_slices_are_kept() -> None:
     assert {p.line for p in caught.value.problems} == {14}
 
 
+@given(st.lists(st.booleans(), min_size=8, max_size=8), st.floats(0.5, 1))
+def test_any_layers_make_the_slices_of_their_runs(flags, scale) -> None:
+    """Whatever is in, the recipe resolves to the one written by hand, over the same lines."""
+    space = Space.of(FLOW)
+    layers = [name for name in space.start() if ".layer " in name]
+    written = space.written({**dict(zip(layers, flags, strict=True)), "slices[1].sources[0].scale": scale})
+    runs = [(n, number) for n, offset in ((0, 0), (1, 2)) for number in _runs(flags[4 * n : 4 * n + 4], offset)]
+    source = ("model: a, layer_range: {0}", f"model: b, layer_range: {{0}}, parameters: {{{{scale: {scale!r}}}}}")
+    sources = [source[n].format(list(run)) for n, run in runs] + ["model: a, layer_range: [6, 7]"]
+    text = "".join(f"- {{sources: [{{{one}}}]}}\n" for one in sources)
+    wanted = parse_recipe(f"merge_method: passthrough\nslices:\n{text}dtype: float64\n")
+    assert parse_recipe(written).resolved == wanted.resolved
+    assert written.count("\n") == FLOW.count("\n")
+
+
+def _runs(flags, offset):
+    """First layer and the one after the last, of each run of layers that are in."""
+    edges = np.flatnonzero(np.diff([0, *flags, 0])) + offset
+    return [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
+
+
 def test_sources_move_together(models) -> None:
     """A slice with several sources takes the same layers of each, counted in its own range."""
     text = """\
@@ -296,6 +319,14 @@ slices:
     for new in range(2):
         names = [f"model.layers.{n}.{PIECES[0]}.weight" for n in (new, new + 1, new + 5)]
         assert np.array_equal(out[names[0]], (a[names[1]] + b[names[2]]) / 2)
+
+
+def test_an_anchor_of_the_list_itself() -> None:
+    """It may stand on the line above; the list is still written over its own lines."""
+    text = FLOW.replace("slices:   # from the bottom up\n", "slices: &s  # from the bottom up\n")
+    plain, anchored = (Space.of(t) for t in (FLOW, text))
+    wanted = plain.written(plain.start()).replace("slices:   #", "slices: &s  #")
+    assert anchored.written(anchored.start()) == wanted
 
 
 def test_no_layer_at_all_is_an_invalid_trial() -> None:

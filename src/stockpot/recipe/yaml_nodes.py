@@ -16,7 +16,18 @@ import yaml
 
 from stockpot.errors import Problem, RecipeError
 
-__all__ = ["MAX_CHARACTERS", "Entry", "Mapping", "Node", "Scalar", "Sequence", "Span", "compose", "line_breaks"]
+__all__ = [
+    "MAX_CHARACTERS",
+    "Entry",
+    "Mapping",
+    "Node",
+    "Scalar",
+    "Sequence",
+    "Span",
+    "compose",
+    "line_breaks",
+    "line_of",
+]
 
 MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 60
@@ -142,6 +153,11 @@ def compose(text: str) -> tuple[tuple[Node, ...], tuple[Problem, ...]]:
 def line_breaks(text: str) -> int:
     """How many lines end in ``text``, as YAML counts them."""
     return len(_BREAK.findall(text))
+
+
+def line_of(text: str, at: int) -> int:
+    """The line of a character, counted from 1; that of a node may be its anchor's."""
+    return 1 + line_breaks(text[:at])
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> Problem:

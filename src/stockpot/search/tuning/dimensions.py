@@ -23,7 +23,7 @@ class Dimension:
         name: Where it stands, in words; the names of a space differ.
         line: Of the recipe.
         kind: ``float`` and ``int`` have a range, ``choice`` has choices.
-        low, high: The range, both ends in it; NaN for choices.
+        low, high: The range, both ends in it; of choices the numbers of the first and last.
         log: Whether the range is measured by magnitude; ``low`` is above 0 then.
         step: Distance of neighbouring values, from ``low`` on; None takes any.
         choices: The values of a ``choice``; what is no single word or number is its text.
@@ -33,8 +33,8 @@ class Dimension:
     name: str
     line: int
     kind: Literal["float", "int", "choice"]
-    low: float = math.nan
-    high: float = math.nan
+    low: float = 0.0
+    high: float = 1.0
     log: bool = False
     step: float | None = None
     choices: tuple[Value, ...] = ()

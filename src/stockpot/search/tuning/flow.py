@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from stockpot.recipe.yaml_nodes import Mapping as Keys
-from stockpot.recipe.yaml_nodes import Node, Scalar, Sequence, line_breaks
+from stockpot.recipe.yaml_nodes import Node, Scalar, Sequence, line_breaks, line_of
 from stockpot.search.tuning.writing import scalar_text, word_text
 
 __all__ = ["Change", "anchors_in", "comments_in", "in_flow"]
@@ -51,11 +51,12 @@ def in_flow(text: str, node: Sequence, change: Change, comments: Mapping[int, st
     """
     start, end = node.span
     column = start - (text.rfind("\n", 0, start) + 1)
-    writer = _Writer(node.line, " " * (column + 2), comments)
+    writer = _Writer(line_of(text, start), " " * (column + 2), comments)
     writer.put(node.line, "" if column else " ")
     _write(node, writer, change)
-    writer.to(node.line + line_breaks(text[start:end]))
-    return _TRAILING.sub("", "".join(writer.words))
+    writer.to(line_of(text, end))
+    written = _TRAILING.sub("", "".join(writer.words))
+    return written if text[end:].partition("\n")[0].strip() else written.rstrip(" ")
 
 
 def anchors_in(text: str, node: Node) -> tuple[str, ...]:

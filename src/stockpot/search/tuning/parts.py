@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from stockpot.recipe.yaml_nodes import line_breaks
 from stockpot.search.tuning.dimensions import Dimension, Value
 from stockpot.search.tuning.reading import REST, Blank, Open
 from stockpot.search.tuning.writing import number_text, word_text
@@ -88,9 +87,6 @@ def spliced(text: str, parts: Sequence[Part], values: Mapping[str, Value]) -> st
     done = 0
     for part in parts:
         start, end = part.blank.found.node.span
-        found += [text[done:start], " " if text[start - 1 : start] == ":" else "", part.text(values)]
-        breaks = line_breaks(text[start:end])
-        follows = text[end:].partition("\n")[0].strip()
-        found.append("\n" * breaks + ("  " if breaks and follows else ""))
+        found += [text[done:start], " " if text[start - 1 : start] == ":" else "", part.text(values), part.blank.after]
         done = end
     return "".join([*found, text[done:]])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Mapping as Table
+from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from stockpot.recipe.findings import Findings
 from stockpot.recipe.holes import FORMS, Found, found_in
@@ -11,8 +14,9 @@ from stockpot.recipe.known import nearest
 from stockpot.recipe.scalars import flag_of, integer_of, number_of, plain
 from stockpot.recipe.scope import Scope
 from stockpot.recipe.shapes import check_section
-from stockpot.recipe.yaml_nodes import Mapping, Node, Scalar, Sequence, line_breaks
+from stockpot.recipe.yaml_nodes import Mapping, Node, Scalar, Sequence, line_breaks, line_of
 from stockpot.search.tuning.dimensions import Dimension, Value, same_value
+from stockpot.search.tuning.flow import comments_in
 from stockpot.search.tuning.writing import word_text
 
 __all__ = ["REST", "Blank", "Open", "blanks_of"]
@@ -45,12 +49,21 @@ class Open:
 
 @dataclass(frozen=True)
 class Blank:
-    """A hole with all places that it stands at, which are several where aliases repeat it."""
+    """A hole in the text.
+
+    Args:
+        found: Where it is written.
+        places: All places that it stands at, which are several where aliases repeat it.
+        open: What may stand there.
+        first: Whether its dimensions are its own, and not those of the hole that ``same`` refers to.
+        after: What follows its value, so that lines keep their numbers and comments.
+    """
 
     found: Found
     places: tuple[Found, ...]
     open: Open
     first: bool = True
+    after: str = ""
 
     @property
     def line(self) -> int:
@@ -61,12 +74,13 @@ class Blank:
 def blanks_of(documents: Iterable[Node], text: str, findings: Findings) -> list[Blank]:
     """The holes of a recipe in the order of its text, but for slices whose layers are searched.
 
-    ``same`` is what it refers to; ``first`` tells those from the holes that have dimensions of their own.
+    ``same`` is what it refers to.
     """
     grouped: dict[int, list[Found]] = {}
     for found in found_in(tuple(documents)):
         grouped.setdefault(id(found.node), []).append(found)
     groups = sorted(grouped.values(), key=lambda group: group[0].node.span)
+    _check_apart([group[0] for group in groups if group[0].form in FORMS], findings)
     opened: dict[int, Open] = {}
     named: dict[str, tuple[Open, int]] = {}
     for first, *_ in (group for group in groups if group[0].form in ("search", "choice")):
@@ -78,11 +92,30 @@ def blanks_of(documents: Iterable[Node], text: str, findings: Findings) -> list[
         read = _same(first.node, named, findings)
         if read is not None:
             opened[id(first.node)] = read
+    long = any(line_breaks(text[slice(*group[0].node.span)]) for group in groups)
+    comments = comments_in(text) if long else {}
     return [
-        Blank(group[0], tuple(group), opened[id(group[0].node)], group[0].form != "same")
+        Blank(
+            group[0], tuple(group), opened[id(group[0].node)], group[0].form != "same", _after(group[0], text, comments)
+        )
         for group in groups
         if id(group[0].node) in opened
     ]
+
+
+def _after(found: Found, text: str, comments: Table[int, str]) -> str:
+    """The ends of the lines that a hole takes, with their comments; what follows it does not begin its line."""
+    start, end = found.node.span
+    lines = range(line_of(text, start), line_of(text, end))
+    ends = "".join(f"  {comments[line]}\n" if line in comments else "\n" for line in lines)
+    return ends + ("  " if ends and text[end:].partition("\n")[0].strip() else "")
+
+
+def _check_apart(holes: Many[Found], findings: Findings) -> None:
+    """No hole is written inside another, as with an anchor in what ``<<`` takes over."""
+    for outer, inner in pairwise(holes):
+        if inner.node.span[0] < outer.node.span[1]:
+            findings.problem("a hole is written inside another", inner.node.line, "write it before, and its alias here")
 
 
 def _name(read: Open, line: int, named: dict[str, tuple[Open, int]], findings: Findings) -> None:
@@ -194,7 +227,8 @@ def _choice(node: Mapping, text: str, findings: Findings) -> Open:
         start = _value(given.value, text)
         if not any(same_value(start, value) for value in values):
             findings.problem(f"start: {start!r} is none of the choices", given.line, f"start: {texts[0]}")
-    return Open(Dimension("", node.line, "choice", choices=tuple(values), start=start), tuple(texts))
+    last = max(len(values) - 1.0, 0.0)
+    return Open(Dimension("", node.line, "choice", high=last, choices=tuple(values), start=start), tuple(texts))
 
 
 def _wrong_choice(item: Node, hole: Mapping, text: str) -> tuple[str, int, str] | None:
