@@ -19,6 +19,7 @@ from stockpot.execute.local import compute as _compute
 from stockpot.execute.workplace import published
 from stockpot.expression import Adapted, Expression, Leaf
 from stockpot.planning.build import build_plan
+from stockpot.planning.inputs import Inputs
 from stockpot.planning.model import Limits, Plan
 from stockpot.planning.tokens.transplanted import METHODS
 from stockpot.recipe.model import Recipe
@@ -148,6 +149,7 @@ def plan(
     lenient: bool = False,
     allow_code: bool = False,
     mismatched: str = "error",
+    inputs: Inputs | None = None,
 ) -> Plan:
     """Decide how ``what`` (an expression, a recipe or a recipe's path) is computed, from headers alone.
 
@@ -165,6 +167,7 @@ def plan(
         allow_code: Whether the method file of a recipe may run.
         mismatched: Of an expression, ``"base"``: tensors that a model lacks or has in another shape are the base's,
             those that only it has are left out, and notes say so. Recipes say theirs.
+        inputs: Where plans of the same models find them opened; None opens them for this plan alone.
 
     Raises:
         StockpotError: with everything that is wrong.
@@ -178,7 +181,7 @@ def plan(
     limits = Limits(memory, threads or os.cpu_count() or 1, shard_size)
     where = Path(out) if out is not None else None
     replaced = overwrite or (where is not None and published(where))
-    return build_plan(recipe, limits, where, overwrite=replaced)
+    return build_plan(recipe, limits, where, overwrite=replaced, inputs=inputs)
 
 
 def save(

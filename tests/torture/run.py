@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import evaluations
 import faults
 import full_disk
 import kills
@@ -111,6 +112,14 @@ def forms(folder, _):
     return "; ".join(found)
 
 
+def killed_evaluations(folder, options):
+    """SIGKILL at random moments of evaluations and soups."""
+    each = max(1, options.kills // 4)
+    for verb in evaluations.VERBS:
+        evaluations.kill_evaluations(f"{folder}-{verb}", verb, each)
+    return f"{each} kills each of {' and '.join(evaluations.VERBS)}, each repeated: equal figures, the cache sound"
+
+
 PARTS = {
     "random-kills": random_kills,
     "exact-kills": exact_kills,
@@ -118,6 +127,7 @@ PARTS = {
     "forms": forms,
     "full-disks": full_disks,
     "failing-system-calls": failing_system_calls,
+    "evaluations": killed_evaluations,
 }
 
 

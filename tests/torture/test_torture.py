@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 
+import evaluations
 import faults
 import full_disk
 import kills
@@ -79,3 +80,9 @@ def test_every_form_of_output(name, tmp_path):
     assert kills.kill_at_calls(scene, chance.sample(kills.changing(calls), 3)) >= 4
     faults.shorten_calls(scene, chance.sample(kills.moving(calls), 3))
     scene.close()
+
+
+@pytest.mark.parametrize("verb", evaluations.VERBS)
+def test_killed_evaluations(verb, tmp_path):
+    """SIGKILL at random moments of an evaluation and a soup: the cache is sound, the same command gives the figures."""
+    assert evaluations.kill_evaluations(tmp_path / "bench", verb, 3, seed=1) >= 3

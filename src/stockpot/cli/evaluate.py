@@ -9,9 +9,9 @@ import click
 
 from stockpot.cli.options import say
 from stockpot.cli.reports import (
+    attempted_of,
     background_of,
     cache_of,
-    models_of,
     show_tables,
     suite_of,
     suite_options,
@@ -37,14 +37,15 @@ def command(models: tuple[str, ...], suite_path: Path, **options: Any) -> int:
     """Measure MODELS on the tasks of a suite; nothing is merged to disk.
 
     A MODEL is a folder, a file, a hub id, MODEL+ADAPTER, or a recipe (.yml). Differences are to the first one.
-    Predictions are kept, so that nothing is computed twice. The exit code is 1 when a model failed on a task.
+    Predictions are kept, so that nothing is computed twice. The exit code is 1 when a model failed on a task; a recipe
+    that is wrong is a failed model, unless all are.
     """
     from stockpot.evaluate import evaluate
     from stockpot.evaluate.background import lineages
     from stockpot.evaluate.page import page
 
     suite = suite_of(suite_path, options)
-    given = models_of(models, options)
+    given = attempted_of(models, options)
     asked = {key: options[key] for key in ("split", "reference", "device")}
     with cache_of(options) as cache:
         result = evaluate(given, suite, cache=cache, tell=teller(options), **asked)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from stockpot.provenance.ancestry import Ancestor
 
 __all__ = [
+    "attempted_of",
     "background_of",
     "cache_of",
     "check_out",
@@ -79,16 +82,34 @@ def models_of(models: Sequence[str], options: Mapping[str, Any]) -> list[Candida
     """The models as they were written, with the limits that were given."""
     from stockpot.evaluate import candidate
 
-    limits = {key: options[key] for key in ("memory", "threads", "seed", "lenient", "allow_code")}
-    return [candidate(model, **limits) for model in models]
+    return [candidate(model, **_limits(options)) for model in models]
 
 
-def cache_of(options: Mapping[str, Any]) -> Cache:
-    """The cache that was asked for; one in memory when none is wanted."""
+def attempted_of(models: Sequence[str], options: Mapping[str, Any]) -> list[Candidate]:
+    """As :func:`models_of`, but one that is wrong is a failed row, unless all are."""
+    from stockpot.evaluate.candidates import attempted
+
+    found = [attempted(model, **_limits(options)) for model in models]
+    errors = [one.error for one in found if one.error is not None]
+    if len(errors) == len(found):
+        raise errors[0]
+    return found
+
+
+def _limits(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: options[key] for key in ("memory", "threads", "seed", "lenient", "allow_code")}
+
+
+@contextmanager
+def cache_of(options: Mapping[str, Any]) -> Iterator[Cache]:
+    """The cache that was asked for, one in memory when none is wanted; in the end its trouble is told."""
     from stockpot.evaluate import Cache
     from stockpot.evaluate.cache import default_folder
 
-    return Cache(None if options["no_cache"] else options["cache"] or default_folder())
+    with Cache(None if options["no_cache"] else options["cache"] or default_folder()) as cache:
+        yield cache
+        if cache.trouble is not None:
+            show_notes((replace(cache.trouble, message=f"{cache.trouble.message}; figures are right, but not kept"),))
 
 
 def teller(options: Mapping[str, Any]) -> Callable[[Cell], None] | None:

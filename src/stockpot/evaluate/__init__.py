@@ -13,6 +13,7 @@
 :class:`Opened`             a model in memory: arrays, or torch on the same memory
 :class:`Blend`              any point between two models, quickly
 :class:`Ensemble`           the mean outputs of models, as a row beside them
+:class:`Inputs`             checkpoints that many candidates open once
 ==========================  =====================================================
 """
 
@@ -26,6 +27,7 @@ from stockpot.evaluate.results import Cell, Figure, ModelRow, Result
 from stockpot.evaluate.run import evaluate
 from stockpot.evaluate.suite import Suite, SuiteTask, load_suite
 from stockpot.evaluate.why import Triple
+from stockpot.planning.inputs import Inputs
 
 __all__ = [
     "EXAMPLE",
@@ -35,6 +37,7 @@ __all__ = [
     "Cell",
     "Ensemble",
     "Figure",
+    "Inputs",
     "Metric",
     "ModelRow",
     "Opened",

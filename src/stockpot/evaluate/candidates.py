@@ -11,15 +11,15 @@ from typing import Any
 
 from stockpot.api import open as opened
 from stockpot.api import plan
-from stockpot.errors import Problem, RecipeError
+from stockpot.errors import Problem, RecipeError, StockpotError
 from stockpot.evaluate.opened import Opened
-from stockpot.expression import Expression
+from stockpot.expression import Expression, Leaf
 from stockpot.planning.model import Plan
 from stockpot.recipe.model import Recipe
 from stockpot.recipe.parse import load_recipe
 from stockpot.recipe.references import parted
 
-__all__ = ["Candidate", "candidate", "named"]
+__all__ = ["Candidate", "attempted", "candidate", "named"]
 
 _RECIPES = (".yml", ".yaml")
 
@@ -33,16 +33,20 @@ class Candidate:
         what: An expression or recipe.
         reference: As it was written.
         limits: Further arguments of :func:`stockpot.plan`, such as memory and threads.
+        error: Why it is none, as of a recipe that is wrong; it is raised once something is asked of it.
     """
 
     name: str
     what: Expression | Recipe
     reference: str = ""
     limits: Mapping[str, Any] = field(default_factory=dict)
+    error: StockpotError | None = None
 
     @cached_property
     def plan(self) -> Plan:
         """How it is computed, from headers alone."""
+        if self.error is not None:
+            raise self.error
         return plan(self.what, **self.limits)
 
     @property
@@ -83,6 +87,14 @@ def candidate(
     model, adapter = parts
     leaf = opened(model) if adapter is None else opened(model, adapter=adapter)
     return Candidate(name or text, leaf, text, limits)
+
+
+def attempted(what: str, **how: Any) -> Candidate:
+    """As :func:`candidate`; what is wrong with ``what`` itself is the error of a candidate, so that others go on."""
+    try:
+        return candidate(what, **how)
+    except StockpotError as error:
+        return Candidate(what, Leaf(what), what, error=error)
 
 
 def named(given: Sequence[Candidate]) -> list[Candidate]:

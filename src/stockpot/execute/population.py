@@ -18,7 +18,9 @@ E = TypeVar("E", bound=Evaluator)
 
 _PIECES = 64
 _PIECE = 1024
-"""Of a single tensor, a sample is a few longer pieces."""
+_FEWEST = 16
+_SPACED = 1 << 15
+"""Of a single tensor, a sample is a few longer pieces; each costs a read of all inputs, so one in so many elements."""
 
 _SMALL_PIECES = 6144
 _SMALL_PIECE = 256
@@ -80,7 +82,8 @@ class Population(Generic[E]):
                 yield self.at(block)[1:]
             return
         single = len(self.members) == 1
-        pieces, length = (_PIECES, _PIECE) if single else (_SMALL_PIECES, _SMALL_PIECE)
+        spaced = min(_PIECES, max(_FEWEST, self.elements // _SPACED))
+        pieces, length = (spaced, _PIECE) if single else (_SMALL_PIECES, _SMALL_PIECE)
         pieces = min(pieces, max(1, self.elements // length))
         for piece in range(pieces):
             element = self.elements * piece // pieces

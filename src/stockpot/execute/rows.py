@@ -17,7 +17,7 @@ from stockpot.kernels import codes, prepare, rows
 from stockpot.kernels.sizes import ROW
 from stockpot.methods.declare import Elementwise, Floats
 from stockpot.methods.elementwise.operation import NUMBERS, Operation
-from stockpot.methods.elementwise.program import Program, assemble
+from stockpot.methods.elementwise.program import Program, program_of
 from stockpot.planning.blocks import Grid
 from stockpot.planning.model import Compute, Read
 
@@ -43,7 +43,7 @@ class Rows(Evaluator):
         assert node.method is not None
         assert isinstance(node.method.family, Elementwise)
         assert node.resolved is not None
-        program: Program = assemble(node.method.family.build(node.resolved), self.count)
+        program: Program = program_of(node.method.family, node.resolved, self.count)
         self._scale = program.scale
         self._minus = np.array(node.minus, np.bool_)
         self._random = np.array([random_key(*node.key, label) for label in node.labels], np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["versions", "versions_of"]
@@ -20,6 +21,7 @@ def versions_of(*packages: str) -> dict[str, str]:
     return {package: _version(package) for package in packages}
 
 
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)

@@ -22,6 +22,7 @@ from stockpot.planning.adapters.anchoring import anchored
 from stockpot.planning.beside import check_lent, donor_of, layers_of, layout_of, models_of, sidecars_of
 from stockpot.planning.cost import estimate
 from stockpot.planning.filters import note_idle_filters
+from stockpot.planning.inputs import Inputs
 from stockpot.planning.lowering import apart, build_view
 from stockpot.planning.mixtures import rewritten
 from stockpot.planning.model import MIB, Compute, Cost, Limits, Operand, Plan, Read, Report, Step
@@ -39,18 +40,27 @@ Key = tuple[str, str | None, int]
 """Of a leaf: equal for two that mean the same checkpoint."""
 
 
-def build_plan(recipe: Recipe, limits: Limits, out: Path | None = None, *, overwrite: bool = False) -> Plan:
+def build_plan(
+    recipe: Recipe,
+    limits: Limits,
+    out: Path | None = None,
+    *,
+    overwrite: bool = False,
+    inputs: Inputs | None = None,
+) -> Plan:
     """The plan of a recipe.
 
     Args:
         out: Folder that the result will be written to; None plans without an output.
         overwrite: Whether ``out`` may exist.
+        inputs: Checkpoints that other plans have opened, and will.
 
     Raises:
         StockpotError: with everything that is wrong: inputs, shapes, parameters, output.
     """
-    expression, checkpoints = open_all(recipe.expression)
-    lent = _open_lent(recipe.donor, checkpoints)
+    inputs = inputs or Inputs()
+    expression, checkpoints = open_all(recipe.expression, inputs)
+    lent = _open_lent(recipe.donor, checkpoints, inputs)
     recipe = replace(recipe, expression=expression)
     context = Context(checkpoints, recipe.seed, recipe.mismatched)
     if recipe.expression.space is not Space.WEIGHTS:
@@ -114,11 +124,11 @@ def _check_room(cost: Cost, limits: Limits, out: Path | None, overwrite: bool, c
         )
 
 
-def _open_lent(donor: Leaf | None, checkpoints: dict[Key, Checkpoint]) -> bool:
+def _open_lent(donor: Leaf | None, checkpoints: dict[Key, Checkpoint], inputs: Inputs) -> bool:
     """Whether the donor is not merged: a base that the method does not use. It is then opened beside the others."""
     if donor is None or donor.key in checkpoints:
         return False
-    checkpoints[donor.key] = _opened(donor)
+    checkpoints[donor.key] = _opened(donor, inputs)
     return True
 
 
@@ -132,7 +142,7 @@ def _grouped(problems: Sequence[Problem]) -> Iterator[Problem]:
         yield replace(first, message=first.message + more)
 
 
-def open_all(expression: Expression) -> tuple[Expression, dict[Key, Checkpoint]]:
+def open_all(expression: Expression, inputs: Inputs | None = None) -> tuple[Expression, dict[Key, Checkpoint]]:
     """The expression, every adapter in it on a model; and every checkpoint by the key of its leaf, in their order.
 
     Raises:
@@ -142,8 +152,9 @@ def open_all(expression: Expression) -> tuple[Expression, dict[Key, Checkpoint]]
     found: dict[Key, Checkpoint] = {}
     taken_for: dict[Key, Leaf] = {}
     waiting = list(leaves(expression))
+    inputs = inputs or Inputs()
     while waiting:
-        adapters = _open_each(waiting, found)
+        adapters = _open_each(waiting, found, inputs)
         taken_for |= adapters
         bases = (leaf for own in waiting if own.key in adapters and own.on is not None for leaf in leaves(own.on))
         waiting = [*adapters.values(), *(leaf for leaf in bases if leaf.key not in (*found, *taken_for))]
@@ -157,7 +168,7 @@ def open_all(expression: Expression) -> tuple[Expression, dict[Key, Checkpoint]]
     return whole, {leaf.key: found[leaf.key] for leaf in leaves(whole)}
 
 
-def _open_each(wanted: Iterable[Leaf], found: dict[Key, Checkpoint]) -> dict[Key, Leaf]:
+def _open_each(wanted: Iterable[Leaf], found: dict[Key, Checkpoint], inputs: Inputs) -> dict[Key, Leaf]:
     """Open what is not in ``found`` yet; of the leaves that turn out to be adapters, their leaves as such."""
     errors: list[StockpotError] = []
     adapters: dict[Key, Leaf] = {}
@@ -165,7 +176,7 @@ def _open_each(wanted: Iterable[Leaf], found: dict[Key, Checkpoint]) -> dict[Key
         if leaf.key in found:
             continue
         try:
-            found[leaf.key] = _understood(leaf) if leaf.adapter else _opened(leaf)
+            found[leaf.key] = _understood(leaf, inputs) if leaf.adapter else _opened(leaf, inputs)
         except StockpotError as error:
             fetched = existing_path(leaf.reference, leaf.folder) is None
             if leaf.adapter or not tells_of_adapter(error) or (fetched and leaf.on is None):
@@ -178,7 +189,7 @@ def _open_each(wanted: Iterable[Leaf], found: dict[Key, Checkpoint]) -> dict[Key
     return adapters
 
 
-def _understood(leaf: Leaf) -> Checkpoint:
+def _understood(leaf: Leaf, inputs: Inputs) -> Checkpoint:
     """An adapter, all of whose tensors and settings are understood."""
 
     def opened() -> Checkpoint:
@@ -186,11 +197,14 @@ def _understood(leaf: Leaf) -> Checkpoint:
         lora_of(found)
         return found
 
-    return with_line(opened, leaf.reference, leaf.line)
+    return inputs.opened(leaf, lambda: with_line(opened, leaf.reference, leaf.line))
 
 
-def _opened(leaf: Leaf) -> Checkpoint:
-    opened = leaf.checkpoint or open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
+def _opened(leaf: Leaf, inputs: Inputs) -> Checkpoint:
+    def opening() -> Checkpoint:
+        return leaf.checkpoint or open_checkpoint(leaf.reference, folder=leaf.folder, line=leaf.line)
+
+    opened = inputs.opened(leaf, opening)
     must_fit(opened, leaf.line)
     return opened
 

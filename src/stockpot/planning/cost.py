@@ -11,7 +11,7 @@ from pathlib import Path
 from stockpot.checkpoint.writer import ShardLayout
 from stockpot.methods.declare import Blockwise, Elementwise, Matrix, Span, axis_of, solves
 from stockpot.methods.elementwise.operation import Ranks
-from stockpot.methods.elementwise.program import assemble
+from stockpot.methods.elementwise.program import program_of
 from stockpot.planning.blocks import BLOCK, Grid, grid_of, operand_grid, row_length
 from stockpot.planning.model import Compute, Cost, Limits, Operand, Read, Step, Survey
 
@@ -220,7 +220,7 @@ def _own_searches(source: Compute) -> int:
     """Order statistics that a method needs at once: one of each input for most, two for a band."""
     if source.method is None or source.resolved is None or not isinstance(source.method.family, Elementwise):
         return 0
-    operations = assemble(source.method.family.build(source.resolved), len(source.inputs)).operations
+    operations = program_of(source.method.family, source.resolved, len(source.inputs)).operations
     needs = [need for op in operations for need in op.needs if isinstance(need, Ranks) and not need.idle]
     elements = prod(source.shape)
     return max((len(need.wanted(elements)) for need in needs), default=0)

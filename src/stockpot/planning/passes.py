@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from stockpot.errors import Problem
 from stockpot.methods.declare import Elementwise, Span
-from stockpot.methods.elementwise.program import Program, assemble
+from stockpot.methods.elementwise.program import Program, program_of
 from stockpot.planning.lowering import ApplyView
 from stockpot.planning.model import Compute, Operand, Read, Survey
 from stockpot.planning.views import Context
@@ -24,7 +24,7 @@ def own_passes(node: Compute) -> int:
     if isinstance(family, Span):
         return int(family.gram)
     if isinstance(family, Elementwise):
-        return assemble(family.build(node.resolved), len(node.inputs)).passes
+        return program_of(family, node.resolved, len(node.inputs)).passes
     return 0
 
 
@@ -53,7 +53,7 @@ def check_numbers(source: Operand, name: str, context: Context) -> bool:
             if not family.gram:
                 family.coefficients(None, source.resolved)
         elif isinstance(family, Elementwise):
-            program = assemble(family.build(source.resolved), len(source.inputs))
+            program = program_of(family, source.resolved, len(source.inputs))
             if source.base is None:
                 _check_base(program, source)
     except ValueError as error:
@@ -100,7 +100,7 @@ def _statistics(member: Compute) -> tuple[tuple[int, type], ...]:
     """Place and kind of every statistic of a program."""
     if member.method is None or member.resolved is None or not isinstance(member.method.family, Elementwise):
         return ()
-    operations = assemble(member.method.family.build(member.resolved), len(member.inputs)).operations
+    operations = program_of(member.method.family, member.resolved, len(member.inputs)).operations
     return tuple((place, type(need)) for place, op in enumerate(operations) for need in op.needs)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 from stockpot.kernels import codes
+from stockpot.methods.declare import Elementwise, Resolved
 from stockpot.methods.elementwise.atoms import Atom, Combine, MatchL1
 from stockpot.methods.elementwise.operation import Operation, Ranks
 
-__all__ = ["Program", "assemble"]
+__all__ = ["Program", "assemble", "program_of"]
 
 _MULTIPLY = (codes.TRIM, codes.BAND, codes.DROP, codes.DROP_RANKED, codes.SCALE, codes.ELECT_AS)
 """Operations that multiply what stays by their second number, so that a factor can be folded into them."""
@@ -27,6 +30,29 @@ class Program:
         """Passes over the inputs for statistics, before the one that writes."""
         needs = [need for op in self.operations for need in op.needs]
         return sum(not (isinstance(need, Ranks) and need.idle) for need in needs)
+
+
+_Given: TypeAlias = tuple[tuple[tuple[str, Any], ...], tuple[tuple[str, tuple[float, ...]], ...], tuple[Any, ...]]
+"""The fields of :class:`Resolved` as what can be hashed: one, each, the others in order."""
+
+
+def program_of(family: Elementwise, resolved: Resolved, models: int) -> Program:
+    """The program of a method with these parameters, for ``models`` inputs.
+
+    It is made once: tensors, planning and computing mostly ask for the same ones.
+
+    Raises:
+        ValueError: as :func:`assemble`, and as the method itself.
+    """
+    r = resolved
+    others = (r.models, r.compat, r.variant, r.depth, r.companions)
+    return _made(family.build, (tuple(r.one.items()), tuple(r.each.items()), others), models)
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _made(build: Callable[[Resolved], Sequence[Any]], given: _Given, models: int) -> Program:
+    one, each, others = given
+    return assemble(build(Resolved(dict(one), dict(each), *others)), models)
 
 
 def assemble(atoms: Sequence[Atom], models: int) -> Program:

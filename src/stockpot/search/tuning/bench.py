@@ -11,6 +11,7 @@ from stockpot.errors import PlanError, Problem
 from stockpot.evaluate.candidates import Candidate
 from stockpot.evaluate.run import task_hash
 from stockpot.evaluate.suite import Suite
+from stockpot.planning.inputs import Inputs
 from stockpot.search.objective import Objective
 from stockpot.search.tuning.dimensions import Value
 from stockpot.search.tuning.rungs import Rungs
@@ -60,12 +61,13 @@ class _Evaluator:
     """Values → figures."""
 
     def __init__(self, bench: Bench, rungs: Rungs) -> None:
-        self._bench, self._rungs = bench, rungs
+        self._space, self._rungs = bench.space, rungs
+        self._limits = {**bench.limits, "inputs": Inputs()}  # models are opened once for all trials
 
     def values(self, values: Mapping[str, Value]) -> Iterator[Figures]:
         """The figures after each rung."""
-        recipe = self._bench.space.recipe(values)
-        yield from self._rungs.values(Candidate("trial", recipe, "trial", self._bench.limits))
+        recipe = self._space.recipe(values)
+        yield from self._rungs.values(Candidate("trial", recipe, "trial", self._limits))
 
 
 def hashes_of(suite: Suite, objectives: tuple[Objective, ...], role: str) -> dict[str, str]:

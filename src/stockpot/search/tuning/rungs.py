@@ -75,8 +75,9 @@ class Rungs:
             names = ", ".join(task.name for task in tasks)
             message = f"the data of {names} cannot be cut: only the task knows what an example is"
             raise RecipeError(Problem(message, fix="take one rung: all data at once"))
-        for task in tasks if cache is not None and choosing is not None else ():
-            cache.choose(task.content(role), choosing)
+        if cache is not None and choosing is not None:
+            for task in tasks:
+                cache.choose(task.content(role), choosing)
         self._folder: Path | None = None
         try:
             pieces = [(task, self._pieces(task, role, seed)) for task in tasks]
