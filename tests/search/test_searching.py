@@ -178,8 +178,8 @@ def test_the_grid_is_covered(bench):
     (bench / "recipe.yml").write_text(
         RECIPE.replace("search: [-0.5, 1.5], start: 0.3", "search: [0, 1], step: 0.5, start: 0.5")
     )
-    found = found_in(bench, sampler="grid", trials=100)
-    assert len(found.trials) == 27
+    found = found_in(bench, sampler="grid", trials=100, random=None)
+    assert len(found.trials) == len(found.random) == 27
     assert len({tuple(trial.values.values()) for trial in found.trials}) == 27
     assert found.notes == ()
     assert found_in(bench, sampler="grid", trials=5).notes == ("the grid has 27 combinations, of which 5 were tried",)
@@ -239,6 +239,7 @@ def test_the_verb_writes_what_won(bench, capsys):
     merged = sp.compute(candidate("won.yml").what)
     assert all(np.array_equal(array, merged[name]) for name, array in read_model("out").items())
     assert data["out"] == "out"
+    assert "is to be run from" not in shown.err
     assert len(data["trials"]) == 12
     assert data["study"] == "recipe.yml.search.sqlite"
     assert "search 12 of 12: " in shown.err

@@ -14,6 +14,7 @@ from stockpot.cli.reports import (
     background_of,
     cache_of,
     check_out,
+    check_writable,
     show_tables,
     suite_of,
     suite_options,
@@ -83,6 +84,7 @@ def command(recipe: Path, suite_path: Path, out: Path | None, **options: Any) ->
 
     suite = suite_of(suite_path, options)
     check_out(out, options["overwrite"])
+    check_writable(options["recipe_out"])
     own = {key: options[key] for key in ("lenient", "seed", "allow_code")}
     space = load_space(recipe, **own)
     study = options["study"] or recipe.with_name(f"{recipe.name}.search.sqlite")
@@ -124,8 +126,14 @@ def _write(found: Search, out: Path | None, options: dict[str, Any], *, quiet: b
     from stockpot.api import plan
     from stockpot.checkpoint.storage import write_file
 
-    if options["recipe_out"] is not None:
-        write_file(options["recipe_out"], (found.recipe.text.encode("utf-8", "surrogatepass"),), durable=False)
+    path = options["recipe_out"]
+    if path is not None:
+        if path.resolve().parent != Path(found.name).resolve().parent:
+            say(
+                f"note: {path} is to be run from the folder of {found.name}, which its models are relative to",
+                error=True,
+            )
+        write_file(path, (found.recipe.text.encode("utf-8", "surrogatepass"),), durable=False)
     if out is None:
         return
     limits = {key: options[key] for key in ("memory", "threads")}

@@ -63,7 +63,7 @@ def search(
         rungs: Cumulative shares of the data, rising to 1: what is bad on the first is stopped (:func:`survives`).
         seed: Key of the sampler.
         top: How many of the best trials are measured on select data.
-        random: Trials of random search; by default as many as ``trials``; 0 for none.
+        random: Trials of random search; by default as many as the search can have; 0 for none.
         lambda_points: Places of one number for all dimensions, from 0 to 1; 0 for none.
         grid_points: Of the grid: values of a range without a step.
         study: SQLite file that keeps the trials; what it holds is continued.
@@ -82,12 +82,13 @@ def search(
         ExecutionError: when all trials failed, or none could be measured on select data.
         UnsupportedError: without Optuna.
     """
-    counts = Counts(trials, trials if random is None else random, lambda_points)
-    if min(trials, top) < 1 or min(counts.random, lambda_points, jobs) < 0 or grid_points < 2:
+    if min(trials, top) < 1 or min(random or 0, lambda_points, jobs) < 0 or grid_points < 2:
         raise RecipeError(Problem("trials and top are 1 or more, grid points 2 or more, other numbers 0 or more"))
     check_optuna()
     wanted = asked(space, suite, sampler=sampler, metrics=metrics, pareto=pareto, rungs=rungs)
     studies = Studies(space, suite, wanted, tuple(rungs), seed, dict(limits or {}), device, name, grid_points)
+    most = trials if wanted.sampler != "grid" else min(trials, len(studies.combinations()))
+    counts = Counts(trials, most if random is None else random, lambda_points)
     with Judge.of(suite, cache, device, tell, f"search over {name}") as judge:
         facts = studies.facts(judge.cache)
         studies.noted(judge)

@@ -64,6 +64,10 @@ class Shelf:
     def _locked(self, path: Path) -> Lock:
         try:
             return Lock(path.with_name(f"{path.name}.lock"), path).take()
+        except PlanError as error:
+            who = error.problems[0].message.replace("is writing this output", "searches with this study")
+            fix = "wait for it, or name another file: --study FILE"
+            raise PlanError(Problem(who, file=str(path), fix=fix)) from error
         except OSError as error:
             fix = "name a file that can be written: --study FILE"
             raise StorageError(Problem(f"the study cannot be kept: {error}", file=str(path), fix=fix)) from error
