@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,17 @@ from stockpot.evaluate import Cache, candidate, evaluate, load_suite
 from stockpot.evaluate.tasks.classification import Classification
 from stockpot.search import Space, load_space, objective_of, search
 from stockpot.search.tuning.trials import dominated, scores
+
+CACHE = os.environ.get("STOCKPOT_CACHE_DIR")
+
+
+@pytest.fixture
+def kernels(bench, monkeypatch):
+    """Other processes find the kernels of this one: they need not be compiled again."""
+    if CACHE is None:
+        monkeypatch.delenv("STOCKPOT_CACHE_DIR")
+    else:
+        monkeypatch.setenv("STOCKPOT_CACHE_DIR", CACHE)
 
 
 @pytest.fixture
@@ -325,7 +337,7 @@ def test_rungs_give_the_same_winner_for_less(bench):
     assert [row.kind for row in found.rows] == ["single", "search"]
 
 
-def test_processes_find_what_this_process_finds(bench):
+def test_processes_find_what_this_process_finds(bench, kernels):
     """One of them, bit for bit; the suite is loaded there by a loader, its code allowed."""
     loader = partial(load_suite, bench / "suite.yml", allow_code=True)
     how = {"trials": 8, "random": 2, "lambda_points": 2}
@@ -353,11 +365,11 @@ def test_a_study_belongs_to_its_models(bench):
         found_in(bench, study=bench / "kept.sqlite", trials=2, random=0, lambda_points=0)
 
 
-def test_ctrl_c_and_the_same_command(bench):
+def test_ctrl_c_and_the_same_command(bench, kernels):
     """Exit code 130, what is kept and how to go on; then exactly the trials that were asked for."""
     command = [
         sys.executable, "-m", "stockpot", "search", "recipe.yml", "--suite", "suite.yml", "--allow-code",
-        "--metric", "clean.loss", "--random", "0", "--lambda-points", "0", "--trials",
+        "--metric", "clean.loss", "--random", "0", "--lambda-points", "0", "--cache", "kept", "--trials",
     ]  # fmt: skip
     process = subprocess.Popen([*command, "5000"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     lines = [process.stderr.readline() for _ in range(5)]
