@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from html.parser import HTMLParser
 
@@ -76,6 +77,10 @@ models:
   - {model: m1, parameters: {weight: {search: [-0.5, 1.5], start: 0.3, name: m1}}}
   - {model: m2, parameters: {weight: {search: [-0.5, 1.5], start: 0.3, name: m2}}}
 """
+
+
+SIX = re.sub(r", name: m\d", ", filters: [a., b.]", RECIPE)
+"""One weight for each layer of each model."""
 
 
 def tuning_bench(folder):
