@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from html.parser import HTMLParser
 
@@ -67,3 +68,24 @@ class Reader(HTMLParser):
 
     def handle_data(self, data):
         self.text.append(data)
+
+
+RECIPE = """merge_method: task_arithmetic
+base_model: base
+models:
+  - {model: m0, parameters: {weight: {search: [-0.5, 1.5], start: 0.3, name: m0}}}
+  - {model: m1, parameters: {weight: {search: [-0.5, 1.5], start: 0.3, name: m1}}}
+  - {model: m2, parameters: {weight: {search: [-0.5, 1.5], start: 0.3, name: m2}}}
+"""
+
+
+SIX = re.sub(r", name: m\d", ", filters: [a., b.]", RECIPE)
+"""One weight for each layer of each model."""
+
+
+def tuning_bench(folder):
+    """As :func:`search_bench`, with tune data, and a recipe with three weights to be found."""
+    search_bench(folder)
+    (folder / "suite.yml").write_text(SUITE.replace("{select: select.npz", "{tune: tune.npz, select: select.npz"))
+    (folder / "recipe.yml").write_text(RECIPE)
+    return folder

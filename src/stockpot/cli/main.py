@@ -35,6 +35,7 @@ _VERBS = {
     "evaluate": "Measure models and recipes on a suite of tasks, without writing merges.",
     "soup": "Average those fine-tunes of one start that help, chosen on held-out data.",
     "sweep": "Draw the curve of a family of merges over its number: WiSE-FT, task vectors, negation, analogies.",
+    "search": "Find values for what a recipe leaves open, on held-out data.",
     "reproduce": "Measure claims of the literature in miniature, the papers' figures beside ours.",
     "lora": "Adapters: fold one into its base, or show what it does.",
     "transplant": "Give a model the tokenizer of another.",
@@ -42,8 +43,8 @@ _VERBS = {
 }
 
 _EXIT_CODES = """
-Exit codes: 0 done; 1 not identical (diff, verify, reproduce-merge), a model failed on a task (evaluate, soup, sweep),
-a claim does not hold (reproduce) or an unexpected failure; 2 wrong usage; 3 the recipe or suite is wrong; 4 a
+Exit codes: 0 done; 1 not identical (diff, verify, reproduce-merge), a model failed on a task (evaluate, soup, sweep,
+search), a claim does not hold (reproduce) or an unexpected failure; 2 wrong usage; 3 the recipe or suite is wrong; 4 a
 checkpoint is missing or damaged; 5 the inputs do not fit each other or the output cannot be written; 6 the merge
 failed while running; 7 not supported in this version; 130 or 143 stopped by Ctrl-C or SIGTERM.
 """

@@ -22,6 +22,7 @@ __all__ = [
     "attempted_of",
     "background_of",
     "cache_of",
+    "check_out",
     "check_writable",
     "models_of",
     "show_tables",
@@ -168,3 +169,12 @@ def check_writable(*paths: Path | None) -> None:
     for path in paths:
         if path is not None and str(path) != "-" and not os.path.isdir(path.parent):  # noqa: PTH112 - never raises
             raise click.BadParameter(f"there is no folder {path.parent}")
+
+
+def check_out(out: Path | None, overwrite: bool) -> None:
+    """Raise before anything is measured what the merge would raise after it."""
+    from stockpot.errors import PlanError, Problem
+    from stockpot.execute.workplace import published
+
+    if out is not None and os.path.lexists(out) and not (overwrite or published(out)):
+        raise PlanError(Problem("the output exists", file=str(out), fix="choose another folder, or give --overwrite"))

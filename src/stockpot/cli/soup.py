@@ -12,6 +12,7 @@ from stockpot.cli.options import say
 from stockpot.cli.reports import (
     background_of,
     cache_of,
+    check_out,
     models_of,
     show_tables,
     suite_of,
@@ -79,7 +80,7 @@ def command(models: tuple[str, ...], suite_path: Path, out: Path | None, **optio
 
     suite = suite_of(suite_path, options)
     given = models_of(models, options)
-    _check_out(out, options["overwrite"])
+    check_out(out, options["overwrite"])
     asked = {key: options[key] for key in ("kind", "strict", "metrics", "ensembles", "device")}
     asked["how"] = _how(options)
     with cache_of(options) as cache:
@@ -124,17 +125,6 @@ def _how(options: dict[str, Any]) -> Any:
     if kind == "learned":
         return Learning(**given, **({} if options["seed"] is None else {"seed": options["seed"]}))
     return Mixing(**given) if kind == "cocktail" else None
-
-
-def _check_out(out: Path | None, overwrite: bool) -> None:
-    """Raise before anything is measured what the merge would raise after it."""
-    import os
-
-    from stockpot.errors import PlanError, Problem
-    from stockpot.execute.workplace import published
-
-    if out is not None and os.path.lexists(out) and not (overwrite or published(out)):
-        raise PlanError(Problem("the output exists", file=str(out), fix="choose another folder, or give --overwrite"))
 
 
 def _write(found: Soup, out: Path, options: dict[str, Any], *, quiet: bool) -> None:
