@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stockpot.reproduce.claim import Claim
+from stockpot.reproduce.images import shifts, soups
 
 __all__ = ["CLAIMS"]
 
-_ALL: tuple[Claim, ...] = ()
+_ALL: tuple[Claim, ...] = (
+    soups.SOUP,
+    soups.ENSEMBLE,
+    shifts.WISE_FT,
+    shifts.FALSE_FALSE_TRUE,
+)
 
 CLAIMS: Mapping[str, Claim] = MappingProxyType({claim.name: claim for claim in _ALL})
 """Name → claim, in the order of the docs."""
