@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stockpot.reproduce.claim import Claim
-from stockpot.reproduce.images import shifts, soups
+from stockpot.reproduce.images import diverse, shifts, soups, tasks
 
 __all__ = ["CLAIMS"]
 
@@ -15,6 +15,11 @@ _ALL: tuple[Claim, ...] = (
     soups.ENSEMBLE,
     shifts.WISE_FT,
     shifts.FALSE_FALSE_TRUE,
+    diverse.DIWA,
+    diverse.RATATOUILLE,
+    tasks.ADDITION,
+    tasks.NEGATION,
+    tasks.TIES,
 )
 
 CLAIMS: Mapping[str, Claim] = MappingProxyType({claim.name: claim for claim in _ALL})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from stockpot.demo.data import Split
     from stockpot.demo.network import Parameters
     from stockpot.reproduce.images.lab import Lab
+    from stockpot.reproduce.images.pictures import Task
 
 __all__ = ["Bench", "mean_percent", "percent"]
 
@@ -45,9 +47,13 @@ class Bench:
         """A model, written to a folder of its name."""
         from stockpot.demo.runs import save_model
 
-        folder = self._setting.folder / "models" / name.replace(" ", "-")
+        folder = self.folder_of(name)
         save_model(theta, folder, {"model_type": self.lab.network.predict})
         return candidate(folder, name=name, threads=1)
+
+    def folder_of(self, name: str) -> Path:
+        """Where a model of that name is written."""
+        return self._setting.folder / "models" / name.replace(" ", "-")
 
     def models(self, given: Mapping[str, Parameters]) -> list[Candidate]:
         """Models, by name."""
@@ -83,11 +89,15 @@ class Bench:
             (folder / "outputs.py").write_text(_outputs(self.lab.network.predict, firsts), encoding="utf-8")
         return load_suite(folder / "suite.yml", allow_code=True)
 
-    def tasks(self) -> Suite:
-        """The bed's several tasks."""
-        own = self.lab.tasks
+    def tasks(self, data_of: Callable[[Task], Mapping[str, Split]] | None = None) -> Suite:
+        """The bed's several tasks.
+
+        Args:
+            data_of: A task → role → images and labels; by default those of ``select`` and ``report``.
+        """
+        own, given = self.lab.tasks, data_of or (lambda task: {"select": task.select, "report": task.report})
         one_head = len({task.first for task in own.values()}) == 1
-        data = {name: {"select": task.select, "report": task.report} for name, task in own.items()}
+        data = {name: given(task) for name, task in own.items()}
         return self.suite(data, None if one_head else {name: task.first for name, task in own.items()})
 
 

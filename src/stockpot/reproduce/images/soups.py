@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from stockpot.reproduce.claim import Asked, Claim, Figures, Measure
 from stockpot.reproduce.images.beds import beds
 
 if TYPE_CHECKING:
+    from stockpot.evaluate import Candidate
     from stockpot.reproduce.images.bench import Bench
 
 __all__ = ["ENSEMBLE", "SOUP"]
@@ -48,7 +50,7 @@ SOUP = Claim(
         Measure("held_out", "soup minus best model, held-out accuracy, points"),
         Measure("test", "soup minus best model, test accuracy, points", 0.65, "81.03 and 80.38, CLIP ViT-B/32, table 3"),
         Measure("shifts", "soup minus best model, mean accuracy under shift, points", 2.92, "50.75 and 47.83, table 3"),
-        Measure("members", "models in the soup, of 9", 5, "of 72"),
+        Measure("members", "models in the soup, of 9", 5, "of 72, CLIP ViT-B/32"),
         Measure("rejected", "the diverged model is left out (1) or not (0)"),
         Measure("drop", "what the diverged model costs a uniform soup, test accuracy, points"),
     ),
@@ -87,7 +89,7 @@ def _ensemble(bench: Bench) -> Figures:
     }
 
 
-def _gap(bench: Bench, members: list[Candidate], share: float) -> float:
+def _gap(bench: Bench, members: Sequence[Candidate], share: float) -> float:
     """Mean distance of the average's logits from the mean logits, with all models drawn to the centre by ``share``."""
     import numpy as np
 
