@@ -14,7 +14,7 @@ from stockpot.errors import RecipeError, StockpotError
 from stockpot.evaluate.run import told as told_error
 from stockpot.recipe.known import nearest
 from stockpot.reproduce import CLAIMS, Claim, Outcome, bed_of, reproduce
-from stockpot.reproduce.told import outcome_page, outcome_told
+from stockpot.reproduce.told import outcome_page, outcome_told, summary_told
 
 __all__ = ["command"]
 
@@ -43,8 +43,8 @@ def command(
 ) -> int:
     """Measure claims of the literature in miniature, the paper's figures beside ours.
 
-    Without NAME, the claims are listed; all measures every one that the data allows. The exit code is 1 when a claim does
-    not hold, or one of several cannot be measured.
+    Without NAME, the claims are listed; all measures every one that the data allows. The exit code is 1 when a claim
+    does not hold, or one of several cannot be measured.
     """
     if not names:
         _list()
@@ -55,6 +55,8 @@ def command(
     usable = [claim for claim in claims if names != ("all",) or asked.can(claim)]
     results = [asked.measured(claim, alone=len(usable) == 1) for claim in usable]
     found = [one for one in results if isinstance(one, Outcome)]
+    for line in summary_told(found) if len(found) > 1 and not asked.machine else ():
+        say(line, lines=False)
     told = [one.as_data() if isinstance(one, Outcome) else one for one in results]
     write_reports({"json_path": json_path, "html_path": html_path}, told, lambda: outcome_page(found))
     return 0 if found and len(found) == len(results) and all(outcome.held for outcome in found) else 1

@@ -39,9 +39,7 @@ class Schedule:
     fixed: tuple[str, ...] = ()
 
 
-def train(
-    start: Parameters, split: Split, schedule: Schedule, gradient_of: Gradient = loss_and_gradient
-) -> Parameters:
+def train(start: Parameters, split: Split, schedule: Schedule, gradient_of: Gradient = loss_and_gradient) -> Parameters:
     """Return the weights reached from ``start``; the same arguments give the same bits.
 
     ``gradient_of`` is that of the network, by default the demo's own.

@@ -123,5 +123,7 @@ def _outputs(predict: str, firsts: Mapping[str, int]) -> str:
     module, _, function = predict.partition(":")
     lines = [f"from {module} import {function}\n"]
     for name, first in firsts.items():
-        lines.append(f"\n\ndef {name}(tensors, inputs):\n    return {function}(tensors, inputs)[:, {first} : {first + 10}]\n")
+        lines.append(
+            f"\n\ndef {name}(tensors, inputs):\n    return {function}(tensors, inputs)[:, {first} : {first + 10}]\n"
+        )
     return "".join(lines)

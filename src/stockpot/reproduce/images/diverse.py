@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from stockpot.functions import linear
 from stockpot.reproduce.claim import Asked, Claim, Figures, Measure
 from stockpot.reproduce.images.beds import beds
+from stockpot.search.recipes import stored_model
 
 if TYPE_CHECKING:
     from stockpot.evaluate import Cache, Candidate, Suite
@@ -37,7 +38,7 @@ def _pairs(models: Sequence[Candidate], suite: Suite, cache: Cache) -> tuple[lis
 
     gains, apart = [], []
     for one, other in combinations(models, 2):
-        average = candidate(linear(one.what, other.what), name="average", threads=1)
+        average = candidate(linear(stored_model(one), stored_model(other)), name="average", threads=1)
         result = evaluate([one, other, average], _only(suite, _AWAY), cache=cache)
         alone = fmean(percent(result, model.name, _AWAY) for model in (one, other))
         gains.append(percent(result, "average", _AWAY) - alone)
@@ -46,11 +47,13 @@ def _pairs(models: Sequence[Candidate], suite: Suite, cache: Cache) -> tuple[lis
 
 
 def _disagreement(models: Sequence[Candidate], suite: Suite, cache: Cache) -> float:
-    """Of two models on the domain left out: share of examples that they tell differently, in percent; mean of all pairs."""
+    """Share of examples of the domain left out that two models tell differently, in percent; mean over all pairs."""
     from stockpot.evaluate import evaluate
 
     pairs = []
-    for i, one in enumerate(models[:-1]):  # as the base of all after it; the last row, called the merged one, again itself
+    for i, one in enumerate(
+        models[:-1]
+    ):  # as the base of all after it; the last row, called the merged one, again itself
         triples = evaluate([one, *models[i + 1 :], one], _only(suite, _AWAY), cache=cache).triples
         pairs += [100 * (1 - triple.pairs[0].agreement) for triple in triples]
     return fmean(pairs)
@@ -93,7 +96,8 @@ DIWA = Claim(
     ),
     asked=(Asked("uniform", at_least=1), Asked("correlation", above=0)),
     beds=beds(_diwa, {"mnist": 120, "digits": 15}),
-    notes="Eight runs on images turned by 0, 15 and 30 degrees, from one start with a probed head; 45 degrees are left out.",
+    notes="Eight runs on images turned by 0, 15 and 30 degrees, from one start with a probed head; 45 degrees are left "
+    "out.",
 )
 
 
@@ -143,6 +147,7 @@ RATATOUILLE = Claim(
     ),
     asked=(Asked("disagreement", above=0), Asked("bump", at_most=2), Asked("more", at_least=-0.3)),
     beds=beds(_ratatouille, {"mnist": 180, "digits": 20}),
-    notes="The runs of diwa, a quarter each from the start and from fine-tunes of it on inverted, on noisy and on other "
-    "images, all with the head that was probed on the start. A bump of 2 points is what Frankle et al. (2020) call unstable.",
+    notes="The runs of diwa, a quarter each from the start and from fine-tunes of it on inverted, noisy and other "
+    "images, all with the head that was probed on the start. Training is unstable from falls of 2 points on (Frankle "
+    "et al., 2020).",
 )

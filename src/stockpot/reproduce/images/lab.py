@@ -86,8 +86,8 @@ class _Ground:
     """What a bed is made of.
 
     Args:
-        start, tune, scratch: Epochs and rates: of the start, of ordinary fine-tunes of it, and of training from nothing on
-            the same images.
+        start, tune, scratch: Epochs and rates: of the start, of ordinary fine-tunes of it, and of training from nothing
+            on the same images.
         joint, learn: Of the start that knows several tasks a little, and of its fine-tunes, at a low rate, as task
             arithmetic needs it.
         few: Images of each task that the latter learns from.
@@ -175,8 +175,8 @@ class Lab:
     def domains(self) -> Domains:
         """The images turned by several angles, and by one that no model sees."""
         own = self.pictures
-        seen = [turned(part, _SEEN, self.seed) for part in (own.tune, own.select, own.report)]
-        return Domains(*seen, turned(own.report, _HELD_OUT, self.seed))
+        tune, select, home = (turned(part, _SEEN, self.seed) for part in (own.tune, own.select, own.report))
+        return Domains(tune, select, home, turned(own.report, _HELD_OUT, self.seed))
 
     @cached_property
     def probed(self) -> Parameters:

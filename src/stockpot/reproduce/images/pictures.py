@@ -64,7 +64,7 @@ class Task:
 def digits(seed: int) -> Pictures:
     """The 1,797 images of scikit-learn, 8 × 8."""
     cut = load_splits(seed)
-    others = {"inverted": _inverted(cut.tune), "noisy": _noisy(cut.tune, seed), "other": _upright(cut.tune, 2)}
+    others = {"inverted": _inverted(cut.tune), "noisy": _noisy(cut.tune, seed), "other": _quarters(cut.tune, 2)}
     return Pictures(cut.pretrain, cut.tune, cut.select, cut.report, _BROAD, _shifts(8), others)
 
 
@@ -79,9 +79,13 @@ def mnist(file: File, seed: int) -> Pictures:
 
 
 def digit_tasks(seed: int, few: int) -> Mapping[str, Task]:
-    """The same digits upright, inverted and lying: disjoint images, one head."""
+    """The same digits upright, inverted and lying, with one head; the base sees others of each."""
     cut = load_splits(seed)
-    ways = {"upright": lambda s: s, "inverted": _inverted, "lying": lambda s: _upright(s, 1)}
+    ways: dict[str, Callable[[Split], Split]] = {
+        "upright": lambda split: split,
+        "inverted": _inverted,
+        "lying": lambda split: _quarters(split, 1),
+    }
     base = np.array_split(np.random.default_rng(seed).permutation(len(cut.pretrain.labels))[: 3 * few], 3)
     return {
         name: Task(way(_rows(cut.pretrain, rows)), way(cut.tune), way(cut.select), way(cut.report))
@@ -93,17 +97,21 @@ def mnist_tasks(file: File, seed: int, few: int) -> Mapping[str, Task]:
     """MNIST, USPS and Kuzushiji-MNIST, each with ten outputs of its own."""
     rng = np.random.default_rng(seed)
     sources = {"mnist": _npz(file("images", "mnist_train.npz")), "usps": _usps(file), "kmnist": _kmnist(file)}
-    return {
-        name: Task(*_cut(source, (few, *_TASK_SIZES), rng), first=10 * i)
-        for i, (name, source) in enumerate(sources.items())
-    }
+    found = {}
+    for i, (name, source) in enumerate(sources.items()):
+        little, tune, select, report = _cut(source, (few, *_TASK_SIZES), rng)
+        found[name] = Task(little, tune, select, report, first=10 * i)
+    return found
 
 
 def shifted(split: Split, shifts: Mapping[str, Shift], seed: int) -> Mapping[str, Split]:
     """``clean``, and the same images under each shift."""
     return {
         "clean": split,
-        **{name: split.changed(shift, np.random.default_rng((seed, i))) for i, (name, shift) in enumerate(shifts.items())},
+        **{
+            name: split.changed(shift, np.random.default_rng((seed, i)))
+            for i, (name, shift) in enumerate(shifts.items())
+        },
     }
 
 
@@ -159,7 +167,7 @@ def _noisy(split: Split, seed: int) -> Split:
     return split.changed(noise(0.3), np.random.default_rng((seed, 99)))
 
 
-def _upright(split: Split, quarters: int) -> Split:
+def _quarters(split: Split, quarters: int) -> Split:
     return Split(np.rot90(split.images, quarters, (1, 2)).copy(), split.labels)
 
 
@@ -183,7 +191,9 @@ def _npz(path: Path) -> Split:
 
 
 def _kmnist(file: File) -> Split:
-    images, labels = (read_npz(file("images", "kmnist", f"kmnist-test-{name}.npz"))["arr_0"] for name in ("imgs", "labels"))
+    images, labels = (
+        read_npz(file("images", "kmnist", f"kmnist-test-{name}.npz"))["arr_0"] for name in ("imgs", "labels")
+    )
     return _split(images, labels)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stockpot.functions import wise_ft
 from stockpot.reproduce.claim import Asked, Claim, Figures, Measure
 from stockpot.reproduce.images.beds import beds
+from stockpot.search.recipes import stored_model
 
 if TYPE_CHECKING:
     from stockpot.reproduce.images.bench import Bench
@@ -57,7 +58,7 @@ def _cells(bench: Bench) -> Figures:
     from stockpot.evaluate import candidate, evaluate
 
     start, tuned = bench.models({"start": bench.lab.start, "tuned": bench.lab.fine_tune("plain")})
-    merged = candidate(wise_ft(start.what, tuned.what, alpha=0.5), name="merged")
+    merged = candidate(wise_ft(stored_model(start), stored_model(tuned), alpha=0.5), name="merged")
     result = evaluate([start, tuned, merged], bench.shifts())
     right = {t.task: 100 * t.only_merged_right for t in result.triples}
     wrong = {t.task: 100 * t.only_merged_wrong for t in result.triples}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from stockpot.functions import linear
 from stockpot.reproduce.claim import Asked, Claim, Figures, Measure
 from stockpot.reproduce.images.beds import beds
+from stockpot.search.recipes import stored_model
 
 if TYPE_CHECKING:
     from stockpot.evaluate import Candidate
@@ -28,7 +29,7 @@ def _soup(bench: Bench) -> Figures:
     found = soup(models, suite, metrics=["clean.accuracy"], ensembles=())
     assert found.report is not None
     best, greedy = found.models[0], found.name
-    sound = candidate(linear(*(m.what for m in models[:-1])), name="sound")
+    sound = candidate(linear(*map(stored_model, models[:-1])), name="sound")
     shifts = [task.name for task in suite.tasks[1:]]
     without = percent(evaluate([sound], suite), "sound", "clean")
     return {
@@ -43,12 +44,14 @@ def _soup(bench: Bench) -> Figures:
 
 SOUP = Claim(
     name="soup-greedy",
-    title="A greedy soup of fine-tunes is as good as the best of them, better under shift, and leaves out what is broken",
+    title="A greedy soup is as good as the best fine-tune, better under shift, and leaves out what is broken",
     source="Wortsman et al., Model soups: averaging weights of multiple fine-tuned models improves accuracy without "
     "increasing inference time, 2022, arXiv:2203.05482, recipe 1",
     measures=(
         Measure("held_out", "soup minus best model, held-out accuracy, points"),
-        Measure("test", "soup minus best model, test accuracy, points", 0.65, "81.03 and 80.38, CLIP ViT-B/32, table 3"),
+        Measure(
+            "test", "soup minus best model, test accuracy, points", 0.65, "81.03 and 80.38, CLIP ViT-B/32, table 3"
+        ),
         Measure("shifts", "soup minus best model, mean accuracy under shift, points", 2.92, "50.75 and 47.83, table 3"),
         Measure("members", "models in the soup, of 9", 5, "of 72, CLIP ViT-B/32"),
         Measure("rejected", "the diverged model is left out (1) or not (0)"),
@@ -62,7 +65,8 @@ SOUP = Claim(
         Asked("drop", at_least=10),
     ),
     beds=beds(_soup, {"mnist": 60, "digits": 4}),
-    notes="Chosen by accuracy on clean held-out images among eight fine-tunes with different settings and one that diverged.",
+    notes="Chosen by accuracy on clean held-out images among eight fine-tunes with different settings and one that "
+    "diverged.",
 )
 
 
@@ -72,12 +76,12 @@ def _ensemble(bench: Bench) -> Figures:
 
     suite, members = bench.shifts(), bench.models(bench.lab.resampled)
     names = tuple(member.name for member in members)
-    average = candidate(linear(*(m.what for m in members)), name="average")
+    average = candidate(linear(*map(stored_model, members)), name="average")
     result = evaluate([*members, average], suite, ensembles=[Ensemble("ensemble", names, "logits")])
     clean = {row.name: percent(result, row.name, "clean") for row in result.models}
     single = fmean(clean[name] for name in names)
     strangers = bench.models(bench.lab.strangers)
-    apart = candidate(linear(*(m.what for m in strangers)), name="average")
+    apart = candidate(linear(*map(stored_model, strangers)), name="average")
     found = evaluate([*strangers, apart], suite)
     alone = fmean(percent(found, m.name, "clean") for m in strangers)
     return {
@@ -96,10 +100,12 @@ def _gap(bench: Bench, members: Sequence[Candidate], share: float) -> float:
     import stockpot as sp
     from stockpot.functions import task_arithmetic
 
-    centre = linear(*(m.what for m in members))
-    drawn = [centre + share * task_arithmetic(m.what - centre) for m in members]
+    centre = linear(*map(stored_model, members))
+    drawn = [centre + share * task_arithmetic(stored_model(m) - centre) for m in members]
     images = bench.lab.pictures.report.images
-    outputs = [bench.lab.network.logits(sp.compute(one, threads=1, dtype="float32"), images) for one in (centre, *drawn)]
+    outputs = [
+        bench.lab.network.logits(sp.compute(one, threads=1, dtype="float32"), images) for one in (centre, *drawn)
+    ]
     wide = [found.astype(np.float64) for found in outputs]
     return float(np.abs(wide[0] - np.mean(wide[1:], axis=0)).mean())
 
@@ -110,10 +116,14 @@ ENSEMBLE = Claim(
     source="Utans, Weight averaging for neural networks and local resampling schemes, 1996; figures: Wortsman et al., "
     "Model soups, 2022, arXiv:2203.05482",
     measures=(
-        Measure("apart", "weight average and output ensemble apart, accuracy, points", 0.16, "81.03 and 81.19, table 3"),
+        Measure(
+            "apart", "weight average and output ensemble apart, accuracy, points", 0.16, "81.03 and 81.19, table 3"
+        ),
         Measure("average", "weight average minus mean model, accuracy, points"),
         Measure("ensemble", "output ensemble minus mean model, accuracy, points"),
-        Measure("order", "the gap of their logits shrinks by, when deviations are halved", 4, "theory: of second order"),
+        Measure(
+            "order", "the gap of their logits shrinks by, when deviations are halved", 4, "theory: of second order"
+        ),
         Measure("strangers", "what averaging models of four different inits costs, accuracy, points"),
     ),
     asked=(

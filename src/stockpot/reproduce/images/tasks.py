@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stockpot.functions import task_arithmetic, ties
 from stockpot.reproduce.claim import Asked, Claim, Figures, Measure
 from stockpot.reproduce.images.beds import beds
+from stockpot.search.recipes import stored_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ __all__ = ["ADDITION", "NEGATION", "TIES"]
 
 _ILHARCO = "Ilharco et al., Editing models with task arithmetic, 2023, arXiv:2212.04089"
 _SPECIALISTS = (
-    "The base learns a little of every task, so that it is to its fine-tunes about what CLIP is to them; heads are frozen."
+    "The base learns a little of every task and has about three quarters of its fine-tunes' accuracy; heads are frozen."
 )
 
 
@@ -75,7 +76,9 @@ ADDITION = Claim(
     source=f"{_ILHARCO}, section 4",
     measures=(
         Measure("base", "base, mean accuracy as a share of the specialists', %"),
-        Measure("kept", "sum at the chosen lambda, mean share of the specialists' accuracy, %", 91.2, "8 tasks, ViT-L/14"),
+        Measure(
+            "kept", "sum at the chosen lambda, mean share of the specialists' accuracy, %", 91.2, "8 tasks, ViT-L/14"
+        ),
         Measure("more", "sum minus base, points"),
         Measure("worst", "the sum's least share over tasks, %"),
         Measure("lambda", "lambda, chosen on select data"),
@@ -93,20 +96,25 @@ _KEEP = 0.97
 
 
 def _negation(bench: Bench) -> Figures:
-    from stockpot.evaluate import candidate, evaluate
+    from stockpot.evaluate import evaluate
     from stockpot.reproduce.images.bench import percent
     from stockpot.search import sweep
 
     suite, (base, *models) = bench.tasks(), _specialists(bench)
     target, control = _TARGET["digits" if "inverted" in bench.lab.tasks else "mnist"]
     tuned = next(model for model in models if model.name == target)
-    values = [round(0.05 * i, 2) for i in range(41)]
-    options = {"metrics": [f"{target}.accuracy"], "control": [f"{control}.accuracy"], "keep": _KEEP}
-    found = sweep("negate", [base, tuned], suite, values=values, **options)
+    found = sweep(
+        "negate",
+        [base, tuned],
+        suite,
+        values=[round(0.05 * i, 2) for i in range(41)],
+        metrics=[f"{target}.accuracy"],
+        control=[f"{control}.accuracy"],
+        keep=_KEEP,
+    )
     assert found.chosen is not None
-    less = candidate(base.what - found.chosen * task_arithmetic(tuned.what - base.what), name="negated")
-    drawn = _drawn(bench, tuned.name)
-    chance = candidate(base.what - found.chosen * task_arithmetic(drawn.what - base.what), name="random")
+    less = _less(base, tuned, found.chosen, "negated")
+    chance = _less(base, _drawn(bench, tuned.name), found.chosen, "random")
     result = evaluate([base, less, chance], suite)
     at = {(m, t): percent(result, m, t) for m in ("base", "negated", "random") for t in (target, control)}
     return {
@@ -117,6 +125,14 @@ def _negation(bench: Bench) -> Figures:
         "random": abs(at["random", target] - at["base", target]),
         "lambda": found.chosen,
     }
+
+
+def _less(base: Candidate, tuned: Candidate, strength: float, name: str) -> Candidate:
+    """base - λ (tuned - base)."""
+    from stockpot.evaluate import candidate
+
+    start = stored_model(base)
+    return candidate(start - strength * task_arithmetic(stored_model(tuned) - start), name=name, threads=1)
 
 
 def _drawn(bench: Bench, task: str) -> Candidate:
@@ -146,8 +162,8 @@ NEGATION = Claim(
     ),
     asked=(Asked("target", at_most=50), Asked("control", at_least=95), Asked("random", at_most=5)),
     beds=beds(_negation, {"mnist": 35, "digits": 5}, tasks=True),
-    notes="Target and control are inverted and upright digits; Kuzushiji-MNIST and MNIST. Lambda is the largest that keeps "
-    "97 % of the control on select data, so that 95 % are left on report data. " + _SPECIALISTS,
+    notes="Target and control are inverted and upright digits; Kuzushiji-MNIST and MNIST. Lambda is the largest that "
+    "keeps 97 % of the control on select data, so that 95 % are left on report data. " + _SPECIALISTS,
 )
 
 
@@ -155,15 +171,16 @@ def _ties(bench: Bench) -> Figures:
     from stockpot.evaluate import candidate, evaluate
 
     suite, (base, *models) = bench.tasks(), _specialists(bench)
-    deltas = [model.what - base.what for model in models]
+    start = stored_model(base)
+    deltas = [stored_model(model) - start for model in models]
     signs = bench.model("together", bench.lab.together)
     options: dict[str, Any] = {"density": 0.2, "scope": "model"}
     sums = {
         "arithmetic": task_arithmetic(*deltas),
         "ties": ties(*deltas, **options),
-        "oracle": ties(*deltas, **options, sign_from=signs.what),
+        "oracle": ties(*deltas, **options, sign_from=stored_model(signs)),
     }
-    fixed = [candidate(base.what + 1.0 * delta, name=name) for name, delta in sums.items()]
+    fixed = [candidate(start + 1.0 * delta, name=name, threads=1) for name, delta in sums.items()]
     tuned = [_tuned(base, name, sums[name], grid, suite) for name, grid in (("arithmetic", _SUMS), ("ties", _MEANS))]
     result = evaluate([*models, *fixed, *tuned], suite)
     tasks = [task.name for task in suite.tasks]
@@ -187,7 +204,7 @@ def _tuned(base: Candidate, name: str, delta: Any, grid: Sequence[float], suite:
     from stockpot.evaluate import evaluate
     from stockpot.search import Line, objective_of
 
-    line = Line.of(base, base.what + 1.0 * delta)
+    line = Line.of(base, stored_model(base) + 1.0 * delta)
     points = [line.candidate(value, f"lambda {value:g}") for value in grid]
     found = evaluate(points, suite.for_choosing(), split="select", choosing="lambda")
     objective = objective_of(suite)
@@ -202,9 +219,15 @@ TIES = Claim(
     measures=(
         Measure("arithmetic", "task arithmetic at lambda 1, mean share of the specialists' accuracy, %"),
         Measure("ties", "TIES at lambda 1, density 20 %, mean share of the specialists' accuracy, %"),
-        Measure("fixed", "TIES minus task arithmetic, untuned, points", 12.0, "72.4 and 60.4, accuracy, ViT-B/32, 8 tasks"),
-        Measure("tuned", "TIES minus task arithmetic, lambda chosen on select data, points", 1.5, "86.0 and 84.5, ViT-L/14"),
-        Measure("oracle", "signs of a multitask model minus TIES, untuned, points", 5.6, "72.0 and 66.4, validated, (IA)3"),
+        Measure(
+            "fixed", "TIES minus task arithmetic, untuned, points", 12.0, "72.4 and 60.4, accuracy, ViT-B/32, 8 tasks"
+        ),
+        Measure(
+            "tuned", "TIES minus task arithmetic, lambda chosen on select data, points", 1.5, "86.0 and 84.5, ViT-L/14"
+        ),
+        Measure(
+            "oracle", "signs of a multitask model minus TIES, untuned, points", 5.6, "72.0 and 66.4, validated, (IA)3"
+        ),
     ),
     asked=(Asked("fixed", above=0), Asked("tuned", at_least=-0.5), Asked("oracle", at_least=0)),
     beds=beds(_ties, {"mnist": 60, "digits": 6}, tasks=True),
