@@ -64,7 +64,7 @@ SOUP = Claim(
         Asked("rejected", at_least=1),
         Asked("drop", at_least=10),
     ),
-    beds=beds(_soup, {"mnist": 60, "digits": 4}),
+    beds=beds(_soup, {"mnist": 60, "digits": 5}),
     notes="Chosen by accuracy on clean held-out images among eight fine-tunes with different settings and one that "
     "diverged.",
 )
@@ -133,6 +133,12 @@ ENSEMBLE = Claim(
         Asked("order", at_least=3),
         Asked("strangers", at_least=40),
     ),
-    beds=beds(_ensemble, {"mnist": 100, "digits": 5}),
+    beds=beds(
+        _ensemble,
+        {"mnist": 70, "digits": 4},
+        known={
+            "digits": "on 64 pixels, averages of perceptrons from different inits keep more than half of their accuracy."
+        },
+    ),
     notes="Four fine-tunes on resampled images; the ensemble averages logits. The paper's figures are of greedy soups.",
 )
