@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -203,6 +204,14 @@ def test_known_claims_are_told_from_failures_that_are_not():
     line = list(outcome_told(reproduce(claim_of(Asked("gain", at_least=0), known="It is a toy."), bed="toy")))[-1]
     assert line == "HOLDS: gains on toy"
     assert "Known" not in outcome_page([reproduce(HOLDS, bed="toy")])
+
+
+def test_the_documents_tell_every_claim():
+    """The page has a row for each, and what its beds are called."""
+    page = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    assert [name for name in CLAIMS if f"`{name}`" not in page] == []
+    beds = {bed.name for claim in CLAIMS.values() for bed in claim.beds}
+    assert [name for name in beds if f"`{name}`" not in page] == []
 
 
 def test_claims_are_listed(capsys):

@@ -101,9 +101,7 @@ DIWA = Claim(
 )
 
 
-_FORGOTTEN = (
-    "fine-tunes on other images forget the turned ones that the start knows, and runs from there stay below runs from it."
-)
+_FORGOTTEN = "fine-tunes on other images forget the turned ones that the start knows, and runs from there stay below."
 
 
 def _ratatouille(bench: Bench) -> Figures:

@@ -136,9 +136,7 @@ ENSEMBLE = Claim(
     beds=beds(
         _ensemble,
         {"mnist": 70, "digits": 4},
-        known={
-            "digits": "on 64 pixels, averages of perceptrons from different inits keep more than half of their accuracy."
-        },
+        known={"digits": "with 64 pixels, averages of unrelated perceptrons keep more than half of their accuracy."},
     ),
     notes="Four fine-tunes on resampled images; the ensemble averages logits. The paper's figures are of greedy soups.",
 )

@@ -85,7 +85,7 @@ ADDITION = Claim(
         Measure("cosine", "largest cosine of two task vectors", 0.18, "MNIST and SVHN; most are 0.01 to 0.06"),
     ),
     asked=(Asked("kept", at_least=85), Asked("more", at_least=10), Asked("cosine", at_most=0.3)),
-    beds=beds(_addition, {"mnist": 40, "digits": 5}, tasks=True),
+    beds=beds(_addition, {"mnist": 30, "digits": 4}, tasks=True),
     notes=_SPECIALISTS,
 )
 
@@ -161,7 +161,15 @@ NEGATION = Claim(
         Measure("lambda", "lambda, chosen on select data"),
     ),
     asked=(Asked("target", at_most=50), Asked("control", at_least=95), Asked("random", at_most=5)),
-    beds=beds(_negation, {"mnist": 35, "digits": 5}, tasks=True),
+    beds=beds(
+        _negation,
+        {"mnist": 15, "digits": 4},
+        tasks=True,
+        known={
+            "mnist": "the control shares all layers but the head with the target and falls with it; a base that knows "
+            "more (300 or 1,000 images of each task) does not change that."
+        },
+    ),
     notes="Target and control are inverted and upright digits; Kuzushiji-MNIST and MNIST. Lambda is the largest that "
     "keeps 97 % of the control on select data, so that 95 % are left on report data. " + _SPECIALISTS,
 )
@@ -230,6 +238,11 @@ TIES = Claim(
         ),
     ),
     asked=(Asked("fixed", above=0), Asked("tuned", at_least=-0.5), Asked("oracle", at_least=0)),
-    beds=beds(_ties, {"mnist": 60, "digits": 6}, tasks=True),
+    beds=beds(
+        _ties,
+        {"mnist": 30, "digits": 8},
+        tasks=True,
+        known={"mnist": "once tuned, the two are equal within the spread of seeds, -0.9 to 0.7 points."},
+    ),
     notes="Trimmed over the whole model, as in the paper. " + _SPECIALISTS,
 )
