@@ -8,6 +8,7 @@ filter occurs in the tensor's name. Filters and gradients nest.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -18,6 +19,9 @@ from stockpot.errors import ExpressionError, Problem
 __all__ = ["Case", "Setting", "Value", "as_plain", "as_setting", "first_value"]
 
 Value = float | bool | str
+
+_ROUNDING = 4 * sys.float_info.epsilon
+"""Relative error of a place among anchors, i / (n - 1) * (m - 1): one that is meant to be an anchor is that anchor."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,9 @@ def _along(value: Value | tuple[float, ...], depth: float) -> Value:
     if len(value) == 1:
         return value[0]
     place = min(max(depth, 0.0), 1.0) * (len(value) - 1)
+    nearest = round(place)
+    if abs(place - nearest) <= _ROUNDING * place:
+        return value[nearest]
     index = min(int(place), len(value) - 2)
     part = place - index
     return (1.0 - part) * value[index] + part * value[index + 1]

@@ -21,6 +21,7 @@ import fuzz_headers
 import fuzz_mixtures
 import fuzz_pickles
 import fuzz_recipes
+import fuzz_spaces
 import fuzz_suites
 import fuzz_tokenizers
 
@@ -58,6 +59,7 @@ TARGETS = {
     "tokenizer": Target(fuzz_tokenizers.make, fuzz_tokenizers.read, "x.bin"),
     "mixture": Target(fuzz_mixtures.make, fuzz_mixtures.read, "x.yml"),
     "suite": Target(fuzz_suites.make, fuzz_suites.read, "suite.yml"),
+    "space": Target(fuzz_spaces.make, fuzz_spaces.read, "x.yml"),
 }
 
 

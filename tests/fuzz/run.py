@@ -20,7 +20,7 @@ import fuzz  # noqa: E402 - its folder was just put on the path
 
 _PROMISED = dict.fromkeys(fuzz.TARGETS, 100_000) | {
     "header": 1_000_000,
-    **dict.fromkeys(("adapter", "table", "tokenizer", "mixture", "suite"), 50_000),
+    **dict.fromkeys(("adapter", "table", "tokenizer", "mixture", "suite", "space"), 50_000),
 }
 _CHUNK = 1000
 _ADDRESS_SPACE = 8 << 30

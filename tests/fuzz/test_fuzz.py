@@ -22,6 +22,7 @@ SHORT = {
     "tokenizer": 500,
     "mixture": 500,
     "suite": 500,
+    "space": 500,
 }
 """The same inputs at every run; ``make fuzz`` gives as many as are promised."""
 

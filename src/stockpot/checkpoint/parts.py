@@ -7,7 +7,7 @@ tensors are called ``unet/conv_in.weight``: the folder, a stroke, the name in th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from stockpot.checkpoint.folder import WEIGHT_SUFFIXES
 from stockpot.checkpoint.jsons import CONFIG, BadJsonError, parse_json
 from stockpot.checkpoint.places import cannot_read, member
 
-__all__ = ["COMPONENTS", "MODULES", "listed_in", "module_folders", "part_of", "parts_in"]
+__all__ = ["COMPONENTS", "MODULES", "listed_in", "module_folders", "modules_in", "part_of", "parts_in"]
 
 COMPONENTS = "model_index.json"
 MODULES = "modules.json"
@@ -48,11 +48,14 @@ def part_of(name: str, parts: Sequence[str]) -> str:
 
 def module_folders(folder: Path, names: Sequence[str] = (MODULES,)) -> tuple[str, ...]:
     """The folders of the modules of a sentence-transformers model; that of its transformer is ``""`` or its own."""
-    modules = _json(folder, MODULES) if MODULES in names else None
-    if not isinstance(modules, list):
-        return ()
-    paths = (module.get("path") for module in modules if isinstance(module, dict))
+    paths = [module.get("path") for module in modules_in(folder)] if MODULES in names else []
     return tuple(path for path in paths if isinstance(path, str) and _plain(path))
+
+
+def modules_in(folder: Path) -> tuple[Mapping[str, Any], ...]:
+    """The modules that sentence-transformers lists in ``folder``; none for other models."""
+    modules = _json(folder, MODULES)
+    return tuple(module for module in modules if isinstance(module, dict)) if isinstance(modules, list) else ()
 
 
 def _components(folder: Path, names: Sequence[str]) -> Iterator[str]:

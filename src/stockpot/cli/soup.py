@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_KIND = click.Choice(["greedy", "uniform", "diwa", "ratatouille"])
+_KIND = click.Choice(["greedy", "uniform", "diwa", "ratatouille", "learned", "cocktail"])
 _AVERAGE = click.Choice(["probabilities", "logits"])
 
 
@@ -33,6 +33,27 @@ _AVERAGE = click.Choice(["probabilities", "logits"])
     default=["probabilities"],
     show_default=True,
     help="What the output ensemble beside the soup averages; may be given twice.",
+)
+@click.option("--per", type=click.Choice(["model", "tensor"]), default=None, help="Of learned: what has a share.")
+@click.option(
+    "--epochs", type=click.IntRange(1), default=None, help="Of learned: how often data is seen.  [default: 5]"
+)
+@click.option("--rate", type=float, default=None, help="Of learned: Adam's learning rate.  [default: 0.05]")
+@click.option("--batch", type=click.IntRange(1), default=None, help="Of learned: examples in a step.  [default: 32]")
+@click.option(
+    "--temperature",
+    "temperatures",
+    type=float,
+    multiple=True,
+    help="Of cocktail: of the softmax of losses; of several, select data chooses.  [default: 5]",
+)
+@click.option("--target", default=None, help="Of cocktail: a model with a share of its own.")
+@click.option("--share", type=float, default=None, help="Of cocktail: that share.  [default: 0.5]")
+@click.option(
+    "--fit",
+    type=click.Choice(["tune", "select"]),
+    default=None,
+    help="Of learned and cocktail: the data that shares are found on.  [default: tune]",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the soup to this folder.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
@@ -51,6 +72,7 @@ def command(models: tuple[str, ...], suite_path: Path, out: Path | None, **optio
     given = models_of(models, options)
     _check_out(out, options["overwrite"])
     asked = {key: options[key] for key in ("kind", "strict", "metrics", "ensembles", "device")}
+    asked["how"] = _how(options)
     with cache_of(options) as cache:
         found = soup(given, suite, cache=cache, tell=teller(options), **asked)
     told = found.as_data() | {"out": None if out is None or not found.sound else str(out)}
@@ -63,6 +85,36 @@ def command(models: tuple[str, ...], suite_path: Path, out: Path | None, **optio
     if out is not None and not found.sound:
         say(f"{found.name} could not be measured: {out} was not written", error=True)
     return 1 if found.failed else 0
+
+
+_OWN = {
+    "learned": ("per", "epochs", "rate", "batch", "fit"),
+    "cocktail": ("temperatures", "target", "share", "fit"),
+}
+"""Kind → options that only it takes."""
+
+
+def _how(options: dict[str, Any]) -> Any:
+    """How shares are found, for kinds of soups that have some.
+
+    Raises:
+        UsageError: for options of another kind.
+    """
+    from stockpot.search import Learning, Mixing
+
+    kind = options["kind"]
+    given = {name: options[name] for own in _OWN.values() for name in own if options[name] not in (None, ())}
+    wrong = [name for name in given if name not in _OWN.get(kind, ())]
+    if wrong:
+        name = "temperature" if wrong[0] == "temperatures" else wrong[0]
+        raise click.UsageError(f"--{name} has no meaning for a soup of the kind {kind}")
+    if "share" in given and "target" not in given:
+        raise click.UsageError("--share is that of --target MODEL")
+    if "target" in given:
+        (given["target"],) = models_of([given["target"]], options)
+    if kind == "learned":
+        return Learning(**given, **({} if options["seed"] is None else {"seed": options["seed"]}))
+    return Mixing(**given) if kind == "cocktail" else None
 
 
 def _check_out(out: Path | None, overwrite: bool) -> None:

@@ -73,7 +73,8 @@ _MOST = Key("max_tokens", Integer(2), "tokens of a sentence; what the model can,
 
 
 def _classification(s: Settings) -> Task:
-    return Classification(s.code["predict"], s.metrics, **s.given("outputs", "inputs", "labels", "batch"))
+    given = s.given("outputs", "inputs", "labels", "batch")
+    return Classification(s.code["predict"], s.metrics, **given, learn=s.code.get("learn"))
 
 
 def _texts(s: Settings) -> Task:
@@ -102,6 +103,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "arrays in .npz files, classified by a function of tensors and inputs",
             (
                 Key("predict", Text(), "module:function of (tensors, inputs), which gives outputs", required=True),
+                Key(
+                    "learn", Text(), "module:function, the same for tensors of torch: what learned soups differentiate"
+                ),
                 Key("outputs", Choice(("logits", "probabilities", "labels")), "what it gives; logits by default"),
                 Key("inputs", Text(), "name of the array of inputs; inputs by default"),
                 Key("labels", Text(), "name of the array of labels; labels by default"),
@@ -109,7 +113,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ),
             ("accuracy", "loss"),
             _classification,
-            ("predict",),
+            ("predict", "learn"),
         ),
         "perplexity": Kind(
             "the likelihood of local texts",

@@ -19,11 +19,16 @@ from stockpot.checkpoint.places import stands
 from stockpot.errors import CheckpointError, Problem, UnsupportedError
 
 __all__ = [
+    "POOLINGS",
     "as_torch",
+    "batches",
+    "class_losses",
     "context_of",
     "embeddings",
     "need",
     "prefix_of",
+    "share_losses",
+    "summed_losses",
     "token_losses",
     "tokenizer_of",
     "transformer_of",
@@ -42,6 +47,9 @@ _CODE = frozenset(
      "kernel_config", "quantization_config"}
 )  # fmt: skip
 """Keys of a config that name code: classes beside the weights, kernels at the hub."""
+
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+"""Ways in which hidden states of tokens become one vector, by the names of sentence-transformers."""
 
 _LONGEST = 2048
 """Tokens of context, where nobody says otherwise, of models that take more."""
@@ -171,7 +179,7 @@ def context_of(config: Mapping[str, Any]) -> int:
     return _LONGEST
 
 
-def _batches(sequences: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
+def batches(sequences: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
     """Places of sequences of like length, so many that padded they hold at most ``budget`` tokens, or one."""
     order = sorted(range(len(sequences)), key=lambda i: (len(sequences[i]), i))
     batch: list[int] = []
@@ -209,28 +217,99 @@ def token_losses(model: Any, sequences: Sequence[Sequence[int]], budget: int) ->
 
     found: list[Floats] = [np.empty(0)] * len(sequences)
     with torch.inference_mode():
-        for batch in _batches(sequences, budget):
-            ids, mask = _padded([sequences[i][:-1] for i in batch], model.device)
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-            for row, place in enumerate(batch):
-                targets = torch.tensor(sequences[place][1:], dtype=torch.long, device=logits.device)
-                own = logits[row, : len(targets)].float()
-                losses = torch.nn.functional.cross_entropy(own, targets, reduction="none")
+        for batch in batches(sequences, budget):
+            own = _losses(model, [sequences[i] for i in batch])
+            for place, losses in zip(batch, own, strict=True):
                 found[place] = losses.double().cpu().numpy()
     return found
 
 
-def embeddings(model: Any, sequences: Sequence[Sequence[int]], budget: int) -> npt.NDArray[np.float32]:
-    """The mean of the last hidden states over the tokens of each sequence, padding left out: ``(n, width)``."""
+def _losses(model: Any, sequences: Sequence[Sequence[int]]) -> Iterator[Any]:
+    """-ln p of each token but the first of each sequence, all in one batch, at least in float32."""
+    import torch
+
+    ids, mask = _padded([sequence[:-1] for sequence in sequences], model.device)
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    for row, sequence in enumerate(sequences):
+        targets = torch.tensor(sequence[1:], dtype=torch.long, device=logits.device)
+        own = logits[row, : len(targets)]
+        own = own if own.dtype == torch.float64 else own.float()
+        yield torch.nn.functional.cross_entropy(own, targets, reduction="none")
+
+
+def summed_losses(model: Any, sequences: Sequence[Sequence[int]], counts: Sequence[int]) -> Any:
+    """-ln p of the last ``counts`` tokens of each sequence, summed: ``(n,)``, to be differentiated; one batch."""
+    import torch
+
+    own = zip(_losses(model, sequences), counts, strict=True)
+    return torch.stack([losses[-count:].sum() for losses, count in own])
+
+
+def share_losses(losses: Any, sizes: Sequence[int], answers: Sequence[int]) -> Any:
+    """-ln of the right answer's share of the likelihood of all answers to each question: ``(questions,)``.
+
+    Args:
+        losses: -ln p of every answer, those of one question after those of another.
+        sizes: How many answers a question has.
+        answers: Which of them is right.
+    """
+    import torch
+
+    found = [torch.logsumexp(-o, dim=0) + o[k] for o, k in zip(losses.split(list(sizes)), answers, strict=True)]
+    return torch.stack(found)
+
+
+def class_losses(outputs: Any, labels: npt.NDArray[np.int64], factor: Any, *, normal: bool) -> Any:
+    """-ln of the right class's probability: ``(n,)``.
+
+    Args:
+        outputs: ``(n, classes)`` logits.
+        factor: Of the logits; None for 1.
+        normal: Whether outputs are probabilities, whose logarithms are logits.
+    """
+    import torch
+
+    logits = torch.log(outputs.clamp_min(torch.finfo(outputs.dtype).tiny)) if normal else outputs
+    logits = logits if factor is None else logits * factor
+    targets = torch.from_numpy(labels).to(outputs.device)
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+
+def embeddings(
+    model: Any, sequences: Sequence[Sequence[int]], budget: int, pooling: Sequence[str] = ("mean",)
+) -> npt.NDArray[np.float32]:
+    """The last hidden states of each sequence, pooled over its tokens, padding left out: ``(n, width)``.
+
+    Args:
+        budget: Tokens of a batch, padding included.
+        pooling: Some of :data:`POOLINGS`; of several, the vectors stand one after another.
+    """
     import torch
 
     found: list[Any] = [None] * len(sequences)
     with torch.inference_mode():
-        for batch in _batches(sequences, budget):
+        for batch in batches(sequences, budget):
             ids, mask = _padded([sequences[i] for i in batch], model.device)
             hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-            weights = mask[:, :, None].float()
-            means = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+            vectors = torch.cat([_pooled(hidden, mask[:, :, None].float(), mode) for mode in pooling], dim=1)
             for row, place in enumerate(batch):
-                found[place] = means[row].cpu().numpy()
+                found[place] = vectors[row].cpu().numpy()
     return np.stack(found)
+
+
+def _pooled(hidden: Any, mask: Any, mode: str) -> Any:
+    """``(batch, tokens, width)`` and ``(batch, tokens, 1)`` → ``(batch, width)``."""
+    import torch
+
+    lengths = mask.sum(dim=1)
+    if mode == "cls":
+        return hidden[:, 0]
+    if mode == "lasttoken":
+        return hidden[torch.arange(len(hidden), device=hidden.device), lengths[:, 0].long() - 1]
+    if mode == "max":
+        return hidden.masked_fill(mask == 0, -torch.inf).max(dim=1).values
+    if mode == "weightedmean":
+        weights = mask * torch.arange(1, hidden.shape[1] + 1, device=hidden.device)[None, :, None]
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+    total = (hidden * mask).sum(dim=1)
+    return total / (lengths if mode == "mean" else lengths.sqrt())

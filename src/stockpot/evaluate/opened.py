@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stockpot.checkpoint.jsons import read_json
+from stockpot.checkpoint.parts import MODULES, modules_in
 from stockpot.checkpoint.places import cannot_read
 from stockpot.errors import Problem, UnsupportedError
 from stockpot.execute.local import compute
@@ -53,12 +54,28 @@ class Opened:
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """The merged ``config.json``; empty without one."""
-        content = dict(self.plan.sidecars).get("config.json")
+        """The merged ``config.json``, that of the transformer; empty without one."""
+        return self.small(f"{self.part}config.json")
+
+    def small(self, name: str) -> Mapping[str, Any]:
+        """What a JSON file beside the tensors says; empty where there is none."""
+        content = dict(self.plan.sidecars).get(name)
         if content is None:
             return {}
         data: Mapping[str, Any] = json.loads(content) if isinstance(content, bytes) else read_json(content)
         return data
+
+    @cached_property
+    def modules(self) -> tuple[Mapping[str, Any], ...]:
+        """The modules that sentence-transformers lists; none for other models."""
+        content = dict(self.plan.sidecars).get(MODULES)
+        return modules_in(content.parent) if isinstance(content, Path) else ()
+
+    @property
+    def part(self) -> str:
+        """Where the transformer lies among the modules: ``""``, or a folder and a stroke."""
+        path = self.modules[0].get("path", "") if self.modules else ""
+        return f"{path}/" if isinstance(path, str) and path else ""
 
     def transformer(self, kind: str) -> Any:
         """The model as transformers makes it of :attr:`config`, its parameters sharing memory with :attr:`tensors`.
@@ -73,7 +90,8 @@ class Opened:
         if kind not in self._loaded:
             from stockpot.evaluate.neural import transformer_of
 
-            self._loaded[kind] = transformer_of(self.config, self.tensors, kind, self.device)
+            own = {n.removeprefix(self.part): a for n, a in self.tensors.items() if n.startswith(self.part)}
+            self._loaded[kind] = transformer_of(self.config, own, kind, self.device)
         return self._loaded[kind]
 
     @cached_property
@@ -85,11 +103,12 @@ class Opened:
         """
         from stockpot.evaluate.neural import tokenizer_of
 
-        if not any(name.startswith(("tokenizer", "vocab", "spiece")) for name, _ in self.plan.sidecars):
+        own = [name.removeprefix(self.part) for name, _ in self.plan.sidecars if name.startswith(self.part)]
+        if not any(name.startswith(("tokenizer", "vocab", "spiece")) for name in own):
             fix = "take the tokenizer's files into the folder of the base (or first) model"
             raise UnsupportedError(Problem(f"{self.name} has no tokenizer", fix=fix))
         with self._small_files() as folder:
-            return tokenizer_of(folder, self.config)
+            return tokenizer_of(folder / self.part, self.config)
 
     @contextmanager
     def _small_files(self) -> Iterator[Path]:

@@ -7,17 +7,28 @@ so predictions are cached and metrics are not. Rows of examples are what interva
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from stockpot.evaluate.opened import Opened
 
-__all__ = ["EXAMPLE", "Direction", "Files", "Metric", "Predictions", "Task", "mean"]
+__all__ = [
+    "EXAMPLE",
+    "Differentiable",
+    "Direction",
+    "Files",
+    "Lessons",
+    "Live",
+    "Metric",
+    "Predictions",
+    "Task",
+    "mean",
+]
 
 Direction: TypeAlias = Literal["higher", "lower"]
 """Which figures are better."""
@@ -77,3 +88,57 @@ class Task(Protocol):
 
     def predict(self, model: Opened, files: Files) -> Predictions:
         """The columns for ``files``. May raise anything: the cell then fails with its message."""
+
+
+class Live(Protocol):
+    """A model in torch whose weights losses are differentiated by; its values change between two uses."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """As of :class:`Opened`."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """As of :class:`Opened`."""
+
+    @property
+    def tensors(self) -> Mapping[str, Any]:
+        """Name → tensor of torch, all floats in one dtype of at least 32 bits."""
+
+    @property
+    def wide(self) -> Mapping[str, npt.NDArray[Any]]:
+        """The same values for NumPy; not to be kept."""
+
+    def transformer(self, kind: str) -> Any:
+        """As of :class:`Opened`: the same module each time, in evaluation mode, with the values of now."""
+
+    def placed(self, array: npt.NDArray[Any]) -> Any:
+        """An array as a tensor where the model is; floats in the dtype of the weights."""
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """The examples of a task as losses that torch differentiates.
+
+    Args:
+        count: How many examples.
+        parts: (places of examples, factor of the logits) → scalars of torch that sum to the mean loss of these
+            examples. Each is done with before the next is made, so that memory is that of a part.
+        scaled: Whether the factor is used: there are logits of classes.
+    """
+
+    count: int
+    parts: Callable[[Sequence[int], Any], Iterator[Any]]
+    scaled: bool = False
+
+
+@runtime_checkable
+class Differentiable(Protocol):
+    """A task that weights can be fitted to by gradients."""
+
+    def lessons(self, model: Live, files: Files) -> Lessons:
+        """The examples of ``files``, prepared once; values of ``model`` are read when losses are asked for.
+
+        Raises:
+            StockpotError: where this task cannot be differentiated, with what would let it be.
+        """

@@ -31,7 +31,7 @@ from stockpot.execute.survey import grids_of, survey_phases
 from stockpot.execute.workplace import Workplace
 from stockpot.planning.model import Plan, Step, reads
 
-__all__ = ["Progress", "Result", "compute", "execute"]
+__all__ = ["Progress", "Result", "compute", "execute", "stream"]
 
 Progress = Callable[[int, int], None]
 """Called with (bytes moved, bytes in all) now and then, in the calling thread."""
@@ -115,11 +115,20 @@ def compute(plan: Plan, *, progress: Progress | None = None) -> dict[str, npt.ND
     def sink(step: Step, start: int, data: npt.NDArray[np.uint8]) -> None:
         arrays[step.name][start : start + len(data)] = data
 
+    stream(plan, sink, progress=progress)
+    return {s.name: _typed(arrays[s.name], s) for s in plan.steps}
+
+
+def stream(plan: Plan, sink: Sink, *, progress: Progress | None = None) -> None:
+    """Carry out ``plan`` and hand each block to ``sink``; no tensor is kept.
+
+    Blocks are cut the same way whatever the memory and threads, but come in any order and from any thread; what a
+    block's bytes lie in is used again once ``sink`` returns.
+    """
     with PayloadReader(stamps=_stamps(plan)) as reader:
         counter = _Counter(plan, progress)
         _run(plan, plan.steps, reader, sink, lambda _step, _digest, _told: None, counter)
         counter.end()
-    return {s.name: _typed(arrays[s.name], s) for s in plan.steps}
 
 
 def _typed(data: npt.NDArray[np.uint8], step: Step) -> npt.NDArray[Any]:

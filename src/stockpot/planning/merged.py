@@ -149,13 +149,14 @@ class Merged:
     def depth(self, name: str, compat: bool) -> float:
         """Place of a tensor in the model, 0 (first layer, embeddings) to 1 (last layer, head)."""
         layer = parse_layer(name)
-        if layer is None or layer.stack not in self._counts:
+        if layer is None or layer.stack not in self.layers:
             return 0.0 if compat or position(name) == "before" else 1.0
-        count = self._counts[layer.stack]
+        count = self.layers[layer.stack]
         return layer.index / (count - 1) if count > 1 else 1.0
 
     @cached_property
-    def _counts(self) -> Mapping[str, int]:
+    def layers(self) -> Mapping[str, int]:
+        """Stack → number of its layers."""
         return layer_counts(self.names)
 
 

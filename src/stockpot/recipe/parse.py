@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stockpot.errors import Problem, RecipeError
 from stockpot.recipe.findings import Findings, in_order
+from stockpot.recipe.holes import not_for_merging
 from stockpot.recipe.keys import PLACES
 from stockpot.recipe.library import Library
 from stockpot.recipe.lower import Lowering
@@ -161,8 +162,11 @@ def _library(text: str, scope: Scope, files: MethodFiles) -> Library | None:
     except RecipeError as error:
         findings.adopt(error.problems)
         return None
-    for problem in problems:
+    open_values = tuple(not_for_merging(documents))
+    for problem in (*problems, *open_values):
         findings.problem(problem.message, problem.line, problem.fix)
+    if open_values:
+        return None
     merges = [merge for node in documents if (merge := _document(node, scope, files)) is not None]
     return Library.of(merges, findings) if merges else None
 

@@ -9,6 +9,7 @@ from stockpot.checkpoint.dtypes import DTYPES
 from stockpot.methods.declare import Parameter
 from stockpot.methods.pieces import PIECES, Piece
 from stockpot.methods.registry import METHODS
+from stockpot.recipe.holes import FORMS, LAYERS
 from stockpot.recipe.keys import (
     CHAT_TEMPLATES,
     PLACES,
@@ -32,13 +33,18 @@ _NUMERIC = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
 _WORD = {"type": ["string", "number", "boolean"]}
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema(*, search: bool = False) -> dict[str, Any]:
     """A schema (draft 2020-12) of one recipe document, for editors: completion, docs and checks.
+
+    Args:
+        search: Whether values may be left open, for ``stockpot search``.
 
     >>> json_schema()["$defs"]["case"]["required"]
     ['value']
     """
     defs = {name: _place(place) for name, place in PLACES.items()} | _forms()
+    if search:
+        defs = _with_holes(defs)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Stockpot recipe",
@@ -53,6 +59,40 @@ def json_schema() -> dict[str, Any]:
         },
         "$defs": defs | _of_your_own(defs),
     }
+
+
+def _with_holes(defs: dict[str, Any]) -> dict[str, Any]:
+    """The same where any value may be a hole, and a slice may have its layers searched."""
+    opened = {name: _opened(schema) for name, schema in defs.items()}
+    doc = "layers: each layer of the range is in or out"
+    opened["slice"]["properties"]["search"] = {"description": doc, "const": LAYERS}
+    holes = {f"hole_{name}": _place(place) for name, place in FORMS.items()}
+    holes["hole_search"]["properties"]["search"] |= {"minItems": 2, "maxItems": 2}
+    holes["hole_choice"]["properties"]["choice"] |= {"items": {}}
+    return opened | holes | {"hole": {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in holes]}}
+
+
+def _opened(schema: Any) -> Any:
+    """``schema`` where each value of a key and each item of a list may be a hole."""
+    if isinstance(schema, list):
+        return [_opened(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {}
+    for key, value in schema.items():
+        if key == "properties":
+            found[key] = {name: _or_hole(_opened(own)) for name, own in value.items()}
+        elif key in ("items", "additionalProperties") and isinstance(value, dict):
+            found[key] = _or_hole(_opened(value))
+        else:
+            found[key] = value if key in ("if", "then", "else") else _opened(value)
+    return found
+
+
+def _or_hole(schema: dict[str, Any]) -> dict[str, Any]:
+    told = {key: value for key, value in schema.items() if key == "description"}
+    own = {key: value for key, value in schema.items() if key != "description"}
+    return told | {"anyOf": [own, {"$ref": "#/$defs/hole"}]}
 
 
 def _of_your_own(defs: dict[str, Any]) -> dict[str, Any]:

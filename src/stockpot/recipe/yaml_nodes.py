@@ -1,4 +1,4 @@
-"""YAML text → a frozen tree of nodes that know their line.
+"""YAML text → a frozen tree of nodes that know their line and their characters.
 
 Only plain data is read: PyYAML's safe resolver decides what a word is, nothing is ever constructed.
 Scalars keep their text, so a model named ``0.5``, ``1e5``, ``on`` or ``2024-01-01`` stays what was
@@ -7,6 +7,7 @@ written. Size, depth and the expansion of aliases are limited.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,13 +16,26 @@ import yaml
 
 from stockpot.errors import Problem, RecipeError
 
-__all__ = ["MAX_CHARACTERS", "Entry", "Mapping", "Node", "Scalar", "Sequence", "compose"]
+__all__ = [
+    "MAX_CHARACTERS",
+    "Entry",
+    "Mapping",
+    "Node",
+    "Scalar",
+    "Sequence",
+    "Span",
+    "compose",
+    "line_breaks",
+    "line_of",
+]
 
 MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 60
 MAX_NODES = 100_000
 
 Tag = Literal["text", "int", "float", "bool", "null"]
+Span = tuple[int, int]
+"""The first character of a node, and the one after its last; anchor and tag are left out. An alias has its anchor's."""
 
 _TAGS: dict[str, Tag] = {
     "str": "text",
@@ -33,6 +47,8 @@ _TAGS: dict[str, Tag] = {
     "null": "null",
 }
 _PREFIX = "tag:yaml.org,2002:"
+_PROPERTY = re.compile(r"[&!]\S*\s*(?:#.*\s+)*")
+_BREAK = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
 
 _FIXES = (
     (
@@ -64,6 +80,7 @@ class Scalar:
     text: str
     tag: Tag
     line: int
+    span: Span = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +89,7 @@ class Sequence:
 
     items: tuple[Node, ...]
     line: int
+    span: Span = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +107,7 @@ class Mapping:
 
     entries: tuple[Entry, ...]
     line: int
+    span: Span = (0, 0)
 
     def get(self, key: str) -> Entry | None:
         """The entry of ``key``; None when it is absent or its value is empty."""
@@ -131,6 +150,16 @@ def compose(text: str) -> tuple[tuple[Node, ...], tuple[Problem, ...]]:
     return documents, tuple(composer.problems)
 
 
+def line_breaks(text: str) -> int:
+    """How many lines end in ``text``, as YAML counts them."""
+    return len(_BREAK.findall(text))
+
+
+def line_of(text: str, at: int) -> int:
+    """The line of a character, counted from 1; that of a node may be its anchor's."""
+    return 1 + line_breaks(text[:at])
+
+
 def _syntax(error: yaml.MarkedYAMLError) -> Problem:
     mark = error.problem_mark or error.context_mark
     what = " ".join(part for part in (error.problem, error.context) if part)
@@ -143,7 +172,9 @@ class _Composer:
 
     def __init__(self, text: str) -> None:
         self.problems: list[Problem] = []
+        self._text = text
         self._loader: Any = yaml.SafeLoader(text)  # its stubs leave events untyped
+        self._end = 0
         self._anchors: dict[str, tuple[Node | None, int]] = {}
         self._count = 0
 
@@ -165,6 +196,7 @@ class _Composer:
     def _node(self, depth: int) -> Node:
         event = self._loader.get_event()
         line = event.start_mark.line + 1
+        self._end = event.end_mark.index
         if isinstance(event, yaml.AliasEvent):
             return self._alias(str(event.anchor), line)
         if depth > MAX_DEPTH:
@@ -182,15 +214,35 @@ class _Composer:
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, line)
         self._own_tag(event.tag, line)
+        start = self._start(event)
         if isinstance(event, yaml.SequenceStartEvent):
             items = []
             while not self._loader.check_event(yaml.SequenceEndEvent):
                 items.append(self._node(depth + 1))
-            self._loader.get_event()
-            return Sequence(tuple(items), line)
-        return self._mapping(line, depth)
+            return Sequence(tuple(items), line, self._closed(start))
+        entries = self._entries(line, depth)
+        return Mapping(entries, line, self._closed(start))
 
-    def _mapping(self, line: int, depth: int) -> Mapping:
+    def _start(self, event: Any) -> int:
+        """Where a node begins, after its anchor and tag."""
+        at = int(event.start_mark.index)
+        for _ in range((event.anchor is not None) + (event.tag is not None)):
+            found = _PROPERTY.match(self._text, at)
+            at = at if found is None else found.end()
+        return at
+
+    def _whole(self, event: Any) -> Span:
+        end = int(event.end_mark.index)
+        return min(self._start(event), end), end
+
+    def _closed(self, start: int) -> Span:
+        """Where a collection lies; one without brackets ends with what is last in it, not where the next begins."""
+        event = self._loader.get_event()
+        if self._text[start : start + 1] in ("[", "{"):
+            self._end = event.end_mark.index
+        return start, self._end
+
+    def _entries(self, line: int, depth: int) -> tuple[Entry, ...]:
         own: dict[str, Entry] = {}
         merged: list[Mapping] = []
         while not self._loader.check_event(yaml.MappingEndEvent):
@@ -202,10 +254,9 @@ class _Composer:
                 self._duplicate(key, own[key].line, key_line)
             else:
                 own[key] = Entry(key, value, key_line)
-        self._loader.get_event()
         inherited = {e.key: e for mapping in reversed(merged) for e in mapping.entries if e.key not in own}
         self._grow(len(inherited), line)
-        return Mapping((*inherited.values(), *own.values()), line)
+        return (*inherited.values(), *own.values())
 
     def _key(self, depth: int) -> tuple[int, str | None]:
         """Line and text of a key; None for the merge key ``<<``."""
@@ -248,7 +299,7 @@ class _Composer:
         kind = _TAGS.get(tag.removeprefix(_PREFIX)) if tag != _PREFIX + "merge" else "text"
         if kind is None:
             self._own_tag(tag, line)
-        return Scalar(event.value, kind or "text", line)
+        return Scalar(event.value, kind or "text", line, self._whole(event))
 
     def _own_tag(self, tag: str | None, line: int) -> None:
         if tag in (None, "!", _PREFIX + "map", _PREFIX + "seq"):

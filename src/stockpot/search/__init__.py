@@ -2,10 +2,11 @@
 
 >>> from stockpot.search import KINDS, SWEEPS
 >>> list(KINDS), list(SWEEPS)
-(['greedy', 'uniform', 'diwa', 'ratatouille'], ['interpolate', 'add', 'negate', 'analogy'])
+(['greedy', 'uniform', 'diwa', 'ratatouille', 'learned', 'cocktail'], ['interpolate', 'add', 'negate', 'analogy'])
 
 ======================  ====================================================================
-:func:`soup`            uniform and greedy soups, beside their models and output ensembles
+:func:`soup`            uniform, greedy, learned soups and cocktails, beside their models and output ensembles
+:class:`Learning`       how shares are learned; :class:`Mixing`, how a cocktail's are made of losses
 :func:`sweep`           curves: WiSE-FT's alpha, the lambda of task vectors, negation, analogies
 :func:`greedy`          the greedy rule alone
 :class:`RunningAverage` a mean to which models come one by one
@@ -15,6 +16,8 @@
 
 from stockpot.search.average import RunningAverage
 from stockpot.search.line import Line
+from stockpot.search.mixing.cocktail import Cocktail, Mixing
+from stockpot.search.mixing.learned import Learned, Learning
 from stockpot.search.objective import Objective, objective_of
 from stockpot.search.rule import Step, greedy, ranked
 from stockpot.search.soups import KINDS, Soup, soup
@@ -23,7 +26,11 @@ from stockpot.search.sweeps import SWEEPS, Sweep, sweep
 __all__ = [
     "KINDS",
     "SWEEPS",
+    "Cocktail",
+    "Learned",
+    "Learning",
     "Line",
+    "Mixing",
     "Objective",
     "RunningAverage",
     "Soup",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from stockpot.evaluate.page import body, document, escaped, folded, grid, sources
 from stockpot.evaluate.table import ARROWS
+from stockpot.search.mixing.page import mixture_parts
 from stockpot.search.objective import Objective
 from stockpot.search.plots import Curve, curves, scatter
 from stockpot.search.soups import KINDS, Soup
@@ -21,6 +22,7 @@ def soup_page(found: Soup, suite_text: str = "") -> str:
         f"<h1>{escaped(found.name)}</h1>",
         f"<p>{len(found.members)} of {len(found.models)} models: {escaped(KINDS[found.kind])}.</p>",
         *_steps(found),
+        *([] if found.mixture is None else mixture_parts(found.mixture, found.objective)),
         *([] if found.report is None else body(found.report)),
         *body(found.select),
         *sources(found.select),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stockpot.errors import Problem, RecipeError
@@ -14,7 +14,10 @@ from stockpot.recipe.model import Recipe
 from stockpot.recipe.parse import parse_recipe
 from stockpot.tokens import main_leaf
 
-__all__ = ["average_of", "stored_model", "written"]
+__all__ = ["average_of", "mixture_of", "stored_model", "written"]
+
+Weight = float | Mapping[str, float]
+"""Of a model: the same for all of its tensors, or by tensor."""
 
 
 def stored_model(candidate: Candidate) -> Expression:
@@ -29,7 +32,7 @@ def stored_model(candidate: Candidate) -> Expression:
     return candidate.what
 
 
-def written(method: str, models: Sequence[tuple[Candidate, float | None]], **keys: Any) -> str:
+def written(method: str, models: Sequence[tuple[Candidate, Weight | None]], **keys: Any) -> str:
     """A recipe of ``models``, each with its weight where it has one; empty where one has no name to write.
 
     Args:
@@ -44,7 +47,7 @@ def written(method: str, models: Sequence[tuple[Candidate, float | None]], **key
     lines.append("models:")
     for candidate, weight in models:
         lines.append(f"  - model: {_quoted(candidate.reference)}")
-        lines += [f"    parameters: {{weight: {weight!r}}}"] if weight is not None else []
+        lines += [] if weight is None else _weight(weight)
     lines += [f"parameters: {_flow(keys)}"] if keys else []
     return "\n".join([*lines, ""])
 
@@ -56,6 +59,40 @@ def average_of(members: Sequence[Candidate]) -> Recipe:
         return parse_recipe(text, name="the soup")
     made = linear(*map(stored_model, members))
     return Recipe(made, donor=main_leaf(made))
+
+
+def mixture_of(members: Sequence[Candidate], weights: Sequence[Weight]) -> Recipe:
+    """The weighted mean of models; config and small files are those of the first.
+
+    Args:
+        weights: Of each model; by tensor, with the same tensors for all, which are those that are averaged.
+    """
+    text = written("linear", list(zip(members, weights, strict=True)))
+    if text:
+        return parse_recipe(text, name="the soup")
+    settings = [
+        w if isinstance(w, float) else [{"filter": n, "value": w[n]} for n in _longest_first(w)] for w in weights
+    ]
+    made = linear(*map(stored_model, members), weight=settings)
+    return Recipe(made, donor=main_leaf(made))
+
+
+def _weight(weight: Weight) -> list[str]:
+    if isinstance(weight, float):
+        return [f"    parameters: {{weight: {weight!r}}}"]
+    cases = [f"        - {{filter: {_quoted(name)}, value: {weight[name]!r}}}" for name in _longest_first(weight)]
+    return ["    parameters:", "      weight:", *cases]
+
+
+def _longest_first(names: Iterable[str]) -> list[str]:
+    """``names`` in an order in which each, as a filter, is the first that its own tensor answers to.
+
+    A filter occurs somewhere in a name, so another filter that its tensor answers to is a shorter one.
+
+    >>> _longest_first(["b.weight", "a.b.weight"])
+    ['a.b.weight', 'b.weight']
+    """
+    return sorted(names, key=lambda name: (-len(name), name))
 
 
 def _named(candidate: Candidate) -> bool:

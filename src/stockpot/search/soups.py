@@ -19,6 +19,9 @@ from stockpot.evaluate.suite import Suite
 from stockpot.recipe.model import Recipe
 from stockpot.search.average import RunningAverage
 from stockpot.search.judge import Judge, Tell
+from stockpot.search.mixing.cocktail import Cocktail, Mixing, mix
+from stockpot.search.mixing.learned import Learned, Learning, learn
+from stockpot.search.mixing.losses import fitting
 from stockpot.search.objective import Objective, objective_of
 from stockpot.search.recipes import average_of, stored_model
 from stockpot.search.rule import Step, greedy, ranked
@@ -31,11 +34,14 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "uniform": "the average of all models (Wortsman et al., 2022)",
         "diwa": "runs of one start under mild settings, restricted selection: the greedy rule (Ramé et al., 2022)",
         "ratatouille": "runs that were started from fine-tunes on other tasks, averaged uniformly (Ramé et al., 2023)",
+        "learned": "shares of models, or of their tensors, by gradients of a loss (Wortsman et al., 2022)",
+        "cocktail": "shares are a softmax of minus the models' losses on a few examples (Xiao et al., 2023)",
     }
 )
 """Kind → what it is."""
 
 _CHOSEN = ("greedy", "diwa")
+_MIXED = ("learned", "cocktail")
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Soup:
         recipe: How it is made.
         select: Models, soups and ensembles on the data that chose.
         report: The same on untouched data; None when the suite has none.
+        mixture: How the members' shares came about; None where all have the same.
     """
 
     kind: str
@@ -65,12 +72,14 @@ class Soup:
     recipe: Recipe
     select: Result
     report: Result | None
+    mixture: Learned | Cocktail | None = None
 
     @property
     def failed(self) -> bool:
         """Whether a model, a soup, an ensemble or an average that was tried could not be measured."""
         cells = self.select.failed + (() if self.report is None else self.report.failed)
-        return bool(cells) or any(step.error is not None for step in self.steps)
+        rejected = isinstance(self.mixture, Cocktail) and bool(self.mixture.rejected)
+        return bool(cells) or rejected or any(step.error is not None for step in self.steps)
 
     @property
     def sound(self) -> bool:
@@ -94,6 +103,7 @@ class Soup:
             "recipe": self.recipe.text,
             "select": self.select.as_data(),
             "report": None if self.report is None else self.report.as_data(),
+            "mixture": None if self.mixture is None else self.mixture.as_data(),
         }
 
 
@@ -103,6 +113,7 @@ def soup(
     *,
     kind: str = "greedy",
     strict: bool = False,
+    how: Learning | Mixing | None = None,
     metrics: Sequence[str] = (),
     ensembles: Sequence[Average] = ("probabilities",),
     cache: Cache | None = None,
@@ -117,35 +128,113 @@ def soup(
         models: Fine-tunes of one start, at least one; no recipes.
         kind: One of :data:`KINDS`.
         strict: An average must be better than without the model, not only as good.
+        how: How shares are found, for the kinds ``learned`` and ``cocktail``; None takes the defaults.
         metrics: TASK.METRIC that chooses, or several for their mean; see :func:`objective_of`.
         ensembles: What output ensembles of the soup's members average, for the rows that they get.
         cache: Where predictions are kept; None forgets them in the end.
         device, tell: As for :func:`stockpot.evaluate.evaluate`.
 
     Raises:
-        RecipeError: for an unknown kind or figure, a recipe among the models, or a suite without select data.
-        ExecutionError: when no model could be measured.
+        RecipeError: for an unknown kind or figure, a recipe among the models, a suite without select data, or none to
+            fit shares with.
+        ExecutionError: when no model could be measured, or a loss is not finite.
+        UnsupportedError: when a task cannot be differentiated.
     """
-    given, objective = _checked(models, kind, strict), objective_of(suite, metrics)
-    choosing = f"{kind} soup" if kind in _CHOSEN else None
+    peers, how = _checked(models, kind, strict), _matching(kind, how)
+    objective = objective_of(suite, metrics)
+    given, target = _with_target(peers, how)
+    own_names = {c.name for c in given[: len(peers)]}
+    if how is not None:
+        fitting(suite, objective, how.fit)
+    choosing = f"{kind} soup" if kind in (*_CHOSEN, *_MIXED) else None
     with Judge.of(suite, cache, device, tell, choosing) as judge:
         own = judge.chosen(given, objective.within(suite), "select")
         ranking = ranked({c.name: objective.score(own, c.name) for c in given})
         if not ranking:
             raise ExecutionError(Problem("no model could be measured", fix=own.failed[0].error))
-        steps: tuple[Step, ...] = ()
-        members = tuple(c.name for c in given)
-        if kind in _CHOSEN:
-            steps = _Pot({c.name: c for c in given}, objective, judge).greedy(ranking, strict)
-            members = tuple(step.name for step in steps if step.kept)
-        rows = _rows(given, [name for name, _ in ranking], members, kind)
-        beside = _ensembles(ensembles, members, rows)
+        by_name = {c.name: c for c in given}
+        if how is None:
+            pot = _plain(kind, by_name, objective, judge, ranking, strict)
+        else:
+            pot = _mixed([by_name[name] for name, _ in ranking], own_names, target, how, objective, judge)
+        rows = _rows(given, [name for name, _ in ranking], pot, kind)
+        beside = _ensembles(ensembles, pot.members, rows)
         select = judge.chosen(rows, suite.for_choosing(), "select", beside)
         report = judge.report(rows, beside)
-    recipe = rows[-1].what
-    assert isinstance(recipe, Recipe)
     names = tuple(row.name for row in rows[: len(given)])
-    return Soup(kind, strict, objective, steps, names, members, rows[-1].name, recipe, select, report)
+    name = rows[-1].name
+    return Soup(kind, strict, objective, pot.steps, names, pot.members, name, pot.recipe, select, report, pot.mixture)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What is in a soup, how it is made, and how that was found; see :class:`Soup`."""
+
+    members: tuple[str, ...]
+    recipe: Recipe
+    steps: tuple[Step, ...] = ()
+    mixture: Learned | Cocktail | None = None
+
+
+def _plain(
+    kind: str,
+    given: Mapping[str, Candidate],
+    objective: Objective,
+    judge: Judge,
+    ranking: Sequence[tuple[str, float]],
+    strict: bool,
+) -> _Made:
+    """A mean of models, all of which have the same share."""
+    if kind not in _CHOSEN:
+        return _Made(tuple(given), average_of([*given.values()]))
+    steps = _Pot(given, objective, judge).greedy(ranking, strict)
+    members = tuple(step.name for step in steps if step.kept)
+    return _Made(members, average_of([given[member] for member in members]), steps)
+
+
+def _mixed(
+    sound: Sequence[Candidate],
+    peers: AbstractSet[str],
+    target: str | None,
+    how: Learning | Mixing,
+    objective: Objective,
+    judge: Judge,
+) -> _Made:
+    """A weighted mean; ``sound`` are the models that could be measured, the best first."""
+    if isinstance(how, Learning):
+        recipe, learned = learn(sound, objective, judge, how)
+        return _Made(learned.models, recipe, mixture=learned)
+    if target is not None and target not in {c.name for c in sound}:
+        raise ExecutionError(Problem(f"the target {target} could not be measured"))
+    recipe, cocktail = mix(sound, target, [c.name for c in sound if c.name in peers], objective, judge, how)
+    return _Made(cocktail.models, recipe, mixture=cocktail)
+
+
+def _matching(kind: str, how: Learning | Mixing | None) -> Learning | Mixing | None:
+    """How shares are found, for the kinds that have some.
+
+    Raises:
+        RecipeError: when ``how`` is for another kind.
+    """
+    wanted = {"learned": Learning, "cocktail": Mixing}.get(kind)
+    if how is None:
+        return None if wanted is None else wanted()
+    if wanted is None or not isinstance(how, wanted):
+        fix = "Learning(…) for the kind learned, Mixing(…) for cocktail, nothing for others"
+        raise RecipeError(Problem(f"how is not for a soup of the kind {kind}: {how}", fix=fix))
+    return how
+
+
+def _with_target(peers: Sequence[Candidate], how: Learning | Mixing | None) -> tuple[list[Candidate], str | None]:
+    """The models with the target of a cocktail, where it is none of them, and its name."""
+    if not isinstance(how, Mixing) or how.target is None:
+        return list(peers), None
+    stored_model(how.target)
+    same = next((c.name for c in peers if c.reference == how.target.reference), None)
+    if same is not None:
+        return list(peers), same
+    given = named([*peers, how.target])
+    return given, given[-1].name
 
 
 def _checked(models: Sequence[Candidate], kind: str, strict: bool) -> list[Candidate]:
@@ -211,17 +300,17 @@ def _layout(one: Candidate) -> dict[str, tuple[Any, ...]]:
     return {step.name: (step.dtype, step.shape) for step in one.plan.steps}
 
 
-def _rows(given: Sequence[Candidate], ranking: Sequence[str], members: Sequence[str], kind: str) -> list[Candidate]:
+def _rows(given: Sequence[Candidate], ranking: Sequence[str], pot: _Made, kind: str) -> list[Candidate]:
     """The models, the best first and those that failed last; the uniform soup; the soup."""
     by_name = {c.name: c for c in given}
     models = [by_name[name] for name in dict.fromkeys((*ranking, *by_name))]
     names = set(by_name)
-    soups = [("uniform soup", tuple(by_name))] if set(members) != names else []
-    soups.append((f"{kind} soup", tuple(members)))
-    for name, own in soups:
-        recipe = average_of([by_name[member] for member in own])
+    soups = [(f"{kind} soup", pot.recipe, by_name[pot.members[0]])]
+    if set(pot.members) != names or pot.mixture is not None:
+        soups.insert(0, ("uniform soup", average_of(given), given[0]))
+    for name, recipe, first in soups:
         label = unused(name, names)
-        models.append(Candidate(label, recipe, label, by_name[own[0]].limits))
+        models.append(Candidate(label, recipe, label, first.limits))
         names.add(label)
     return models
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stockpot.evaluate.table import number, percent, shown
+from stockpot.search.mixing.told import mixture_told
 from stockpot.search.objective import Objective
 from stockpot.search.soups import Soup
 from stockpot.search.sweeps import Sweep
 
 __all__ = ["soup_told", "step_told", "sweep_told"]
+
+_PRINTED = 200
+"""Lines of a recipe that are still printed."""
 
 
 def soup_told(found: Soup) -> Iterator[str]:
@@ -21,6 +25,10 @@ def soup_told(found: Soup) -> Iterator[str]:
         for i, step in enumerate(found.steps):
             sign = "+" if step.kept else "-"
             yield f"  {sign} {shown(step.name)}: {step_told(found, i)}"
+    if found.mixture is not None:
+        lead, *lines = mixture_told(found.mixture, found.objective)
+        yield f"{found.name}: {lead}"
+        yield from lines
     yield f"{found.name}: {len(found.members)} of {len(found.models)} models"
     yield from _recipe(found.recipe.text)
 
@@ -65,6 +73,9 @@ def _figure(found: Sweep, objective: Objective, name: str) -> str:
 
 
 def _recipe(text: str) -> Iterator[str]:
-    if text:
+    lines = text.splitlines()
+    if len(lines) > _PRINTED:
+        yield f"its recipe has {len(lines)} lines: --json and --html have it"
+    elif lines:
         yield "recipe, to be run from this folder:"
-        yield from (f"  {line}" for line in text.splitlines())
+        yield from (f"  {line}" for line in lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,9 @@ import numpy.typing as npt
 from stockpot.errors import ExecutionError, Problem
 from stockpot.evaluate.examples import Row, digest, keys_of, read_rows
 from stockpot.evaluate.metrics import classified
-from stockpot.evaluate.neural import context_of, need, prefix_of, token_losses
+from stockpot.evaluate.neural import context_of, need, prefix_of, share_losses, summed_losses, token_losses
 from stockpot.evaluate.opened import Opened
-from stockpot.evaluate.protocol import EXAMPLE, Files, Metric, Predictions
+from stockpot.evaluate.protocol import EXAMPLE, Files, Lessons, Live, Metric, Predictions
 from stockpot.execute.versions import versions_of
 
 __all__ = ["Choices"]
@@ -54,6 +54,33 @@ class Choices:
         """See the class."""
         need("torch", "transformers")
         rows = read_rows(files, _wrong)
+        encoded = self._encoded(model, rows)
+        losses = token_losses(model.transformer("causal"), [ids for _, ids, _ in encoded], self.batch_tokens)
+        counts = [count for _, _, count in encoded]
+        likely = [-float(own[-count:].sum()) for own, count in zip(losses, counts, strict=True)]
+        sizes = [len(choice.encode()) for row in rows for choice in row["choices"]]
+        return {EXAMPLE: keys_of(_digests(rows)), **_columns(rows, likely, counts, sizes)}
+
+    def lessons(self, model: Live, files: Files) -> Lessons:
+        """-ln of the right answer's share of the likelihood of all."""
+        need("torch", "transformers")
+        rows = read_rows(files, _wrong)
+        answers: list[list[tuple[list[int], int]]] = [[] for _ in rows]
+        for i, ids, count in self._encoded(model, rows):
+            answers[i].append((ids, count))
+        network = model.transformer("causal")
+
+        def parts(places: Sequence[int], _factor: Any) -> Iterator[Any]:
+            for own in _together(places, answers, self.batch_tokens):
+                each = [answer for place in own for answer in answers[place]]
+                losses = summed_losses(network, [ids for ids, _ in each], [count for _, count in each])
+                right = [rows[place]["answer"] for place in own]
+                yield share_losses(losses, [len(answers[place]) for place in own], right).sum() / len(places)
+
+        return Lessons(len(rows), parts)
+
+    def _encoded(self, model: Opened | Live, rows: Sequence[Row]) -> list[tuple[int, list[int], int]]:
+        """(row, tokens, how many are the choice's) of each choice of each row in turn."""
         encoded = [
             (i, *_encoded(model.tokenizer, row["context"], c)) for i, row in enumerate(rows) for c in row["choices"]
         ]
@@ -61,11 +88,24 @@ class Choices:
         too_long = next((rows[i] for i, _, count in encoded if count >= longest), None)
         if too_long is not None:
             raise ExecutionError(Problem(f"a choice has more tokens than the context: {too_long['choices']!r:.200}"))
-        losses = token_losses(model.transformer("causal"), [ids[-longest:] for _, ids, _ in encoded], self.batch_tokens)
-        counts = [count for _, _, count in encoded]
-        likely = [-float(own[-count:].sum()) for own, count in zip(losses, counts, strict=True)]
-        sizes = [len(choice.encode()) for row in rows for choice in row["choices"]]
-        return {EXAMPLE: keys_of(_digests(rows)), **_columns(rows, likely, counts, sizes)}
+        return [(i, ids[-longest:], count) for i, ids, count in encoded]
+
+
+def _together(
+    places: Sequence[int], answers: Sequence[Sequence[tuple[list[int], int]]], budget: int
+) -> Iterator[list[int]]:
+    """``places`` in groups whose answers, padded, hold at most ``budget`` tokens; at least one in each."""
+    group: list[int] = []
+    count = longest = 0
+    for place in places:
+        most = max(longest, *(len(ids) for ids, _ in answers[place]))
+        if group and (count + len(answers[place])) * most > budget:
+            yield group
+            group, count, most = [], 0, max(len(ids) for ids, _ in answers[place])
+        group.append(place)
+        count, longest = count + len(answers[place]), most
+    if group:
+        yield group
 
 
 def _columns(

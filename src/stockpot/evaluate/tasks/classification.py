@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from stockpot.errors import CheckpointError, ExecutionError, Problem
+from stockpot.errors import CheckpointError, ExecutionError, Problem, UnsupportedError
 from stockpot.evaluate.arrays import read_npz
 from stockpot.evaluate.code import Own
 from stockpot.evaluate.examples import digest, keys_of
 from stockpot.evaluate.metrics import classified
+from stockpot.evaluate.neural import class_losses, need
 from stockpot.evaluate.opened import Opened
-from stockpot.evaluate.protocol import EXAMPLE, Files, Metric, Predictions
+from stockpot.evaluate.protocol import EXAMPLE, Files, Lessons, Live, Metric, Predictions
 
 __all__ = ["Classification", "Outputs"]
 
 Outputs: TypeAlias = Literal["logits", "probabilities", "labels"]
 
 _SUM_TOLERANCE = 1e-3
+_ALIKE = 16
+"""Examples on which both functions of a task are compared."""
+_ALIKE_WITHIN = 1e-2
+"""How far apart they may be: float32 in another order, and not another function."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Classification:
         outputs: What it gives: logits or probabilities ``(n, classes)``, or labels ``(n,)``, which tell accuracy alone.
         inputs, labels: Names of the arrays in the files, with the examples along the first axis.
         batch: Examples that are handed over at a time.
+        learn: The same function of tensors of torch, which gives one; may be ``function`` itself. No figure depends on
+            it: it is what learned soups differentiate.
     """
 
     function: Own
@@ -41,6 +48,7 @@ class Classification:
     inputs: str = "inputs"
     labels: str = "labels"
     batch: int = 1024
+    learn: Own | None = None
     facts: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,6 +67,44 @@ class Classification:
         for start, outputs in zip(starts, given, strict=True):
             self._check(outputs, len(inputs[start : start + self.batch]))
         return {EXAMPLE: keys_of(self._digests(inputs)), **self._columns(np.concatenate(given), labels)}
+
+    def lessons(self, model: Live, files: Files) -> Lessons:
+        """-ln of the right class's probability, by :attr:`learn`; the factor is that of the logits."""
+        need("torch")
+        if self.outputs == "labels" or self.learn is None:
+            lacks = "labels tell no loss" if self.outputs == "labels" else f"{self.function.name} is one of NumPy"
+            fix = "learn: module:function of (tensors, inputs) of torch, which gives the same as predict does"
+            raise UnsupportedError(Problem(f"this task cannot be differentiated: {lacks}", fix=fix))
+        inputs, labels = self._data(files)
+        self._check_alike(model, inputs[: min(self.batch, _ALIKE)])
+
+        def parts(places: Sequence[int], factor: Any) -> Iterator[Any]:
+            for start in range(0, len(places), self.batch):
+                own = np.asarray(places[start : start + self.batch])
+                outputs = self._learned(model, inputs[own])
+                losses = class_losses(outputs, labels[own], factor, normal=self.outputs == "probabilities")
+                yield losses.sum() / len(places)
+
+        return Lessons(len(labels), parts, scaled=True)
+
+    def _learned(self, model: Live, inputs: npt.NDArray[Any]) -> Any:
+        """What :attr:`learn` gives, which must be something that torch can differentiate."""
+        assert self.learn is not None
+        outputs = self.learn.value(model.tensors, model.placed(inputs))
+        if not getattr(outputs, "requires_grad", False):
+            fix = "it must compute with torch, on the tensors that it is given, outside of no_grad"
+            raise ExecutionError(Problem(f"{self.learn.name} gives nothing that torch can differentiate", fix=fix))
+        self._check(outputs, len(inputs))
+        return outputs
+
+    def _check_alike(self, model: Live, inputs: npt.NDArray[Any]) -> None:
+        """Raise unless both functions give the same on some inputs."""
+        assert self.learn is not None
+        found = self._learned(model, inputs).detach().cpu().double().numpy()
+        wanted = np.asarray(self.function.value(model.wide, inputs)).astype(np.float64)
+        if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=_ALIKE_WITHIN, atol=_ALIKE_WITHIN):
+            message = f"{self.learn.name} and {self.function.name} give different outputs for the same inputs"
+            raise ExecutionError(Problem(message, fix="both must be the same function of tensors and inputs"))
 
     def _columns(self, outputs: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         if self.outputs == "labels":
@@ -81,11 +127,11 @@ class Classification:
             )
         return classified(wide / sums[:, None], labels)
 
-    def _check(self, outputs: npt.NDArray[Any], count: int) -> None:
+    def _check(self, outputs: Any, count: int) -> None:
         dimensions = 1 if self.outputs == "labels" else 2
         if outputs.ndim != dimensions or len(outputs) != count or (dimensions == 2 and outputs.shape[1] < 2):
             wanted = f"({count},)" if dimensions == 1 else f"({count}, classes)"
-            message = f"{self.function.name} gives an array of shape {outputs.shape}, not {wanted}"
+            message = f"{self.function.name} gives an array of shape {tuple(outputs.shape)}, not {wanted}"
             raise ExecutionError(Problem(message, fix="outputs: logits, probabilities or labels"))
 
     def _data(self, files: Files) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:

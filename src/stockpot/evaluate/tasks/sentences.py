@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from stockpot.errors import ExecutionError, Problem
 from stockpot.evaluate.examples import Row, content_of, digest, keys_of, read_rows
 from stockpot.evaluate.metrics import classified
-from stockpot.evaluate.neural import context_of, embeddings, need
+from stockpot.evaluate.neural import need
 from stockpot.evaluate.opened import Opened
 from stockpot.evaluate.protocol import EXAMPLE, Files, Metric, Predictions
+from stockpot.evaluate.sentences import embedded
 from stockpot.execute.versions import versions_of
 
 __all__ = ["Probe", "Similarity"]
@@ -24,11 +24,13 @@ _USED = ("torch", "transformers", "tokenizers")
 
 @dataclass(frozen=True)
 class Similarity:
-    """Lines of ``{"a": …, "b": …, "score": 0.7}``: the cosine of mean-pooled embeddings beside a human's score.
+    """Lines of ``{"a": …, "b": …, "score": 0.7}``: the cosine of embeddings beside a human's score.
+
+    Embeddings are made as the model's own files say: see :mod:`stockpot.evaluate.sentences`.
 
     Args:
-        max_tokens: Of a sentence, special tokens included; the rest is left out. None takes what the model can, at most
-            2048.
+        max_tokens: Of a sentence, special tokens included; the rest is left out. None takes what the model is
+            made for, at most 2048.
         batch_tokens: Tokens that are computed at a time; no figure depends on it.
     """
 
@@ -38,7 +40,11 @@ class Similarity:
     facts: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "facts", {"kind": "similarity", "most": self.max_tokens, **versions_of(*_USED)})
+        object.__setattr__(
+            self,
+            "facts",
+            {"kind": "similarity", "embeddings": "modules", "most": self.max_tokens, **versions_of(*_USED)},
+        )
 
     def examples(self, files: Files) -> list[bytes]:
         """Of pairs of sentences."""
@@ -48,7 +54,7 @@ class Similarity:
         """cosine, score."""
         rows = read_rows(files, _wrong_pair)
         texts = list(dict.fromkeys(text for row in rows for text in (row["a"], row["b"])))
-        found = _embedded(model, texts, self.max_tokens, self.batch_tokens)
+        found = embedded(model, texts, self.max_tokens, self.batch_tokens)
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         units = dict(zip(texts, found / np.maximum(lengths, np.finfo(np.float64).tiny), strict=True))
         cosine = np.array([float(units[row["a"]] @ units[row["b"]]) for row in rows])
@@ -57,7 +63,7 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Probe:
-    """Lines of ``{"text": …, "label": …}``: logistic regression on frozen mean-pooled embeddings.
+    """Lines of ``{"text": …, "label": …}``: logistic regression on frozen embeddings.
 
     It is fitted on the files of ``train``, whose mean and deviation also standardise every dimension.
 
@@ -76,7 +82,7 @@ class Probe:
 
     def __post_init__(self) -> None:
         settings = [content_of(self.train), self.strength, self.max_tokens]
-        told = {"kind": "probe", "settings": settings, **versions_of(*_USED, "scikit-learn")}
+        told = {"kind": "probe", "embeddings": "modules", "settings": settings, **versions_of(*_USED, "scikit-learn")}
         object.__setattr__(self, "facts", told)
 
     def examples(self, files: Files) -> list[bytes]:
@@ -95,7 +101,7 @@ class Probe:
             told = f"a label that train does not have: {strange[0]!r}" if strange else "train has only one label"
             raise ExecutionError(Problem(told, fix="train needs examples of every label"))
         texts = [row["text"] for row in (*train, *rows)]
-        found = _embedded(model, texts, self.max_tokens, self.batch_tokens)
+        found = embedded(model, texts, self.max_tokens, self.batch_tokens)
         centre, spread = found[: len(train)].mean(axis=0), found[: len(train)].std(axis=0)
         found = (found - centre) / np.where(spread > 0, spread, 1)
         classes = np.array([names.index(str(row["label"])) for row in (*train, *rows)])
@@ -103,15 +109,6 @@ class Probe:
         probabilities = fitted.predict_proba(found[len(train) :])
         keys = keys_of(digest(row["text"]) for row in rows)
         return {EXAMPLE: keys, **classified(probabilities, classes[len(train) :])}
-
-
-def _embedded(model: Opened, texts: Sequence[str], most: int | None, budget: int) -> npt.NDArray[np.float64]:
-    need("torch", "transformers")
-    length = most or context_of(model.config)
-    ids = model.tokenizer(list(texts), truncation=True, max_length=length)["input_ids"]
-    if not all(ids):
-        raise ExecutionError(Problem("a text has no tokens", fix="leave empty texts out"))
-    return embeddings(model.transformer("encoder"), ids, budget).astype(np.float64)
 
 
 def _wrong_pair(row: Row) -> str | None:

@@ -11,9 +11,9 @@ import numpy as np
 
 from stockpot.errors import CheckpointError, ExecutionError, Problem
 from stockpot.evaluate.examples import digest, keys_of, read_rows, read_text
-from stockpot.evaluate.neural import context_of, need, prefix_of, token_losses
+from stockpot.evaluate.neural import batches, context_of, need, prefix_of, summed_losses, token_losses
 from stockpot.evaluate.opened import Opened
-from stockpot.evaluate.protocol import EXAMPLE, Files, Metric, Predictions
+from stockpot.evaluate.protocol import EXAMPLE, Files, Lessons, Live, Metric, Predictions
 from stockpot.execute.versions import versions_of
 
 __all__ = ["Texts", "windows"]
@@ -65,6 +65,29 @@ class Texts:
     def predict(self, model: Opened, files: Files) -> Predictions:
         """nll (nats, summed over a window's tokens), tokens, bytes."""
         need("torch", "transformers")
+        pieces, scored, sizes = self._windows(model, files)
+        losses = token_losses(model.transformer("causal"), pieces, self.batch_tokens)
+        keys = [digest(np.asarray([*piece, count]).tobytes()) for piece, count in zip(pieces, scored, strict=True)]
+        sums = [float(own[-count:].sum()) for own, count in zip(losses, scored, strict=True)]
+        columns = {"nll": np.array(sums), "tokens": np.array(scored), "bytes": np.array(sizes)}
+        return {EXAMPLE: keys_of(keys), **columns}
+
+    def lessons(self, model: Live, files: Files) -> Lessons:
+        """nll over tokens, of windows."""
+        need("torch", "transformers")
+        pieces, scored, _ = self._windows(model, files)
+        network = model.transformer("causal")
+
+        def parts(places: Sequence[int], _factor: Any) -> Iterator[Any]:
+            total = sum(scored[place] for place in places)
+            for batch in batches([pieces[place] for place in places], self.batch_tokens):
+                own = [places[i] for i in batch]
+                yield summed_losses(network, [pieces[i] for i in own], [scored[i] for i in own]).sum() / total
+
+        return Lessons(len(pieces), parts)
+
+    def _windows(self, model: Opened | Live, files: Files) -> tuple[list[Sequence[int]], list[int], list[float]]:
+        """Tokens of each window, how many of its last ones count, and the bytes that are predicted in it."""
         context = self.context or context_of(model.config)
         stride = min(self.stride or context, context)
         prefix = prefix_of(model.tokenizer) if self.first == "prefix" else []
@@ -81,11 +104,7 @@ class Texts:
                 sizes.append(share * count)
         if not pieces:
             raise ExecutionError(Problem("no token is predicted: the texts have no more than one each"))
-        losses = token_losses(model.transformer("causal"), pieces, self.batch_tokens)
-        keys = [digest(np.asarray([*piece, count]).tobytes()) for piece, count in zip(pieces, scored, strict=True)]
-        sums = [float(own[-count:].sum()) for own, count in zip(losses, scored, strict=True)]
-        columns = {"nll": np.array(sums), "tokens": np.array(scored), "bytes": np.array(sizes)}
-        return {EXAMPLE: keys_of(keys), **columns}
+        return pieces, scored, sizes
 
     def _texts(self, files: Files) -> Iterator[str]:
         for path in files:

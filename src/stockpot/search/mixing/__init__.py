@@ -1,0 +1,1 @@
+"""Soups whose members have weights: learned by gradients, or made of the members' losses."""
