@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from stockpot.cli.options import say
 from stockpot.cli.reports import check_writable, write_reports
-
-if TYPE_CHECKING:
-    from stockpot.reproduce import Claim
+from stockpot.errors import RecipeError, StockpotError
+from stockpot.evaluate.run import told as told_error
+from stockpot.recipe.known import nearest
+from stockpot.reproduce import CLAIMS, Claim, Outcome, bed_of, reproduce
+from stockpot.reproduce.told import outcome_page, outcome_told, summary_told
 
 __all__ = ["command"]
 
@@ -40,35 +43,67 @@ def command(
 ) -> int:
     """Measure claims of the literature in miniature, the paper's figures beside ours.
 
-    Without NAME, the claims are listed; all measures every one. The exit code is 1 when a claim does not hold.
+    Without NAME, the claims are listed; all measures every one that the data allows. The exit code is 1 when a claim
+    does not hold, or one of several cannot be measured.
     """
-    from stockpot.reproduce import reproduce
-    from stockpot.reproduce.told import outcome_page, outcome_told
-
     if not names:
         _list()
         return 0
     check_writable(json_path, html_path)
-    numbers = _seeds(seeds)
-    machine = str(json_path) == "-"
-    found = []
-    for claim in _claims(names):
-        tell = (lambda _: None) if quiet else (lambda line: say(line, error=True, lines=False))
-        found.append(reproduce(claim, bed=bed, data=data, seeds=numbers, folder=folder, tell=tell))
-        for line in () if machine else (*outcome_told(found[-1]), ""):
+    numbers, claims = _seeds(seeds), _claims(names)
+    asked = _Asked(bed, data, numbers, folder, quiet, str(json_path) == "-")
+    usable = [claim for claim in claims if names != ("all",) or asked.can(claim)]
+    results = [asked.measured(claim, alone=len(usable) == 1) for claim in usable]
+    found = [one for one in results if isinstance(one, Outcome)]
+    for line in summary_told(found) if len(found) > 1 and not asked.machine else ():
+        say(line, lines=False)
+    told = [one.as_data() if isinstance(one, Outcome) else one for one in results]
+    write_reports({"json_path": json_path, "html_path": html_path}, told, lambda: outcome_page(found))
+    return 0 if found and len(found) == len(results) and all(outcome.held for outcome in found) else 1
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How claims are to be measured, and whether only JSON is printed."""
+
+    bed: str | None
+    data: Path | None
+    seeds: Sequence[int]
+    folder: Path | None
+    quiet: bool
+    machine: bool
+
+    def can(self, claim: Claim) -> bool:
+        """Whether the claim has the bed, and its data; a line tells why not."""
+        try:
+            bed_of(claim, self.bed, self.data)
+        except RecipeError as error:
+            say(f"left out: {told_error(error)}", error=True, lines=False)
+            return False
+        return True
+
+    def measured(self, claim: Claim, *, alone: bool) -> Outcome | dict[str, str]:
+        """The outcome, told; an error, unless the claim is the only one, is told and is what is returned."""
+        try:
+            outcome = reproduce(
+                claim, bed=self.bed, data=self.data, seeds=self.seeds, folder=self.folder, tell=self._progress
+            )
+        except StockpotError as error:
+            if alone:
+                raise
+            message = told_error(error)
+            say(f"NOT MEASURED: {claim.name}: {message}", error=True, lines=False)
+            return {"name": claim.name, "error": message}
+        for line in () if self.machine else (*outcome_told(outcome), ""):
             say(line, lines=False)
-    write_reports(
-        {"json_path": json_path, "html_path": html_path},
-        [outcome.as_data() for outcome in found],
-        lambda: outcome_page(found),
-    )
-    return 0 if all(outcome.held for outcome in found) else 1
+        return outcome
+
+    def _progress(self, line: str) -> None:
+        if not self.quiet:
+            say(line, error=True, lines=False)
 
 
 def _claims(names: tuple[str, ...]) -> list[Claim]:
-    from stockpot.recipe.known import nearest
-    from stockpot.reproduce import CLAIMS
-
     if names == ("all",):
         return list(CLAIMS.values())
     for name in names:
@@ -90,8 +125,8 @@ def _seeds(text: str) -> list[int]:
 
 
 def _list() -> None:
-    from stockpot.reproduce import CLAIMS
-
+    width = max(map(len, CLAIMS), default=0)
     for claim in CLAIMS.values():
         beds = ", ".join(f"{bed.name}{'' if bed.needs_data else ' (no data needed)'}" for bed in claim.beds)
-        say(f"{claim.name}: {claim.title} [{beds}]", lines=False)
+        say(f"{claim.name:<{width}}  {claim.title}", lines=False)
+        say(f"{'':<{width}}  on {beds}", lines=False)

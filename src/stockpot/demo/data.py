@@ -46,7 +46,7 @@ _SHARES = (0.15, 0.35, 0.2)
 
 @dataclass(frozen=True)
 class Split:
-    """Images ``(n, 8, 8)`` with values in [0, 1], and their labels ``(n,)`` in 0..9."""
+    """Images ``(n, side, side)`` with values in [0, 1], and their labels ``(n,)`` in 0..9."""
 
     images: FloatArray
     labels: IntArray
@@ -86,13 +86,14 @@ def warp(images: FloatArray, angle: FloatArray, move: FloatArray) -> FloatArray:
     """Turn and move every image, interpolating linearly; what enters from outside is black.
 
     Args:
-        images: ``(n, 8, 8)``.
+        images: ``(n, side, side)``.
         angle: ``(n,)``, radians.
         move: ``(n, 2)``, pixels down and to the right.
     """
-    centre = (SIDE - 1) / 2
-    rows, columns = np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij")
-    y = rows[None] - centre - move[:, 0, None, None]  # (n, 8, 8)
+    side = images.shape[-1]
+    centre = (side - 1) / 2
+    rows, columns = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+    y = rows[None] - centre - move[:, 0, None, None]  # (n, side, side)
     x = columns[None] - centre - move[:, 1, None, None]
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     which = np.broadcast_to(np.arange(len(images))[:, None, None], y.shape)

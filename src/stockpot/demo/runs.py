@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -25,6 +28,11 @@ __all__ = [
     "save_model",
     "train_start",
 ]
+
+
+_CONFIG: Mapping[str, Any] = MappingProxyType(
+    {"model_type": "mlp-digits", "widths": list(WIDTHS), "hidden_act": "relu"}
+)
 
 
 @dataclass(frozen=True)
@@ -93,12 +101,11 @@ def fine_tune(start: Parameters, digits: Digits, run: Run, effort: Effort, seed:
     return train(start, digits.tune.keep(run.classes), schedule)
 
 
-def save_model(theta: Parameters, folder: Path) -> None:
-    """Write ``model.safetensors`` and ``config.json``."""
+def save_model(theta: Parameters, folder: Path, config: Mapping[str, Any] = _CONFIG) -> None:
+    """Write ``model.safetensors`` and ``config.json``, by default that of the demo's network."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(theta), folder / "model.safetensors", metadata={"format": "pt"})
-    config = {"model_type": "mlp-digits", "widths": list(WIDTHS), "hidden_act": "relu"}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
 
 
 def load_model(folder: Path) -> Parameters:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
-from stockpot.demo.data import FloatArray, Shift, Split
+from stockpot.demo.data import FloatArray, IntArray, Shift, Split
 from stockpot.demo.network import Parameters, loss_and_gradient
 
-__all__ = ["Schedule", "train"]
+__all__ = ["Gradient", "Schedule", "train"]
+
+Gradient: TypeAlias = Callable[[Parameters, FloatArray, IntArray, float], tuple[float, Parameters]]
+"""Weights, images, labels, label smoothing → mean loss, and its gradient for every tensor."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,8 @@ class Schedule:
 
     ``rate`` is the peak learning rate, which falls to zero along half a cosine; ``shift`` is
     drawn anew for every image in every epoch. Gradients longer than ``clip`` (2-norm) are shortened
-    to it, which keeps even a diverging run finite.
+    to it, which keeps even a diverging run finite. ``decay`` is the L2 penalty's factor; tensors
+    whose names begin with one of ``fixed`` stay as they are.
     """
 
     epochs: int
@@ -29,10 +35,15 @@ class Schedule:
     smoothing: float = 0.0
     clip: float = 5.0
     shift: Shift | None = None
+    decay: float = 0.0
+    fixed: tuple[str, ...] = ()
 
 
-def train(start: Parameters, split: Split, schedule: Schedule) -> Parameters:
-    """Return the weights reached from ``start``; the same arguments give the same bits."""
+def train(start: Parameters, split: Split, schedule: Schedule, gradient_of: Gradient = loss_and_gradient) -> Parameters:
+    """Return the weights reached from ``start``; the same arguments give the same bits.
+
+    ``gradient_of`` is that of the network, by default the demo's own.
+    """
     rng = np.random.default_rng(schedule.seed)
     theta = {name: value.copy() for name, value in start.items()}
     speed = {name: np.zeros_like(value) for name, value in start.items()}
@@ -44,10 +55,19 @@ def train(start: Parameters, split: Split, schedule: Schedule) -> Parameters:
             order = rng.permutation(len(seen.labels))
         first = step % steps_an_epoch * schedule.batch
         rows = order[first : first + schedule.batch]
-        _, gradient = loss_and_gradient(theta, seen.images[rows], seen.labels[rows], schedule.smoothing)
+        _, found = gradient_of(theta, seen.images[rows], seen.labels[rows], schedule.smoothing)
+        gradient = _decayed(found, theta, schedule)
         rate = schedule.rate * (1 + np.cos(np.pi * step / total)) / 2
         _move(theta, speed, _clipped(gradient, schedule.clip), rate, schedule.momentum)
     return theta
+
+
+def _decayed(gradient: Parameters, theta: Parameters, schedule: Schedule) -> Parameters:
+    """Return ``gradient`` with the penalty's, of the tensors that move."""
+    moving = {name: g for name, g in gradient.items() if not name.startswith(schedule.fixed)}
+    if not schedule.decay:
+        return moving
+    return {name: g + np.float32(schedule.decay) * theta[name] for name, g in moving.items()}
 
 
 def _clipped(gradient: Parameters, limit: float) -> Parameters:

@@ -7,11 +7,12 @@
 ======================  ==================================================================
 :data:`CLAIMS`          every claim, by name
 :func:`reproduce`       a claim on a test bed, over seeds → :class:`Outcome`
+:func:`bed_of`          the bed of a claim that a name or the data at hand means
 ======================  ==================================================================
 """
 
 from stockpot.reproduce.claim import Asked, Bed, Claim, Measure, Setting
 from stockpot.reproduce.registry import CLAIMS
-from stockpot.reproduce.run import Outcome, reproduce
+from stockpot.reproduce.run import Outcome, bed_of, reproduce
 
-__all__ = ["CLAIMS", "Asked", "Bed", "Claim", "Measure", "Outcome", "Setting", "reproduce"]
+__all__ = ["CLAIMS", "Asked", "Bed", "Claim", "Measure", "Outcome", "Setting", "bed_of", "reproduce"]

@@ -37,11 +37,13 @@ class Asked:
     Args:
         measure: Name of the measure.
         at_least, at_most: Bounds, both ends included; None for no bound.
+        above: A bound that is not included.
     """
 
     measure: str
     at_least: float | None = None
     at_most: float | None = None
+    above: float | None = None
 
     def holds(self, value: float) -> bool:
         """Whether ``value`` is within the bounds; NaN never is.
@@ -51,16 +53,17 @@ class Asked:
         """
         low = self.at_least is None or value >= self.at_least
         high = self.at_most is None or value <= self.at_most
-        return low and high and value == value  # noqa: PLR0124 - NaN
+        above = self.above is None or value > self.above
+        return low and high and above and value == value  # noqa: PLR0124 - NaN
 
     def __str__(self) -> str:
         """In words.
 
-        >>> str(Asked("gain", at_least=3.0))
-        'at least 3'
+        >>> str(Asked("gain", at_least=3.0)), str(Asked("gain", above=0.0, at_most=1.0))
+        ('at least 3', 'above 0 and at most 1')
         """
-        parts = [] if self.at_least is None else [f"at least {self.at_least:g}"]
-        return " and ".join([*parts, *([] if self.at_most is None else [f"at most {self.at_most:g}"])])
+        bounds = {"above": self.above, "at least": self.at_least, "at most": self.at_most}
+        return " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
 
 
 @dataclass(frozen=True)
@@ -144,3 +147,4 @@ class Claim:
         assert self.asked, self.name
         assert self.beds, self.name
         assert {one.measure for one in self.asked} <= known, self.name
+        assert all(str(one) for one in self.asked), self.name  # a condition without bounds always holds

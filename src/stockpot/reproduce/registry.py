@@ -6,10 +6,21 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stockpot.reproduce.claim import Claim
+from stockpot.reproduce.images import diverse, shifts, soups, tasks
 
 __all__ = ["CLAIMS"]
 
-_ALL: tuple[Claim, ...] = ()
+_ALL: tuple[Claim, ...] = (
+    soups.SOUP,
+    soups.ENSEMBLE,
+    shifts.WISE_FT,
+    shifts.FALSE_FALSE_TRUE,
+    diverse.DIWA,
+    diverse.RATATOUILLE,
+    tasks.ADDITION,
+    tasks.NEGATION,
+    tasks.TIES,
+)
 
 CLAIMS: Mapping[str, Claim] = MappingProxyType({claim.name: claim for claim in _ALL})
 """Name → claim, in the order of the docs."""

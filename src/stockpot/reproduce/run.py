@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from math import isnan, nan
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -38,8 +39,9 @@ class Outcome:
     seconds: float
 
     def median(self, measure: str) -> float:
-        """Over the seeds."""
-        return median(run[measure] for run in self.runs)
+        """Over the seeds; NaN when any of them is."""
+        values = [run[measure] for run in self.runs]
+        return nan if any(map(isnan, values)) else median(values)
 
     def spread(self, measure: str) -> tuple[float, float]:
         """Least and largest over the seeds."""

@@ -1,0 +1,1 @@
+"""Claims on images, and the test beds that they share."""

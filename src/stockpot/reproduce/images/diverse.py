@@ -1,0 +1,156 @@
+"""Averages of diverse runs of one start, or of starts that were fine-tuned on something else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from statistics import correlation, fmean
+from typing import TYPE_CHECKING
+
+from stockpot.functions import linear
+from stockpot.reproduce.claim import Asked, Claim, Figures, Measure
+from stockpot.reproduce.images.beds import beds
+from stockpot.search.recipes import stored_model
+
+if TYPE_CHECKING:
+    from stockpot.evaluate import Cache, Candidate, Suite
+    from stockpot.reproduce.images.bench import Bench
+
+__all__ = ["DIWA", "RATATOUILLE"]
+
+_HOME, _AWAY = "home", "held out"
+
+
+def _suite(bench: Bench) -> Suite:
+    own = bench.lab.domains
+    return bench.suite({_HOME: {"select": own.select, "report": own.home}, _AWAY: {"report": own.held_out}})
+
+
+def _only(suite: Suite, name: str) -> Suite:
+    return replace(suite, tasks=tuple(task for task in suite.tasks if task.name == name))
+
+
+def _pairs(models: Sequence[Candidate], suite: Suite, cache: Cache) -> tuple[list[float], list[float]]:
+    """Of every pair of models on the domain left out: the gain of their average over both, and their disagreement."""
+    from stockpot.evaluate import candidate, evaluate
+    from stockpot.reproduce.images.bench import percent
+
+    gains, apart = [], []
+    for one, other in combinations(models, 2):
+        average = candidate(linear(stored_model(one), stored_model(other)), name="average", threads=1)
+        result = evaluate([one, other, average], _only(suite, _AWAY), cache=cache)
+        alone = fmean(percent(result, model.name, _AWAY) for model in (one, other))
+        gains.append(percent(result, "average", _AWAY) - alone)
+        apart.append(100 * (1 - result.triples[0].pairs[0].agreement))
+    return gains, apart
+
+
+def _disagreement(models: Sequence[Candidate], suite: Suite, cache: Cache) -> float:
+    """Share of examples of the domain left out that two models tell differently, in percent; mean over all pairs."""
+    from stockpot.evaluate import evaluate
+
+    pairs = []
+    for i, one in enumerate(
+        models[:-1]
+    ):  # as the base of all after it; the last row, called the merged one, again itself
+        triples = evaluate([one, *models[i + 1 :], one], _only(suite, _AWAY), cache=cache).triples
+        pairs += [100 * (1 - triple.pairs[0].agreement) for triple in triples]
+    return fmean(pairs)
+
+
+def _diwa(bench: Bench) -> Figures:
+    from stockpot.evaluate import Cache
+    from stockpot.reproduce.images.bench import percent
+    from stockpot.search import soup
+
+    suite, models = _suite(bench), bench.models(bench.lab.diverse)
+    with Cache(None) as cache:
+        report = soup(models, suite, kind="uniform", ensembles=(), cache=cache).report
+        restricted = soup(models, suite, kind="diwa", ensembles=(), cache=cache)
+        gains, apart = _pairs(models, suite, cache)
+    assert report is not None
+    assert restricted.report is not None
+    single = fmean(percent(report, model.name, _AWAY) for model in models)
+    return {
+        "single": single,
+        "uniform": percent(report, "uniform soup", _AWAY) - single,
+        "restricted": percent(restricted.report, restricted.name, _AWAY) - single,
+        "home": percent(report, "uniform soup", _HOME) - fmean(percent(report, m.name, _HOME) for m in models),
+        "correlation": correlation(apart, gains),
+    }
+
+
+_DOMAINBED = "mean of five data sets of DomainBed, linear-probed start, ERM 65.6"
+
+DIWA = Claim(
+    name="diwa",
+    title="The average of diverse runs is better than the runs on a domain that none of them has seen",
+    source="Ramé et al., Diverse weight averaging for out-of-distribution generalization, 2022, arXiv:2205.09739",
+    measures=(
+        Measure("single", "mean run, accuracy on the domain left out, %", 65.6, _DOMAINBED),
+        Measure("uniform", "average of all minus mean run, on the domain left out, points", 2.0, f"67.6, {_DOMAINBED}"),
+        Measure("restricted", "restricted selection minus mean run, there, points", 1.9, f"67.5, {_DOMAINBED}"),
+        Measure("home", "average of all minus mean run, on the domains seen, points"),
+        Measure("correlation", "correlation of gain and disagreement over all pairs of runs"),
+    ),
+    asked=(Asked("uniform", at_least=1), Asked("correlation", above=0)),
+    beds=beds(_diwa, {"mnist": 80, "digits": 6}),
+    notes="Eight runs on images turned by 0, 15 and 30 degrees, from one start with a probed head; 45 degrees are left "
+    "out.",
+)
+
+
+_FORGOTTEN = "fine-tunes on other images forget the turned ones that the start knows, and runs from there stay below."
+
+
+def _ratatouille(bench: Bench) -> Figures:
+    from stockpot.evaluate import Cache
+    from stockpot.reproduce.images.bench import percent
+    from stockpot.search import soup
+
+    suite = _suite(bench)
+    runs, recycled = bench.models(bench.lab.diverse), bench.models(bench.lab.recycled)
+    with Cache(None) as cache:
+        plain = soup(runs, suite, kind="uniform", ensembles=(), cache=cache).report
+        report = soup(recycled, suite, kind="ratatouille", ensembles=(), cache=cache).report
+        apart = [_disagreement(models, suite, cache) for models in (recycled, runs)]
+    assert plain is not None
+    assert report is not None
+    return {
+        "diwa": percent(plain, "uniform soup", _AWAY),
+        "ratatouille": percent(report, "ratatouille soup", _AWAY),
+        "more": percent(report, "ratatouille soup", _AWAY) - percent(plain, "uniform soup", _AWAY),
+        "disagreement": apart[0] - apart[1],
+        "bump": fmean(_bump(recycled[i], recycled[i + 1], suite) for i in range(0, len(recycled), 2)),
+    }
+
+
+def _bump(one: Candidate, other: Candidate, suite: Suite) -> float:
+    """How far accuracy falls below the line between the ends, on the way from one to the other, at home; in points."""
+    from stockpot.reproduce.images.bench import percent
+    from stockpot.search import sweep
+
+    found = sweep("interpolate", [one, other], _only(suite, _HOME), values=(0, 0.25, 0.5, 0.75, 1), split="report")
+    at = {value: percent(found.curve, name, _HOME) for value, name in zip(found.values, found.names, strict=True)}
+    return max((1 - t) * at[0.0] + t * at[1.0] - value for t, value in at.items())
+
+
+RATATOUILLE = Claim(
+    name="ratatouille",
+    title="Runs that start from fine-tunes on other data disagree more, and can still be averaged",
+    source="Ramé et al., Model ratatouille: recycling diverse models for out-of-distribution generalization, 2023, "
+    "arXiv:2212.10445",
+    measures=(
+        Measure("diwa", "DiWA, average of all, accuracy on the domain left out, %", 67.6, "mean of DomainBed"),
+        Measure("ratatouille", "ratatouille, average of all, there, %", 68.1, "mean of DomainBed"),
+        Measure("more", "ratatouille minus DiWA, points", 0.5, "68.1 and 67.6"),
+        Measure("disagreement", "disagreement of two runs, ratatouille minus DiWA, points"),
+        Measure("bump", "largest fall below the line between two runs' accuracies, mean of four pairs, points"),
+    ),
+    asked=(Asked("disagreement", above=0), Asked("bump", at_most=2), Asked("more", at_least=-0.3)),
+    beds=beds(_ratatouille, {"mnist": 120, "digits": 6}, known=dict.fromkeys(("mnist", "digits"), _FORGOTTEN)),
+    notes="The runs of diwa, a quarter each from the start and from fine-tunes of it on inverted, noisy and other "
+    "images, all with the head that was probed on the start. Training is unstable from falls of 2 points on (Frankle "
+    "et al., 2020).",
+)

@@ -1,0 +1,100 @@
+"""The two networks of the test beds: the demo's perceptron in NumPy, and a small convolutional one in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stockpot.demo.data import FloatArray, IntArray
+from stockpot.demo.network import Parameters, initialise, loss_and_gradient
+from stockpot.demo.network import logits as perceptron_logits
+from stockpot.demo.train import Gradient
+
+__all__ = ["CONVOLUTIONAL", "PERCEPTRON", "Network", "convolutional_logits"]
+
+_CLASSES = 10
+_SHAPES = {"first": (16, 1, 5, 5), "second": (32, 16, 3, 3), "hidden": (64, 32 * 7 * 7)}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network as functions of its weights.
+
+    Args:
+        head: What the names of its last layer's tensors begin with.
+        initialise: Random numbers and the number of classes → weights.
+        gradient: For training.
+        logits: Weights and images → scores of all classes.
+        predict: ``module:function`` of :attr:`logits`, for suites.
+    """
+
+    head: str
+    initialise: Callable[[np.random.Generator, int], Parameters]
+    gradient: Gradient
+    logits: Callable[[Parameters, FloatArray], FloatArray]
+    predict: str
+
+
+def convolutional_logits(theta: Parameters, images: FloatArray) -> FloatArray:
+    """Scores ``(n, classes)`` of images ``(n, 28, 28)``."""
+    torch = _torch()
+    with torch.inference_mode():
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in theta.items()}
+        found: FloatArray = _forward(torch, tensors, images).numpy()
+    return found
+
+
+def _forward(torch: Any, theta: Any, images: FloatArray) -> Any:
+    layers = torch.nn.functional
+    x = torch.from_numpy(np.ascontiguousarray(images))[:, None]
+    x = layers.relu(layers.conv2d(x, theta["first.weight"], theta["first.bias"], stride=2, padding=2))
+    x = layers.relu(layers.conv2d(x, theta["second.weight"], theta["second.bias"], stride=2, padding=1))
+    x = layers.relu(layers.linear(x.flatten(1), theta["hidden.weight"], theta["hidden.bias"]))
+    return layers.linear(x, theta["head.weight"], theta["head.bias"])
+
+
+def _gradient(theta: Parameters, images: FloatArray, labels: IntArray, smoothing: float) -> tuple[float, Parameters]:
+    """Of the cross-entropy among the ten classes of each label's own task: class c of task t is 10 t + c."""
+    torch = _torch()
+    tensors = {name: torch.from_numpy(value).requires_grad_() for name, value in theta.items()}
+    scores = _forward(torch, tensors, images)
+    own = scores.view(len(labels), -1, _CLASSES)[torch.arange(len(labels)), torch.from_numpy(labels // _CLASSES)]
+    target = torch.from_numpy(labels % _CLASSES)
+    loss = torch.nn.functional.cross_entropy(own, target, label_smoothing=smoothing)
+    loss.backward()
+    return float(loss.detach()), {name: tensor.grad.numpy() for name, tensor in tensors.items()}
+
+
+def _initialise(rng: np.random.Generator, classes: int) -> Parameters:
+    """He-normal weights and zero biases; 106,000 numbers with ten classes."""
+    theta: dict[str, FloatArray] = {}
+    for name, shape in {**_SHAPES, "head": (classes, _SHAPES["hidden"][0])}.items():
+        weight = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+        theta[f"{name}.weight"] = weight.astype(np.float32)
+        theta[f"{name}.bias"] = np.zeros(shape[0], np.float32)
+    return theta
+
+
+def _torch() -> Any:
+    from stockpot.evaluate.neural import need
+
+    need("torch")
+    import torch
+
+    torch.set_num_threads(1)  # these networks are too small for more; the same sums on every machine
+    return torch
+
+
+CONVOLUTIONAL = Network(
+    "head.", _initialise, _gradient, convolutional_logits, "stockpot.reproduce.images.networks:convolutional_logits"
+)
+PERCEPTRON = Network(
+    "layers.2.",
+    lambda rng, _: initialise(rng),
+    loss_and_gradient,
+    perceptron_logits,
+    "stockpot.demo.network:logits",
+)
