@@ -13,7 +13,7 @@ from stockpot.demo.data import Split, load_splits
 from stockpot.demo.train import Schedule, train
 from stockpot.evaluate import load_suite
 from stockpot.reproduce import CLAIMS, Setting, reproduce
-from stockpot.reproduce.images import diverse, shifts, soups, tasks
+from stockpot.reproduce.images import diverse, searching, shifts, soups, tasks
 from stockpot.reproduce.images.bench import Bench
 from stockpot.reproduce.images.lab import lab_of
 from stockpot.reproduce.images.networks import CONVOLUTIONAL, PERCEPTRON
@@ -31,6 +31,7 @@ OURS = {
         tasks.ADDITION,
         tasks.NEGATION,
         tasks.TIES,
+        searching.SEARCH,
     )
 }
 EXACT = {
@@ -43,6 +44,7 @@ EXACT = {
     "task-addition": ("more", "cosine"),
     "task-negation": ("control", "random"),
     "ties": ("fixed",),
+    "search-overfits": (),
 }
 """Claim → conditions that hold for any seed: by construction, or by a wide margin."""
 

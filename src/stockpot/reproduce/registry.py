@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stockpot.reproduce.claim import Claim
-from stockpot.reproduce.images import diverse, shifts, soups, tasks
+from stockpot.reproduce.images import diverse, searching, shifts, soups, tasks
 
 __all__ = ["CLAIMS"]
 
@@ -20,6 +20,7 @@ _ALL: tuple[Claim, ...] = (
     tasks.ADDITION,
     tasks.NEGATION,
     tasks.TIES,
+    searching.SEARCH,
 )
 
 CLAIMS: Mapping[str, Claim] = MappingProxyType({claim.name: claim for claim in _ALL})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +37,6 @@ def _kept(result: Result, model: str, tasks: Sequence[str]) -> float:
 
 
 def _addition(bench: Bench) -> Figures:
-    import numpy as np
-
     from stockpot.search import sweep
 
     suite, (base, *models) = bench.tasks(), _specialists(bench)
@@ -50,24 +47,14 @@ def _addition(bench: Bench) -> Figures:
     chosen = found.names[found.values.index(found.chosen)]
     kept = _kept(found.report, chosen, tasks)
     begun = _kept(found.report, found.names[found.values.index(0.0)], tasks)
-    vectors = [_flat(base, model) for model in models]
-    cosines = [float(a @ b / np.sqrt((a @ a) * (b @ b))) for a, b in combinations(vectors, 2)]
     return {
         "base": begun,
         "kept": kept,
         "more": kept - begun,
         "worst": min(_kept(found.report, chosen, [task]) for task in tasks),
         "lambda": found.chosen,
-        "cosine": max(cosines),
+        "cosine": max(pair.cosine or 0.0 for pair in found.cosines),
     }
-
-
-def _flat(base: Candidate, model: Candidate) -> Any:
-    """The task vector as one array of float64."""
-    import numpy as np
-
-    start, end = base.opened().tensors, model.opened().tensors
-    return np.concatenate([(end[name].astype(np.float64) - start[name]).ravel() for name in start])
 
 
 ADDITION = Claim(
@@ -96,7 +83,6 @@ _KEEP = 0.97
 
 
 def _negation(bench: Bench) -> Figures:
-    from stockpot.evaluate import evaluate
     from stockpot.reproduce.images.bench import percent
     from stockpot.search import sweep
 
@@ -113,10 +99,10 @@ def _negation(bench: Bench) -> Figures:
         keep=_KEEP,
     )
     assert found.chosen is not None
-    less = _less(base, tuned, found.chosen, "negated")
-    chance = _less(base, _drawn(bench, tuned.name), found.chosen, "random")
-    result = evaluate([base, less, chance], suite)
-    at = {(m, t): percent(result, m, t) for m in ("base", "negated", "random") for t in (target, control)}
+    assert found.report is not None
+    names = {"base": found.names[0], "negated": found.names[found.values.index(found.chosen)]}
+    names["random"] = f"random {names['negated']}" if found.chosen else names["base"]
+    at = {(m, t): percent(found.report, name, t) for m, name in names.items() for t in (target, control)}
     return {
         "base": at["base", target],
         "negated": at["negated", target],
@@ -125,27 +111,6 @@ def _negation(bench: Bench) -> Figures:
         "random": abs(at["random", target] - at["base", target]),
         "lambda": found.chosen,
     }
-
-
-def _less(base: Candidate, tuned: Candidate, strength: float, name: str) -> Candidate:
-    """base - λ (tuned - base)."""
-    from stockpot.evaluate import candidate
-
-    start = stored_model(base)
-    return candidate(start - strength * task_arithmetic(stored_model(tuned) - start), name=name, threads=1)
-
-
-def _drawn(bench: Bench, task: str) -> Candidate:
-    """A model as far from the base as the fine-tune on ``task`` in every tensor, in a direction that is drawn."""
-    import numpy as np
-
-    rng = np.random.default_rng(bench.lab.seed)
-    theta = dict(bench.lab.beginner)
-    for name, end in bench.lab.specialists[task].items():
-        noise = rng.normal(size=end.shape)
-        length = np.linalg.norm(end.astype(np.float64) - theta[name]) / np.linalg.norm(noise)
-        theta[name] = (theta[name] + length * noise).astype(np.float32)
-    return bench.model("drawn", theta)
 
 
 NEGATION = Claim(
