@@ -210,9 +210,9 @@ def test_texts_that_are_written_end():
     import torch
 
     class Network:
-        def __call__(self, input_ids, use_cache):  # 0 and 1 alike, 2 never
+        def __call__(self, input_ids, past_key_values, use_cache):  # 0 and 1 alike, 2 never
             logits = torch.tensor([0.0, 0.0, -1e9]).repeat(*input_ids.shape, 1)
-            return type("Output", (), {"logits": logits})
+            return type("Output", (), {"logits": logits, "past_key_values": None})
 
     found = negation.written_texts(Network(), 0, 200, 6, seed=1).numpy()
     assert found.shape == (200, 6)

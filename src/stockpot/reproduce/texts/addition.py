@@ -38,12 +38,15 @@ class _Five:
         from stockpot.evaluate import evaluate
         from stockpot.reproduce.texts.bench import figure, model, suite_of
         from stockpot.reproduce.texts.sentences import TASKS, lab_of
+        from stockpot.search.recipes import stored_model
 
         lab = lab_of(setting)
         data = {n: (n, {"select": t.select, "report": t.report}) for n, t in lab.tasks.items()}
         self.suite: Suite = suite_of(setting.folder, data)
         self.base = model(setting.folder, "base", lab.base)
+        self.start = stored_model(self.base)
         self.specialists = [model(setting.folder, name, lab.specialist(name)) for name in TASKS]
+        self.vectors = [stored_model(one) - self.start for one in self.specialists]
         self.cosine = max(cosine(lab.base, *map(lab.specialist, two)) for two in combinations(TASKS, 2))
         self.own: dict[str, Mapping[str, float]] = {}
         for role, suite in (("select", self.suite.for_choosing()), ("report", self.suite)):
@@ -73,17 +76,14 @@ class _Five:
         """Sums of the task vectors at some λ."""
         from stockpot.search import Line
 
-        base = self.base.what
-        line = Line.of(self.base, base + task_arithmetic(*(one.what - base for one in self.specialists)))
+        line = Line.of(self.base, self.start + task_arithmetic(*self.vectors))
         return [line.candidate(value, f"sum at {value:g}") for value in values]
 
     def elected(self, values: Sequence[float]) -> list[Candidate]:
         """TIES at some λ, as the paper has it: the largest 20 % over the whole model."""
         from stockpot.search import Line
 
-        base = self.base.what
-        vectors = [one.what - base for one in self.specialists]
-        line = Line.of(self.base, base + ties(*vectors, density=0.2, scope="model"))
+        line = Line.of(self.base, self.start + ties(*self.vectors, density=0.2, scope="model"))
         return [line.candidate(value, f"TIES at {value:g}") for value in values]
 
 

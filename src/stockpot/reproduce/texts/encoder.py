@@ -22,7 +22,7 @@ Loss: TypeAlias = Callable[[Mapping[str, Any], int], Any]
 _GAIN = 3.0
 """Means over many words are small; this brings them back to the size of one."""
 
-_LEFT_OUT = 4
+_LEFT_OUT = 1
 """Words of each text that pretraining leaves out and predicts."""
 
 HEADS: Mapping[str, int] = {"sst2": 2, "subj": 2, "trec": 6, "cr": 2, "mpqa": 2, "sentiment": 2}

@@ -37,6 +37,7 @@ def _cocktail(setting: Setting) -> Figures:
     from stockpot.evaluate import candidate, evaluate
     from stockpot.reproduce.texts.bench import figure, suite_of_texts
     from stockpot.reproduce.texts.prose import PEERS, prose_of
+    from stockpot.search.recipes import stored_model
 
     lab = prose_of(setting)
     texts = {
@@ -52,7 +53,7 @@ def _cocktail(setting: Setting) -> Figures:
     base = candidate(lab.save(lab.base, folder / "base"), name="base", threads=1)
     peers = [candidate(lab.save(lab.peer(name), folder / name), name=name, threads=1) for name in PEERS]
     losses = [loss(peer, "tune") for peer in peers]
-    models = [peer.what for peer in peers]
+    models = list(map(stored_model, peers))
     cocktails = {
         t: candidate(lm_cocktail(*models, loss=losses, temperature=t), name=f"temperature {t}", threads=1)
         for t in _TEMPERATURES

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NEGATION", "random_like", "rude", "toxic", "written_texts"]
 
-_LAMBDAS = tuple(round(0.05 * i, 2) for i in range(41))
 _SAMPLES, _TOKENS = 1000, 24
 
 
@@ -33,16 +32,17 @@ def written_texts(network: Any, begin: int, count: int, tokens: int, seed: int) 
     """
     import torch
 
-    draw = torch.Generator().manual_seed(seed)
-    found = torch.full((count, 1), begin)
+    draw, past = torch.Generator().manual_seed(seed), None
+    found = [torch.full((count, 1), begin)]
     with torch.inference_mode():
         for step in range(tokens):
-            chances = torch.softmax(network(input_ids=found, use_cache=False).logits[:, -1].double(), dim=1)
-            drawn = torch.multinomial(chances, 1, generator=draw)
+            given = network(input_ids=found[-1], past_key_values=past, use_cache=True)
+            past = given.past_key_values
+            drawn = torch.multinomial(torch.softmax(given.logits[:, -1].double(), dim=1), 1, generator=draw)
             if step:
-                drawn[found[:, -1] == begin] = begin
-            found = torch.cat([found, drawn], dim=1)
-    return found[:, 1:]
+                drawn[found[-1] == begin] = begin
+            found.append(drawn)
+    return torch.cat(found[1:], dim=1)
 
 
 def toxic(model: Opened, files: Sequence[Path]) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def random_like(start: Arrays, end: Arrays, seed: int) -> dict[str, Any]:
     found = {}
     for name, value in start.items():
         drawn = rng.standard_normal(value.shape)
-        size = np.linalg.norm((end[name] - value).astype(np.float64)) / max(np.linalg.norm(drawn), 1e-30)
+        size = float(np.linalg.norm((end[name] - value).astype(np.float64))) / float(np.linalg.norm(drawn))
         found[name] = (value + size * drawn).astype(value.dtype)
     return found
 
@@ -86,29 +86,21 @@ def _negation(setting: Setting) -> Figures:
     from stockpot.reproduce.texts.bench import figure, percent, suite_of_texts
     from stockpot.reproduce.texts.prose import comments_of
     from stockpot.search import sweep
+    from stockpot.search.recipes import stored_model
 
     lab = comments_of(setting)
-    asked = {"samples": _SAMPLES, "tokens": _TOKENS, "words": lab.toxic_words}
-    own = {role: {"seed": 2 * setting.seed + i, **asked} for i, role in enumerate(("select", "report"))}
-    control = {role: lab.control(role) for role in own}
-    suite = suite_of_texts(setting.folder, {"control": control}, {"toxicity": ("toxic", "rude", own)})
+    asked = {"seed": setting.seed, "samples": _SAMPLES, "tokens": _TOKENS, "words": lab.toxic_words}
+    control = {role: lab.control(role) for role in ("select", "report")}
+    others = suite_of_texts(setting.folder / "control", {"control": control})
+    suite = suite_of_texts(setting.folder, {"control": control}, {"toxicity": ("toxic", "rude", {"report": asked})})
     folder = setting.folder / "models"
     base = candidate(lab.save(lab.base, folder / "base"), name="base", threads=1)
     tuned = candidate(lab.save(lab.fine_tune, folder / "tuned"), name="tuned", threads=1)
-    curve = sweep(
-        "negate",
-        [base, tuned],
-        suite,
-        values=_LAMBDAS,
-        metrics=["toxicity.rude"],
-        control=["control.perplexity"],
-        device="cpu",
-    )
+    curve = sweep("negate", [base, tuned], others, control=["control.perplexity"], device="cpu")
     assert curve.chosen is not None
-    arrays = [one.opened().tensors for one in (base, tuned)]
-    drawn = sp.open(random_like(*arrays, setting.seed), name="random")
-    negated = base.what + task_arithmetic(tuned.what - base.what, weight=-curve.chosen)
-    strayed = base.what + task_arithmetic(drawn - base.what, weight=-curve.chosen)
+    start, end = stored_model(base), stored_model(tuned)
+    drawn = sp.open(random_like(sp.compute(start), sp.compute(end), setting.seed), name="random")
+    negated, strayed = (start + task_arithmetic(one - start, weight=-curve.chosen) for one in (end, drawn))
     rows = [base, tuned, candidate(negated, name="negated", threads=1), candidate(strayed, name="strayed", threads=1)]
     told = evaluate(rows, suite, device="cpu")
     found = {row.name: percent(told, row.name, "toxicity") for row in rows}

@@ -61,8 +61,8 @@ FULL = Effort(
     vocabulary=1024,
     width=96,
     layers=2,
-    base=Schedule(700, 3e-3),
-    tuned=Schedule(150, 1e-3),
+    base=Schedule(700, 3e-3, batch=18),
+    tuned=Schedule(150, 1e-3, batch=18),
     characters=1_000_000,
     held=100_000,
 )
@@ -141,7 +141,9 @@ class _Lab:
             )
         )
 
-    def _trained(self, start: Mapping[str, Any], texts: Sequence[Tokens], schedule: Schedule, number: int) -> Any:
+    def _trained(
+        self, start: Mapping[str, Any], texts: Sequence[Tokens], schedule: Schedule, number: int
+    ) -> dict[str, Any]:
         """``start`` after reading windows of all texts alike."""
         torch = _torch()
         rng = np.random.default_rng([self._seed, 5, number])

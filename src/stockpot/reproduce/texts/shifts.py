@@ -73,13 +73,14 @@ def _soup(setting: Setting) -> Figures:
     from stockpot.reproduce.texts.bench import mean_percent, model, percent
     from stockpot.reproduce.texts.sentences import FINE_TUNES, SHIFTS, lab_of
     from stockpot.search import soup
+    from stockpot.search.recipes import stored_model
 
     lab, suite = lab_of(setting), _suite(setting)
     models = [model(setting.folder, run.name, lab.fine_tune(run.name)) for run in FINE_TUNES]
     found = soup(models, suite, metrics=["home.accuracy"], ensembles=())
     assert found.report is not None
     best, greedy, broken = found.models[0], found.name, models[-1]
-    sound = candidate(linear(*(m.what for m in models[:-1])), name="sound", threads=1)
+    sound = candidate(linear(*map(stored_model, models[:-1])), name="sound", threads=1)
     without = percent(evaluate([sound], suite), "sound", "home")
     return {
         "held_out": percent(found.select, greedy, "home") - percent(found.select, best, "home"),
