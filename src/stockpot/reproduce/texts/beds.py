@@ -15,8 +15,8 @@ _ENCODER = "an encoder of 0.43 million parameters, pretrained on reviews"
 _ABOUT = {
     "sentences": f"SST-2, Subj, TREC, CR and MPQA, up to 7,000 sentences each, {_ENCODER}",
     "reviews": f"reviews of ten kinds of goods, then SST-2; four other kinds as shifts, {_ENCODER}",
-    "prose": "prose and source code, a GPT of 0.5 million parameters trained on it",
-    "comments": "comments and prose, a GPT of 0.5 million parameters trained on it",
+    "prose": "prose and source code, a GPT of 0.33 million parameters trained on it",
+    "comments": "comments and prose, a GPT of 0.33 million parameters trained on it",
 }
 
 

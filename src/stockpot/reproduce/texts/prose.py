@@ -6,7 +6,8 @@ A base reads a mixture of texts; its fine-tunes read on in one of them. All use 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -118,7 +119,8 @@ class _Lab:
 
         network = self._network()
         network.load_state_dict(state)
-        network.save_pretrained(folder)
+        with _no_bars():
+            network.save_pretrained(folder)
         ends = {"bos_token": END, "eos_token": END, "unk_token": END}
         PreTrainedTokenizerFast(tokenizer_object=self.tokenizer, **ends).save_pretrained(folder)
         return folder
@@ -155,7 +157,8 @@ class _Lab:
                 group["lr"] = schedule.rate * min(1.0, (step + 1) / 20) * (1 - step / schedule.steps)
             batch = torch.from_numpy(_windows(rng, texts, schedule.batch))
             optimiser.zero_grad()
-            network(input_ids=batch, labels=batch, use_cache=False).loss.backward()
+            scores = network(input_ids=batch, use_cache=False).logits[:, :-1]
+            torch.nn.functional.cross_entropy(scores.flatten(0, 1), batch[:, 1:].flatten()).backward()
             optimiser.step()
         return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
@@ -251,6 +254,20 @@ def comments_of(setting: Setting) -> Comments:
 
 def _joined(texts: Iterable[str]) -> str:
     return END.join(["", *texts, ""])
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Transformers shows no bars of progress meanwhile: tiny files need none."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _windows(rng: np.random.Generator, texts: Sequence[Tokens], batch: int) -> Tokens:

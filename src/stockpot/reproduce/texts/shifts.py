@@ -47,6 +47,10 @@ def _wise(setting: Setting) -> Figures:
     }
 
 
+_FAR = (
+    "at home the start is some ten points below the fine-tune, as far as in the paper, but a small network that was "
+    "pretrained on little is not as flat between the two."
+)
 _TABLE_1 = "CLIP ViT-L/14@336, ImageNet and five shifts of it, table 1"
 
 WISE_FT = Claim(
@@ -63,7 +67,7 @@ WISE_FT = Claim(
         Measure("tuned_home", "fine-tuned, accuracy at home, %", 86.2, _TABLE_1),
     ),
     asked=(Asked("shifts", at_least=3), Asked("home", at_least=-0.5), Asked("best", at_most=1)),
-    beds=(bed("reviews", _wise, 60),),
+    beds=(bed("reviews", _wise, 60, known=_FAR),),
     notes="The best alpha is read off the report data, as in the paper: an upper bound.",
 )
 
