@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stockpot.functions import linear, lm_cocktail
@@ -13,7 +13,7 @@ from stockpot.reproduce.texts.beds import bed
 if TYPE_CHECKING:
     from stockpot.evaluate import Candidate
 
-__all__ = ["COCKTAIL", "unevenness"]
+__all__ = ["COCKTAIL", "unevenness", "without_repeats"]
 
 _TEMPERATURES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _AUTHORS = 5.0
@@ -21,6 +21,9 @@ _AUTHORS = 5.0
 
 _MIXTURE = ("shakespeare", "shakespeare", "darwin", "darwin", "darwin")
 _LENGTH = 600
+_TELLING = 32
+"""Lines of fewer characters occur in any two texts."""
+
 _DRAWS = {"tune": (0,), "select": (1, 2, 3, 4), "report": (5, 6, 7, 8, 9)}
 
 
@@ -33,6 +36,22 @@ def unevenness(losses: Sequence[float], temperature: float) -> float:
     return math.exp(min(700.0, (max(losses) - min(losses)) / temperature)) - 1
 
 
+def without_repeats(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    r"""Role → texts without the longer lines that an earlier role has, such as headings that a book repeats.
+
+    >>> title = "The descent of man, and selection"
+    >>> without_repeats({"tune": [title], "report": [f"{title}\nin relation to sex"]})["report"]
+    ['in relation to sex']
+    """
+    seen: set[str] = set()
+    found = {}
+    for role, own in texts.items():
+        lines = [[line for line in text.split("\n") if line.strip() not in seen] for text in own]
+        seen |= {line.strip() for kept in lines for line in kept if len(line.strip()) >= _TELLING}
+        found[role] = ["\n".join(kept) for kept in lines]
+    return found
+
+
 def _cocktail(setting: Setting) -> Figures:
     from stockpot.evaluate import candidate, evaluate
     from stockpot.reproduce.texts.bench import figure, suite_of_texts
@@ -40,9 +59,10 @@ def _cocktail(setting: Setting) -> Figures:
     from stockpot.search.recipes import stored_model
 
     lab = prose_of(setting)
-    texts = {
+    passages = {
         role: [one for draw in draws for one in lab.passages(_MIXTURE, _LENGTH, draw)] for role, draws in _DRAWS.items()
     }
+    texts = without_repeats(passages)
     suite = suite_of_texts(setting.folder, {"mixture": texts})
 
     def loss(one: Candidate, role: str) -> float:
