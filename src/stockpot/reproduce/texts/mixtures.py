@@ -92,6 +92,11 @@ def _cocktail(setting: Setting) -> Figures:
     }
 
 
+_APART = (
+    "at temperature 5, weights differ by 10 % where losses differ by 0.48 nats; the peer that read source code lies "
+    "about 0.5 nats behind on this prose."
+)
+
 COCKTAIL = Claim(
     name="lm-cocktail",
     title="Peers weighed by their loss on five passages make a model of a new mixture, if the temperature is low",
@@ -111,7 +116,7 @@ COCKTAIL = Claim(
         Asked("base", at_most=0),
         Asked("even", at_most=10),
     ),
-    beds=(bed("prose", _cocktail, 90),),
+    beds=(bed("prose", _cocktail, 60, known=_APART),),
     notes="Peers read plays, source code and science; the mixture is two passages of plays and three of science, which "
     "no model has read. The paper has no figures of this; it reports 48.0 after 45.9 on MMLU without fine-tuning.",
 )
