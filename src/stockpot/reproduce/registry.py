@@ -7,6 +7,8 @@ from types import MappingProxyType
 
 from stockpot.reproduce.claim import Claim
 from stockpot.reproduce.images import diverse, searching, shifts, soups, tasks
+from stockpot.reproduce.texts import addition, mixtures, negation
+from stockpot.reproduce.texts import shifts as texts
 
 __all__ = ["CLAIMS"]
 
@@ -21,6 +23,12 @@ _ALL: tuple[Claim, ...] = (
     tasks.NEGATION,
     tasks.TIES,
     searching.SEARCH,
+    texts.SOUP,
+    texts.WISE_FT,
+    addition.ADDITION,
+    addition.TIES,
+    negation.NEGATION,
+    mixtures.COCKTAIL,
 )
 
 CLAIMS: Mapping[str, Claim] = MappingProxyType({claim.name: claim for claim in _ALL})

@@ -1,0 +1,1 @@
+"""Claims on texts, and the test beds that they share."""
