@@ -7,7 +7,7 @@ from fuzz_recipes import tokens
 
 from stockpot.errors import RecipeError
 from stockpot.recipe.yaml_nodes import line_breaks
-from stockpot.search.tuning.space import load_space
+from stockpot.search.spaces.space import load_space
 
 _SEEDS = (
     "merge_method: {choice: [ties, dare_ties]}  # how\nbase_model: o\nmodels:\n- model: a\n  parameters:\n"

@@ -9,7 +9,7 @@ from corpus_index import FOLDER, ROWS, needs_corpus
 from stockpot.errors import RecipeError
 from stockpot.recipe.parse import parse_recipe
 from stockpot.recipe.yaml_nodes import Mapping, Node, Scalar, Sequence, compose
-from stockpot.search.tuning.space import Space
+from stockpot.search.spaces.space import Space
 
 FOLDING = set(",[]{}\n&*")
 

@@ -16,7 +16,7 @@ import pytest
 from tuned import BOTH, LOWER, Bowl, begin, bowl, floats, sampler
 
 from stockpot.errors import ExecutionError, PlanError, RecipeError, StorageError
-from stockpot.search.tuning.dimensions import Dimension
+from stockpot.search.spaces.dimensions import Dimension
 from stockpot.search.tuning.halving import survives
 from stockpot.search.tuning.rounds import best_trial, carry_out
 from stockpot.search.tuning.samplers import SAMPLERS, grid

@@ -18,9 +18,9 @@ from stockpot.errors import RecipeError
 from stockpot.recipe.parse import parse_recipe
 from stockpot.recipe.schema import json_schema
 from stockpot.recipe.yaml_nodes import Scalar, compose
-from stockpot.search.tuning.dimensions import Dimension
-from stockpot.search.tuning.space import Space, load_space
-from stockpot.search.tuning.writing import number_text, word_text
+from stockpot.search.spaces.dimensions import Dimension
+from stockpot.search.spaces.space import Space, load_space
+from stockpot.search.spaces.writing import number_text, word_text
 
 RECIPE = """\
 # two fine-tunes
@@ -178,7 +178,7 @@ STRUCTURES = {
 def test_any_way_of_writing_a_hole(name) -> None:
     """Block and flow style, anchors and merge keys: exactly the hole's characters are replaced."""
     from stockpot.recipe.findings import Findings
-    from stockpot.search.tuning.layout import Layout
+    from stockpot.search.spaces.layout import Layout
 
     text, wanted = STRUCTURES[name]
     documents, _ = compose(text)

@@ -13,7 +13,7 @@ import yaml
 from files import write_model
 from stockpot.recipe.holes import FORMS
 from stockpot.recipe.schema import json_schema
-from stockpot.search.tuning.space import Space
+from stockpot.search.spaces.space import Space
 
 PAGE = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
 SECTION = PAGE.split("\n## What is searched\n")[1].split("\n## ")[0]

@@ -13,8 +13,8 @@ import stockpot as sp
 from files import read_model, write_model
 from stockpot.errors import CheckpointError, RecipeError
 from stockpot.recipe.parse import parse_recipe
-from stockpot.search.tuning.parts import group_of
-from stockpot.search.tuning.space import Space, load_space
+from stockpot.search.spaces.parts import group_of
+from stockpot.search.spaces.space import Space, load_space
 from stockpot.settings import as_setting
 
 PIECES = ("self_attn.q_proj", "mlp.up_proj", "input_layernorm")

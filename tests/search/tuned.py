@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stockpot.search.objective import Objective
-from stockpot.search.tuning.dimensions import Dimension
+from stockpot.search.spaces.dimensions import Dimension
 from stockpot.search.tuning.samplers import sampler_of
 
 LOWER = (Objective((("t", "loss"),), "lower"),)

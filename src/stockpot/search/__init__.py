@@ -24,12 +24,12 @@ from stockpot.search.mixing.learned import Learned, Learning
 from stockpot.search.objective import Objective, objective_of
 from stockpot.search.rule import Step, greedy, ranked
 from stockpot.search.soups import KINDS, Soup, soup
+from stockpot.search.spaces.space import Space, load_space
 from stockpot.search.sweeps import SWEEPS, Normalised, Sweep, cosines, sweep
 from stockpot.search.tuning.found import Search, Told
 from stockpot.search.tuning.rounds import Progress
 from stockpot.search.tuning.samplers import SAMPLERS
 from stockpot.search.tuning.search import search
-from stockpot.search.tuning.space import Space, load_space
 from stockpot.search.tuning.trials import Outcome, Trial
 
 __all__ = [

@@ -1,1 +1,1 @@
-"""Recipes with open values, and the search for the values that are best."""
+"""The search for the values of a recipe that are best: studies, samplers, workers, rungs of data."""

@@ -13,9 +13,9 @@ from stockpot.evaluate.run import task_hash
 from stockpot.evaluate.suite import Suite
 from stockpot.planning.inputs import Inputs
 from stockpot.search.objective import Objective
-from stockpot.search.tuning.dimensions import Value
+from stockpot.search.spaces.dimensions import Value
+from stockpot.search.spaces.space import Space
 from stockpot.search.tuning.rungs import Rungs
-from stockpot.search.tuning.space import Space
 from stockpot.search.tuning.trials import Figures
 
 __all__ = ["Bench", "hashes_of"]

@@ -9,8 +9,8 @@ from stockpot.errors import Problem, RecipeError
 from stockpot.evaluate.portions import checked_shares
 from stockpot.evaluate.suite import Suite
 from stockpot.search.objective import Objective, objective_of
+from stockpot.search.spaces.space import Space
 from stockpot.search.tuning.samplers import SAMPLERS
-from stockpot.search.tuning.space import Space
 
 __all__ = ["Asked", "asked"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from stockpot.evaluate.results import Result
 from stockpot.recipe.model import Recipe
 from stockpot.search.objective import Objective
-from stockpot.search.tuning.dimensions import Dimension, Value
+from stockpot.search.spaces.dimensions import Dimension, Value
 from stockpot.search.tuning.rows import Kind
 from stockpot.search.tuning.trials import Trial
 

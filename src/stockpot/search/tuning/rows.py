@@ -10,7 +10,7 @@ from stockpot.errors import StockpotError
 from stockpot.evaluate.candidates import Candidate
 from stockpot.expression import Adapted, Expression, Leaf
 from stockpot.search.objective import Objective
-from stockpot.search.tuning.space import Space
+from stockpot.search.spaces.space import Space
 from stockpot.search.tuning.trials import Trial, best_of, front_of, scores
 
 __all__ = ["Kind", "Row", "chosen_trials", "row_of", "singles"]

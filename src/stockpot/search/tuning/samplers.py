@@ -12,7 +12,7 @@ from typing import Any
 
 from stockpot.errors import Problem, RecipeError, UnsupportedError
 from stockpot.evaluate.examples import digest
-from stockpot.search.tuning.dimensions import Dimension, Value
+from stockpot.search.spaces.dimensions import Dimension, Value
 
 __all__ = ["POPULATION", "SAMPLERS", "Keyed", "check_optuna", "distributions", "grid", "quiet", "sampler_of"]
 

@@ -10,12 +10,12 @@ from stockpot.errors import Problem, RecipeError
 from stockpot.evaluate.cache import Cache
 from stockpot.evaluate.suite import Suite
 from stockpot.search.judge import Judge, Tell
+from stockpot.search.spaces.space import Space
 from stockpot.search.tuning.checks import asked
 from stockpot.search.tuning.choice import Choice
 from stockpot.search.tuning.found import Search
 from stockpot.search.tuning.rounds import TellTrial
 from stockpot.search.tuning.samplers import check_optuna
-from stockpot.search.tuning.space import Space
 from stockpot.search.tuning.studies import Counts, Studies, Workers
 from stockpot.search.tuning.study import Shelf
 

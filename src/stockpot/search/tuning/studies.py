@@ -15,12 +15,12 @@ from stockpot.evaluate.identity import content_hash
 from stockpot.evaluate.suite import Suite
 from stockpot.execute.versions import versions, versions_of
 from stockpot.search.judge import Judge
+from stockpot.search.spaces.dimensions import Value
+from stockpot.search.spaces.space import Space
 from stockpot.search.tuning.bench import Bench, hashes_of
 from stockpot.search.tuning.checks import Asked
-from stockpot.search.tuning.dimensions import Value
 from stockpot.search.tuning.rounds import TellTrial, carry_out
 from stockpot.search.tuning.samplers import Keyed, grid, sampler_of
-from stockpot.search.tuning.space import Space
 from stockpot.search.tuning.study import Shelf
 from stockpot.search.tuning.trials import Trial, commonest
 from stockpot.search.tuning.workers import crew_of

@@ -18,7 +18,7 @@ from typing import Any, Self
 from stockpot.errors import PlanError, Problem, StorageError
 from stockpot.execute.lock import Lock
 from stockpot.search.objective import Objective
-from stockpot.search.tuning.dimensions import Dimension, Value
+from stockpot.search.spaces.dimensions import Dimension, Value
 from stockpot.search.tuning.samplers import Keyed, check_optuna, distributions, quiet
 from stockpot.search.tuning.trials import Outcome, State, Trial
 

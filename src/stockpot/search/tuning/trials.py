@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from stockpot.search.objective import Objective
-from stockpot.search.tuning.dimensions import Value
+from stockpot.search.spaces.dimensions import Value
 
 __all__ = ["Figures", "Outcome", "State", "Trial", "best_of", "commonest", "dominated", "front_of", "scores"]
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias
 
 from stockpot.errors import ExecutionError, Problem, RecipeError, StockpotError
 from stockpot.evaluate.run import told
-from stockpot.search.tuning.dimensions import Value
+from stockpot.search.spaces.dimensions import Value
 from stockpot.search.tuning.trials import Figures, Outcome, State, Trial
 
 __all__ = ["Crew", "Desk", "Evaluator", "Setup", "attempt", "crew_of"]

@@ -10,7 +10,7 @@ import yaml
 
 from stockpot.recipe.yaml_nodes import Mapping as Keys
 from stockpot.recipe.yaml_nodes import Node, Scalar, Sequence, line_breaks, line_of
-from stockpot.search.tuning.writing import scalar_text, word_text
+from stockpot.search.spaces.writing import scalar_text, word_text
 
 __all__ = ["Change", "anchors_in", "comments_in", "in_flow"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from stockpot.search.tuning.dimensions import Dimension, Value
-from stockpot.search.tuning.reading import REST, Blank, Open
-from stockpot.search.tuning.writing import number_text, word_text
+from stockpot.search.spaces.dimensions import Dimension, Value
+from stockpot.search.spaces.reading import REST, Blank, Open
+from stockpot.search.spaces.writing import number_text, word_text
 
 __all__ = ["Part", "dimensions_of", "group_of", "spliced"]
 

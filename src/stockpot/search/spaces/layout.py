@@ -9,13 +9,13 @@ from functools import cached_property
 from stockpot.planning.lowering import apart
 from stockpot.recipe.findings import Findings
 from stockpot.recipe.yaml_nodes import Node
-from stockpot.search.tuning.depths import Depths
-from stockpot.search.tuning.dimensions import Dimension, Value
-from stockpot.search.tuning.flow import comments_in
-from stockpot.search.tuning.layers import Layered, layered_of, with_layers
-from stockpot.search.tuning.parts import Part, dimensions_of, spliced
-from stockpot.search.tuning.places import label, role
-from stockpot.search.tuning.reading import Blank, blanks_of
+from stockpot.search.spaces.depths import Depths
+from stockpot.search.spaces.dimensions import Dimension, Value
+from stockpot.search.spaces.flow import comments_in
+from stockpot.search.spaces.layers import Layered, layered_of, with_layers
+from stockpot.search.spaces.parts import Part, dimensions_of, spliced
+from stockpot.search.spaces.places import label, role
+from stockpot.search.spaces.reading import Blank, blanks_of
 
 __all__ = ["Layout", "twice"]
 

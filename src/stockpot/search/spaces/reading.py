@@ -15,9 +15,9 @@ from stockpot.recipe.scalars import flag_of, integer_of, number_of, plain
 from stockpot.recipe.scope import Scope
 from stockpot.recipe.shapes import check_section
 from stockpot.recipe.yaml_nodes import Mapping, Node, Scalar, Sequence, line_breaks, line_of
-from stockpot.search.tuning.dimensions import Dimension, Value, same_value
-from stockpot.search.tuning.flow import comments_in
-from stockpot.search.tuning.writing import word_text
+from stockpot.search.spaces.dimensions import Dimension, Value, same_value
+from stockpot.search.spaces.flow import comments_in
+from stockpot.search.spaces.writing import word_text
 
 __all__ = ["REST", "Blank", "Open", "blanks_of"]
 

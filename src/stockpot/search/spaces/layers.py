@@ -12,9 +12,9 @@ from stockpot.recipe.scalars import integer_of
 from stockpot.recipe.yaml_nodes import Entry, Node, Scalar, compose
 from stockpot.recipe.yaml_nodes import Mapping as Keys
 from stockpot.recipe.yaml_nodes import Sequence as Items
-from stockpot.search.tuning.dimensions import Dimension, Value
-from stockpot.search.tuning.flow import anchors_in, in_flow
-from stockpot.search.tuning.places import label, node_at
+from stockpot.search.spaces.dimensions import Dimension, Value
+from stockpot.search.spaces.flow import anchors_in, in_flow
+from stockpot.search.spaces.places import label, node_at
 
 __all__ = ["Layered", "layered_of", "with_layers"]
 

@@ -14,9 +14,9 @@ from stockpot.recipe.known import nearest
 from stockpot.recipe.model import Recipe
 from stockpot.recipe.parse import parse_recipe, recipe_text
 from stockpot.recipe.yaml_nodes import Node, compose
-from stockpot.search.tuning.depths import Depths
-from stockpot.search.tuning.dimensions import Dimension, Value, same_value
-from stockpot.search.tuning.layout import Layout, twice
+from stockpot.search.spaces.depths import Depths
+from stockpot.search.spaces.dimensions import Dimension, Value, same_value
+from stockpot.search.spaces.layout import Layout, twice
 
 __all__ = ["Space", "load_space"]
 
