@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from stockpot.evaluate.background import Background
 from stockpot.evaluate.figures import BINS
 from stockpot.evaluate.results import Cell, Figure, Result
-from stockpot.evaluate.table import ARROWS, interval, number, percent, shown
+from stockpot.evaluate.table import ARROWS, counted, interval, number, percent, shown
 from stockpot.evaluate.why import CELLS, Triple
 from stockpot.printable import printable, redacted
 from stockpot.provenance.draw import text_tree
@@ -124,7 +124,7 @@ def _task(result: Result, task: str) -> Iterator[str]:
     cells = [result.cell(row.name, task) for row in result.models]
     sound = [cell for cell in cells if cell.figures]
     mark = (result.marks or {}).get(task)
-    count = f" · {sound[0].examples} examples" if sound else ""
+    count = f" · {counted(sound[0].examples)}" if sound else ""
     yield f"<h2>{escaped(task)}<span class=dim>{count}</span></h2>"
     if mark is not None:
         yield f"<p class=bad>* {escaped(mark)}</p>"

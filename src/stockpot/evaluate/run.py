@@ -262,9 +262,11 @@ def _retained(cells: Sequence[Cell], reference: str | None) -> list[Cell]:
 
 
 def _share(figure: Figure, reference: float | None) -> float | None:
-    if reference is None or figure.value <= 0 or reference <= 0:
+    if reference is None or reference <= 0 or figure.value < 0:
         return None
-    return figure.value / reference if figure.better == "higher" else reference / figure.value
+    if figure.better == "higher":
+        return figure.value / reference
+    return reference / figure.value if figure.value else None
 
 
 def _summed(row: ModelRow, cells: Sequence[Cell]) -> ModelRow:
