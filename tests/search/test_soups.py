@@ -306,7 +306,7 @@ def test_a_task_that_fails_on_one_average(bench, capsys):
     data = json.loads((bench / "soup.json").read_text())
     steps = {step["name"]: step for step in data["steps"]}
     assert code == 1
-    assert steps["far"]["error"] == "AssertionError: in between"
+    assert steps["far"]["error"] == "AssertionError: in between (nets.py, line 5)"
     assert steps["far"]["score"] is None
     assert "far: FAILED: AssertionError: in between" in capsys.readouterr().out
     assert "far" not in data["members"]

@@ -25,7 +25,7 @@ _STYLE = """
   --mark: #6cb0ff; --bad: #ff8a80; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
   max-width: 70rem; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; } .dim { color: var(--dim); }
+h1 { font-size: 1.5rem; } * + h1 { margin-top: 3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; } .dim { color: var(--dim); }
 .bad { color: var(--bad); } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from stockpot.errors import Problem, RecipeError, StockpotError
 from stockpot.evaluate.cache import Cache
 from stockpot.evaluate.candidates import Candidate, named
+from stockpot.evaluate.code import place_of
 from stockpot.evaluate.ensemble import Ensemble, ensembled
 from stockpot.evaluate.examples import digest
 from stockpot.evaluate.figures import Bootstrap
@@ -282,9 +283,10 @@ def _summed(row: ModelRow, cells: Sequence[Cell]) -> ModelRow:
 
 
 def told(error: BaseException) -> str:
-    """An error in a few words, on one line."""
+    """An error in a few words, on one line; with the place in a user's code that it came from."""
     if isinstance(error, StockpotError):
         text = "; ".join(str(p).replace("\n  fix: ", " – ") for p in error.problems[:3])
     else:
-        text = f"{type(error).__name__}: {error}"
+        text, place = f"{type(error).__name__}: {error}", place_of(error)
+        text = f"{text} ({place})" if place else text
     return printable(redacted(" ".join(text.split())))[:500]
