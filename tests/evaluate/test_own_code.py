@@ -194,7 +194,12 @@ def test_a_metric_changes_nothing_for_others(bench):
 
 @pytest.mark.parametrize(
     ("name", "better", "message"),
-    [("x", "up", "'up' figures"), ("x", "Higher", "'Higher' figures"), ("", "lower", "no name"), ("a\nb", "lower", "no name")],
+    [
+        ("x", "up", "'up' figures"),
+        ("x", "Higher", "'Higher' figures"),
+        ("", "lower", "no name"),
+        ("a\nb", "lower", "no name"),
+    ],
 )
 def test_metrics_say_what_is_better(name, better, message):
     """In one of two words, under a name that can be shown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 from html.parser import HTMLParser
@@ -151,3 +152,22 @@ def test_the_page_from_python(bench):
     result = evaluate(models, suite)
     (bench / "b.html").write_text(page(result, Background.now(suite.text, lineage=lineages(models))), encoding="utf-8")
     assert list(read(bench / "b.html").parts) == ["lineage of merged", "the suite"]
+
+
+def test_figures_without_intervals_are_drawn(bench):
+    """As when no resample has a figure: a point alone, on the pages of evaluations and sweeps."""
+    mine = (
+        "\nfrom stockpot.evaluate import Metric\n"
+        "def once(rows):\n    return 1.0 if len(set(rows.tolist())) == len(rows) else float('nan')\n"
+        "whole = Metric('whole', 'higher', lambda columns: np.arange(len(columns['labels'])), once)\n"
+    )
+    (bench / "nets.py").write_text((bench / "nets.py").read_text() + mine)
+    (bench / "suite.yml").write_text(
+        "tasks:\n  clean: {kind: classification, predict: 'nets:logits', metrics: ['nets:whole'], "
+        "split: {select: select.npz, report: report.npz}}\n"
+    )
+    options = ["--suite", "suite.yml", "--allow-code", "--quiet", "--no-cache", "--html", "p.html", "--json", "p.json"]
+    for words in (["evaluate", "base", "low"], ["sweep", "interpolate", "base", "low", "--values", "0,1"]):
+        assert main([*words, *options]) == 0
+        assert not re.search(r'="-?nan|points="[^"]*nan', (bench / "p.html").read_text())
+        json.loads((bench / "p.json").read_text(), parse_constant=pytest.fail)

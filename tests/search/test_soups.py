@@ -310,3 +310,11 @@ def test_a_task_that_fails_on_one_average(bench, capsys):
     assert steps["far"]["score"] is None
     assert "far: FAILED: AssertionError: in between" in capsys.readouterr().out
     assert "far" not in data["members"]
+
+
+def test_a_model_stands_in_a_soup_once(bench):
+    """However its path is written: such a soup would have given it two shares without saying so."""
+    (bench / "link").symlink_to(bench / "m1")
+    for twice in ("m1", "./m1", str(bench / "m1"), "link"):
+        with pytest.raises(RecipeError, match="is given twice"):
+            made(bench, "m0", "m1", twice)

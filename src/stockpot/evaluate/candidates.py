@@ -106,7 +106,7 @@ def named(given: Sequence[Candidate]) -> list[Candidate]:
     Names that were settled stay, so that a model is called the same in every table of one run.
     """
     kept = {c.name: i for i, c in reversed([*enumerate(given)]) if c.settled}
-    fixed = {i for i in kept.values()}
+    fixed = set(kept.values())
     short = [c.name if i in fixed else _short(c.name) for i, c in enumerate(given)]
     names = [s if short.count(s) == 1 else c.name for s, c in zip(short, given, strict=True)]
     taken = Counter(names)

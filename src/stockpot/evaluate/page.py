@@ -25,7 +25,8 @@ _STYLE = """
   --mark: #6cb0ff; --bad: #ff8a80; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
   max-width: 70rem; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } * + h1 { margin-top: 3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; } .dim { color: var(--dim); }
+h1 { font-size: 1.5rem; }
+* + h1 { margin-top: 3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; } .dim { color: var(--dim); }
 .bad { color: var(--bad); } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -164,7 +165,7 @@ def _difference(figure: Figure) -> str:
 def _plot(cells: Sequence[Cell]) -> str:
     """The ranking metric's intervals, one line for each model."""
     figures = [cell.figures[0] for cell in cells]
-    low, high = min(f.low for f in figures), max(f.high for f in figures)
+    low, high = min(f.drawn[0] for f in figures), max(f.drawn[1] for f in figures)
     margin = 0.05 * (high - low) or abs(high) * 0.05 or 1.0
     low, high = low - margin, high + margin
 
@@ -183,7 +184,8 @@ def _plot(cells: Sequence[Cell]) -> str:
         y = _TOP + _ROW * (i + 0.5)
         label = escaped(shown(cell.model)[-28:])
         parts.append(f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end">{label}</text>')
-        parts.append(f'<line class="bar" x1="{x(figure.low)}" y1="{y}" x2="{x(figure.high)}" y2="{y}"/>')
+        start, end = map(x, figure.drawn)
+        parts.append(f'<line class="bar" x1="{start}" y1="{y}" x2="{end}" y2="{y}"/>')
         parts.append(f'<circle class="dot" cx="{x(figure.value)}" cy="{y}" r="4"/>')
     return "".join([*parts, "</svg>"])
 

@@ -101,7 +101,8 @@ def number(value: float) -> str:
 
 
 def counted(examples: int) -> str:
-    """
+    """How many examples, in words.
+
     >>> counted(1), counted(2)
     ('1 example', '2 examples')
     """

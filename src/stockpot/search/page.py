@@ -66,7 +66,7 @@ def _steps(found: Soup) -> Iterator[str]:
 
 
 def _plots(found: Sweep) -> Iterator[str]:
-    """The normalised mean, a plot for each metric that ranks or chooses with the tasks that have it, and the scatter."""
+    """The normalised mean, a plot for each metric that ranks or chooses with its tasks, and the scatter."""
     by_metric: dict[Axis, list[Curve]] = {}
     if isinstance(found.objective, Normalised):
         by_metric[Axis(str(found.objective), "higher")] = [*_means(found, found.objective)]
@@ -98,7 +98,7 @@ def _drawn(found: Sweep) -> Iterator[tuple[str, Figure]]:
 def _told(cells: Sequence[tuple[float, Cell]], metric: str) -> tuple[tuple[float, float, float, float], ...]:
     """The points of a curve, of the cells that have figures."""
     figures = [(value, f) for value, cell in cells for f in cell.figures if f.metric == metric]
-    return tuple((value, f.value, f.low, f.high) for value, f in figures)
+    return tuple((value, f.value, *f.drawn) for value, f in figures)
 
 
 def _chance(found: Sweep, task: str) -> list[tuple[float, Cell]]:

@@ -148,7 +148,9 @@ class Classification:
             message = f"{self.function.name} gives an array of shape {tuple(outputs.shape)}, not {wanted}"
             raise ExecutionError(Problem(message, fix="outputs: logits, probabilities or labels"))
         if isinstance(outputs, np.ndarray) and np.result_type(outputs, np.float64) != np.float64:
-            raise ExecutionError(Problem(f"{self.function.name} gives an array of {outputs.dtype}, not of real numbers"))
+            raise ExecutionError(
+                Problem(f"{self.function.name} gives an array of {outputs.dtype}, not of real numbers")
+            )
 
     def _data(self, files: Files) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """Inputs and labels of all files, checked."""
