@@ -109,7 +109,7 @@ def test_the_soup_is_written_as_any_merge(bench, capsys, per):
     assert (reader.open, reader.fetched) == ([], [])
     text = "".join(reader.text)
     assert f"{mixture['shares']['m3']:.4f}" in text
-    assert ("b.bias, m2: " in text) is (per == "tensor")
+    assert ("m2, b.bias: " in text) is (per == "tensor")
 
 
 def test_shares_by_tensor_are_exact_where_names_hold_each_other(tmp_path):
