@@ -17,6 +17,7 @@ from stockpot.evaluate.metrics import classified
 from stockpot.evaluate.neural import class_losses, need
 from stockpot.evaluate.opened import Opened
 from stockpot.evaluate.protocol import EXAMPLE, Files, Lessons, Live, Metric, Predictions
+from stockpot.execute.versions import versions_of
 
 __all__ = ["Classification", "Outputs"]
 
@@ -52,8 +53,9 @@ class Classification:
     facts: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        told = {"predict": self.function.digest, "outputs": self.outputs, "arrays": [self.inputs, self.labels]}
-        object.__setattr__(self, "facts", {"kind": "classification", **told, "numpy": np.__version__})
+        told = {"predict": self.function.digest, "name": self.function.name, "outputs": self.outputs}
+        told |= {"kind": "classification", "arrays": [self.inputs, self.labels]}
+        object.__setattr__(self, "facts", {**told, **versions_of("numpy", "torch")})
 
     def examples(self, files: Files) -> list[bytes]:
         """Of the inputs, whatever their labels."""
