@@ -157,7 +157,9 @@ def test_a_change_is_noticed(bench, tmp_path, what):
     elif what == "code":
         (bench / "nets.py").write_text((bench / "nets.py").read_text().replace("maximum", "minimum"))
     elif what == "function":  # another one of the same module
-        (bench / "nets.py").write_text(f"{(bench / 'nets.py').read_text()}\ndef others(t, x):\n    return -logits(t, x)\n")
+        (bench / "nets.py").write_text(
+            f"{(bench / 'nets.py').read_text()}\ndef others(t, x):\n    return -logits(t, x)\n"
+        )
         run()
         (bench / "suite.yml").write_text((bench / "suite.yml").read_text().replace("nets:logits", "nets:others"))
     elif what == "settings":

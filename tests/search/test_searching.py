@@ -396,3 +396,42 @@ def test_ctrl_c_and_the_same_command(bench, kernels):
     assert [trial["number"] for trial in trials] == list(range(max(done + 4, len(trials))))
     assert all(trial["state"] == "complete" for trial in trials)
     assert (bench / "recipe.yml.search.sqlite").exists()
+
+
+def test_a_study_belongs_to_models_that_only_a_choice_names(bench):
+    """The first guess does not read them, a trial does."""
+    text = RECIPE.replace("model: m1", "model: {choice: [m1, m3]}")
+    (bench / "recipe.yml").write_text(text)
+    how = {"study": bench / "kept.sqlite", "trials": 2, "random": 0, "lambda_points": 0}
+    found_in(bench, **how)
+    path = bench / "m3" / "model.safetensors"
+    path.write_bytes((bench / "m0" / "model.safetensors").read_bytes())
+    with pytest.raises(PlanError, match="something else: models"):
+        found_in(bench, **how)
+
+
+@pytest.mark.parametrize(("file", "told"), [("scores.py", "data"), ("own.py", "methods and small files")], ids=str)
+def test_a_study_belongs_to_the_code_that_measures_and_merges(bench, file, told):
+    """Metrics and methods of one's own: what an earlier version of them found is no figure of this one."""
+    (bench / "scores.py").write_text(
+        "from stockpot.evaluate import Metric\nown = Metric('own', 'lower', lambda p: p['loss'])\n"
+    )
+    (bench / "own.py").write_text(
+        "import stockpot as sp\n\n\n@sp.elementwise\ndef added(deltas, weight: sp.PerModel = 1.0):\n"
+        "    return (weight * deltas).sum(axis=0)\n"
+    )
+    suite = (bench / "suite.yml").read_text().replace("    split:", "    metrics: ['scores:own']\n    split:")
+    (bench / "suite.yml").write_text(suite)
+    recipe = RECIPE.replace("merge_method: task_arithmetic", "method_file: own.py\nmerge_method: added")
+    (bench / "recipe.yml").write_text(recipe)
+
+    def again():
+        space = load_space(bench / "recipe.yml", allow_code=True)
+        more = {"metrics": ["clean.own"], "trials": 2, "random": 0, "lambda_points": 0}
+        return search(space, suite_in(bench), study=bench / "kept.sqlite", **more)
+
+    again()
+    again()
+    (bench / file).write_text((bench / file).read_text() + "# another version\n")
+    with pytest.raises(PlanError, match=f"something else: {told}$|something else: {told}\n|else: {told}"):
+        again()

@@ -41,6 +41,7 @@ class SuiteTask:
         reused: Roles whose data serves another role too, as was allowed.
         fitted: Files that the task itself is fitted on, such as a probe's; they must be apart from all others.
         cut: How its data is cut into pieces; None where that cannot be.
+        measured: Hashes of the code of metrics of the user's own. Predictions do not depend on it, figures do.
     """
 
     name: str
@@ -49,6 +50,7 @@ class SuiteTask:
     reused: frozenset[str] = frozenset()
     fitted: Files = ()
     cut: Cut | None = None
+    measured: str = ""
 
     def content(self, role: str) -> str:
         """Hash of the data of ``role``: of the bytes of files, else of what its examples are told apart by."""
@@ -152,7 +154,8 @@ class _Reader:
         check_section(node, TASK[kind], self._scope, entry.line)
         data = self._split(node.get("split"), KINDS[kind].named)
         train = self._files(own, KINDS[kind].named) if (own := node.get("train")) is not None else ()
-        metrics, code = self._metrics(node, kind), self._own(node, kind)
+        metrics, measured = self._metrics(node, kind)
+        code = self._own(node, kind)
         if len(self._findings.problems) > before:
             return None
         values = {k: v for k, v in _plain(node).items() if k not in ("kind", "split", "metrics", *KINDS[kind].code)}
@@ -167,7 +170,7 @@ class _Reader:
             return None
         if (told := KINDS[kind].note(values)) is not None:
             self._findings.note(f"task {entry.key}: {told}", entry.line)
-        return SuiteTask(entry.key, task, data, fitted=train, cut=KINDS[kind].cut(settings))
+        return SuiteTask(entry.key, task, data, fitted=train, cut=KINDS[kind].cut(settings), measured=measured)
 
     def _kind(self, entry: Entry) -> str | None:
         """The kind of a task; None when it cannot be told, which was reported."""
@@ -216,20 +219,21 @@ class _Reader:
                 self._findings.problem(f"{entry.key}: no such file: {path}", item.line, fix)
         return paths
 
-    def _metrics(self, node: yaml_nodes.Mapping, kind: str) -> tuple[Metric | str, ...]:
-        """The metrics of a task; by name where it has metrics of its own."""
+    def _metrics(self, node: yaml_nodes.Mapping, kind: str) -> tuple[tuple[Metric | str, ...], str]:
+        """The metrics of a task, by name where it has metrics of its own; and hashes of the code of the user's own."""
         entry = node.get("metrics")
         if entry is None or not isinstance(entry.value, Items):
-            return tuple(METRICS[name] for name in KINDS[kind].metrics)
+            return tuple(METRICS[name] for name in KINDS[kind].metrics), ""
         own = not KINDS[kind].metrics
         items = [item for item in entry.value.items if isinstance(item, Scalar)]
         found = [m for item in items if (m := self._metric(item, own)) is not None]
-        names = [m if isinstance(m, str) else m.name for m in found]
+        metrics = [m.value if isinstance(m, Own) else m for m in found]
+        names = [m if isinstance(m, str) else m.name for m in metrics]
         if len(set(names)) < len(names):
             self._findings.problem("a metric is named twice", entry.line)
-        return tuple(found)
+        return tuple(metrics), "".join(m.digest for m in found if isinstance(m, Own))
 
-    def _metric(self, item: Scalar, own: bool) -> Metric | str | None:
+    def _metric(self, item: Scalar, own: bool) -> Metric | Own | str | None:
         if own and ":" not in item.text:
             return item.text
         if item.text in METRICS:
@@ -247,7 +251,7 @@ class _Reader:
             fix = "from stockpot.evaluate import Metric; mine = Metric('mine', 'higher', values)"
             self._findings.problem(f"{item.text} is no Metric", item.line, fix)
             return None
-        return code.value
+        return code
 
     def _own(self, node: yaml_nodes.Mapping, kind: str) -> dict[str, Own]:
         found = {}

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from stockpot.errors import ExecutionError, Problem
+from stockpot.errors import ExecutionError, Problem, StockpotError
 from stockpot.evaluate.cache import Cache
 from stockpot.evaluate.candidates import Candidate
 from stockpot.evaluate.examples import digest
-from stockpot.evaluate.identity import content_hash
+from stockpot.evaluate.identity import content_hash, model_hash
 from stockpot.evaluate.suite import Suite
 from stockpot.execute.versions import versions, versions_of
+from stockpot.planning.build import open_all
+from stockpot.planning.inputs import Inputs
 from stockpot.search.judge import Judge
 from stockpot.search.spaces.dimensions import Value
 from stockpot.search.spaces.space import Space
 from stockpot.search.tuning.bench import Bench, hashes_of
 from stockpot.search.tuning.checks import Asked
 from stockpot.search.tuning.rounds import TellTrial, carry_out
+from stockpot.search.tuning.rows import every_expression
 from stockpot.search.tuning.samplers import Keyed, grid, sampler_of
 from stockpot.search.tuning.study import Shelf
 from stockpot.search.tuning.trials import Trial, commonest
@@ -102,13 +106,23 @@ class Studies:
         first = Candidate("start", self.space.recipe(self.space.start()), "start", self.limits)
         return {
             "recipe": digest(self.space.text).hex(),
-            "models": {label: content_hash(source, cache) for label, source in first.plan.sources.items()},
+            "models": self._models(first, cache),
+            "methods and small files": model_hash(first.plan, cache),
             "data": hashes_of(self.suite, self.asked.objectives, self.asked.role),
             "role": self.asked.role,
             "metrics": [str(one) for one in self.asked.objectives],
             "seed": self.seed,
             "versions": {**versions(), **versions_of("optuna", "cmaes")},
         }
+
+    def _models(self, first: Candidate, cache: Cache) -> list[str]:
+        """Hashes of all models that a trial may read, those that only a choice names among them."""
+        found = {content_hash(source, cache) for source in first.plan.sources.values()}
+        inputs = Inputs()
+        for expression in every_expression(self.space):
+            with contextlib.suppress(StockpotError):  # a trial with that choice fails, and tells why
+                found |= {content_hash(source, cache) for source in open_all(expression, inputs)[1].values()}
+        return sorted(found)
 
     def noted(self, judge: Judge) -> None:
         """Note that the data chooses, before it does."""
