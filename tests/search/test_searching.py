@@ -435,3 +435,13 @@ def test_a_study_belongs_to_the_code_that_measures_and_merges(bench, file, told)
     (bench / file).write_text((bench / file).read_text() + "# another version\n")
     with pytest.raises(PlanError, match=f"something else: {told}$|something else: {told}\n|else: {told}"):
         again()
+
+
+@pytest.mark.parametrize("file", ["recipe.yml", "suite.yml"], ids=str)
+def test_the_winner_does_not_take_the_place_of_what_it_was_searched_with(bench, capsys, file):
+    """The recipe with its holes, or the suite, would be lost."""
+    before = (bench / file).read_bytes()
+    assert run("--recipe-out", str(bench / file)) == 2
+    assert "name another file" in capsys.readouterr().err
+    assert (bench / file).read_bytes() == before
+    assert not (bench / "recipe.yml.search.sqlite").exists()

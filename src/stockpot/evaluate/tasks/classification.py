@@ -53,9 +53,9 @@ class Classification:
     facts: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        told = {"predict": self.function.digest, "name": self.function.name, "outputs": self.outputs}
-        told |= {"kind": "classification", "arrays": [self.inputs, self.labels]}
-        object.__setattr__(self, "facts", {**told, **versions_of("numpy", "torch")})
+        function = {"predict": self.function.digest, "name": self.function.name, "outputs": self.outputs}
+        told = {"kind": "classification", "arrays": [self.inputs, self.labels], **versions_of("numpy", "torch")}
+        object.__setattr__(self, "facts", {**function, **told})
 
     def examples(self, files: Files) -> list[bytes]:
         """Of the inputs, whatever their labels."""
