@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -55,8 +57,6 @@ class Numbers:
     shares = (1.0,)
 
     def __call__(self):
-        import contextlib
-
         return contextlib.nullcontext(self)
 
     def values(self, values):
@@ -320,6 +320,27 @@ def test_files_that_cannot_be_studies(tmp_path):
     assert "--study FILE" in str(caught.value)
     with pytest.raises(StorageError, match="cannot be kept"):
         Shelf(tmp_path / "nowhere" / "study")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("trial_user_attributes SET value_json = '\"{\"' WHERE key = 'stockpot:outcome'", "JSONDecodeError"),
+        ("trial_user_attributes SET value_json = '\"{}\"' WHERE key = 'stockpot:outcome'", "trial 0 has no figures"),
+        ('trial_params SET distribution_json = \'{"name": "os.system"}\'', "os.system"),
+        ("study_user_attributes SET value_json = '[1]'", "TypeError"),
+    ],
+    ids=["no-json", "no-figures", "code", "facts"],
+)
+def test_what_a_strangers_file_holds_is_told_and_never_run(tmp_path, change, told):
+    """A study is read as text; content that no search wrote is an error that names the file."""
+    run(tmp_path / "study", trials=3)
+    with contextlib.closing(sqlite3.connect(tmp_path / "study")) as database, database:
+        database.execute(f"UPDATE {change}")
+    with pytest.raises(StorageError, match="damaged, or was not written by stockpot search") as caught:
+        run(tmp_path / "study", trials=4)
+    assert told in str(caught.value)
+    assert str(tmp_path / "study") in str(caught.value)
 
 
 def test_the_file_is_optunas(tmp_path):
