@@ -151,3 +151,20 @@ def test_the_page_from_python(bench):
     result = evaluate(models, suite)
     (bench / "b.html").write_text(page(result, Background.now(suite.text, lineage=lineages(models))), encoding="utf-8")
     assert list(read(bench / "b.html").parts) == ["lineage of merged", "the suite"]
+
+
+def test_a_figure_without_an_interval_has_a_page(bench, capsys):
+    """A metric that no resample of so few examples defines, such as a correlation, still has its figure."""
+    (bench / "rare.py").write_text(
+        "import numpy as np\nfrom stockpot.evaluate import Metric\n"
+        "rows = Metric('rare', 'higher', lambda p: np.arange(len(p['labels'])),\n"
+        "              lambda v: float(len(v)) if len(set(v.tolist())) == len(v) else float('nan'))\n"
+    )
+    suite = (bench / "suite.yml").read_text().replace("split:", "metrics: ['rare:rows']\n    split:")
+    (bench / "suite.yml").write_text(suite)
+    common = ("--suite", "suite.yml", "--allow-code", "--no-cache", "--html", "r.html")
+    assert main(["evaluate", "base", "low", *common]) == 0
+    assert 'class="dot"' in (bench / "r.html").read_text()
+    assert 'class="bar"' not in (bench / "r.html").read_text()
+    assert main(["sweep", "interpolate", "base", "low", "--values", "0,1", *common]) == 0
+    assert "<polyline" in (bench / "r.html").read_text()

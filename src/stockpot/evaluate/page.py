@@ -162,9 +162,10 @@ def _difference(figure: Figure) -> str:
 
 
 def _plot(cells: Sequence[Cell]) -> str:
-    """The ranking metric's intervals, one line for each model."""
+    """The ranking metric's intervals, one line for each model; a figure whose interval is unknown is a dot alone."""
     figures = [cell.figures[0] for cell in cells]
-    low, high = min(f.low for f in figures), max(f.high for f in figures)
+    known = [v for f in figures for v in (f.low, f.value, f.high) if math.isfinite(v)]
+    low, high = min(known), max(known)
     margin = 0.05 * (high - low) or abs(high) * 0.05 or 1.0
     low, high = low - margin, high + margin
 
@@ -183,7 +184,8 @@ def _plot(cells: Sequence[Cell]) -> str:
         y = _TOP + _ROW * (i + 0.5)
         label = escaped(shown(cell.model)[-28:])
         parts.append(f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end">{label}</text>')
-        parts.append(f'<line class="bar" x1="{x(figure.low)}" y1="{y}" x2="{x(figure.high)}" y2="{y}"/>')
+        if math.isfinite(figure.low):
+            parts.append(f'<line class="bar" x1="{x(figure.low)}" y1="{y}" x2="{x(figure.high)}" y2="{y}"/>')
         parts.append(f'<circle class="dot" cx="{x(figure.value)}" cy="{y}" r="4"/>')
     return "".join([*parts, "</svg>"])
 

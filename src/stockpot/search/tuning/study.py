@@ -299,9 +299,8 @@ def _damage(path: Path | None) -> Iterator[None]:
         yield
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         told = f"the study is damaged, or was not written by stockpot search: {type(error).__name__}: {error}"
-        raise StorageError(
-            Problem(told, file=str(path), fix="remove it, or name another file: --study FILE")
-        ) from error
+        fix = "remove it, or name another file: --study FILE"
+        raise StorageError(Problem(told, file=str(path), fix=fix)) from error
 
 
 @contextlib.contextmanager
