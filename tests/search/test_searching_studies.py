@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -378,3 +379,19 @@ def test_the_best_is_the_first_of_equals():
     ]
     assert best_trial(given, LOWER).number == 1
     assert best_trial(given[:1], LOWER) is None
+
+
+class Littering(Numbers):
+    """Leaves a temporary folder behind with each trial."""
+
+    def values(self, values):
+        yield (float(len(tempfile.mkdtemp())),)
+
+
+def test_processes_leave_no_temporary_files(tmp_path, monkeypatch):
+    """They are ended at any moment, as in the midst of a trial: what they had put down is removed all the same."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert [trial.state for trial in run(None, "random", trials=3, setup=Littering(), jobs=1)] == ["complete"] * 3
+    assert list(tmp_path.iterdir()) == []
+    assert os.environ["TMPDIR"] == str(tmp_path)

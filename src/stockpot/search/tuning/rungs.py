@@ -25,7 +25,7 @@ from stockpot.evaluate.run import task_hash, told
 from stockpot.evaluate.suite import Suite, SuiteTask
 from stockpot.search.objective import Objective
 
-__all__ = ["Rungs"]
+__all__ = ["Rungs", "temporary_folder"]
 
 
 class Rungs:
@@ -122,7 +122,7 @@ class Rungs:
         """``task`` with each piece of its data in turn."""
         folder = Path()
         if task.cut is not None and len(self.shares) > 1:
-            self._folder = self._folder or _temporary()
+            self._folder = self._folder or temporary_folder()
             folder = Path(mkdtemp(dir=self._folder))
         files = portions(task.cut, task.data[role], self.shares, seed, folder)
         return [replace(task, data={role: own}) for own in files]
@@ -201,7 +201,12 @@ def _needed(suite: Suite, role: str, objectives: Sequence[Objective]) -> tuple[S
     return tasks
 
 
-def _temporary() -> Path:
+def temporary_folder() -> Path:
+    """A new one, for whoever removes it.
+
+    Raises:
+        StorageError: when there is no room for it.
+    """
     try:
         return Path(mkdtemp(prefix="stockpot-"))
     except OSError as error:
