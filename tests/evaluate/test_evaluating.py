@@ -135,7 +135,7 @@ def _age(path):
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - 3_600_000_000_000))
 
 
-@pytest.mark.parametrize("what", ["weights", "recipe", "data", "code", "function", "settings", "config"])
+@pytest.mark.parametrize("what", ["weights", "recipe", "data", "code", "function", "settings", "config", "small file"])
 def test_a_change_is_noticed(bench, tmp_path, what):
     """New weights of the same size, another weight in the recipe, other data or code or settings: computed anew."""
     for name in ("base", "low", "high"):
@@ -172,8 +172,10 @@ def test_a_change_is_noticed(bench, tmp_path, what):
             .replace("nets:logits", "nets:labels")
             + "    metrics: [accuracy]\n"
         )
-    else:
+    elif what == "config":
         (bench / "base" / "config.json").write_text('{"model_type": "own"}')
+    else:
+        (bench / "base" / "generation_config.json").write_text('{"max_length": 7}')
     assert not run().known
 
 

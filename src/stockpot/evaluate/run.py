@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from stockpot.errors import Problem, RecipeError, StockpotError
+from stockpot.errors import ExecutionError, Problem, RecipeError, StockpotError
 from stockpot.evaluate.cache import Cache
 from stockpot.evaluate.candidates import Candidate, named
 from stockpot.evaluate.ensemble import Ensemble, ensembled
@@ -28,7 +28,7 @@ from stockpot.evaluate.why import compare_all, same_examples
 from stockpot.execute.versions import versions_of
 from stockpot.printable import printable, redacted
 
-__all__ = ["evaluate", "task_hash", "told"]
+__all__ = ["evaluate", "naming", "task_hash", "told"]
 
 Tell = Callable[[Cell], None]
 
@@ -286,3 +286,14 @@ def told(error: BaseException) -> str:
     else:
         text = f"{type(error).__name__}: {error}"
     return printable(redacted(" ".join(text.split())))[:500]
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Whatever goes wrong meanwhile, in code of users too, is an error of ours that begins with ``where``."""
+    try:
+        yield
+    except StockpotError as error:
+        raise type(error)(*(replace(p, message=f"{where}: {p.message}") for p in error.problems)) from error
+    except (Exception, SystemExit) as error:
+        raise ExecutionError(Problem(f"{where}: {told(error)}")) from error
