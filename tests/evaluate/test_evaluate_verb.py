@@ -129,3 +129,18 @@ def test_figures_to_choose_with_are_starred(bench, capsys):
     run("--split", "select", "--html", "o.html")
     assert "* select data, which is there to choose with" in capsys.readouterr().out
     assert "select data, which is there to choose with" in (bench / "o.html").read_text()
+
+
+def test_an_ensemble_of_the_stored_models(bench, capsys):
+    """A row of the mean outputs of MODELS that are no recipes, as from Python; fewer than two are refused."""
+    from stockpot.evaluate import Ensemble, candidate, evaluate, load_suite
+
+    assert run("--no-cache", "--json", "-", "--ensemble", "probabilities", "--ensemble", "logits") == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [m["name"] for m in data["models"]][3:] == ["ensemble of 2", "ensemble of 2 (logits)"]
+    suite = load_suite(bench / "suite.yml", allow_code=True)
+    wanted = evaluate([candidate("base"), candidate("low")], suite, ensembles=[Ensemble("both", ("base", "low"))])
+    found = next(cell for cell in data["cells"] if cell["model"] == "ensemble of 2")
+    assert found["figures"][0]["value"] == wanted.cell("both", "clean").figures[0].value
+    assert main(["evaluate", "base", "merge.yml", "--suite", "suite.yml", "--allow-code", "--ensemble", "logits"]) == 2
+    assert "two MODELS or more" in capsys.readouterr().err

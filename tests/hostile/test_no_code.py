@@ -26,6 +26,10 @@ METHODS = {
 }
 
 
+OWN = {"search/tuning/workers.py": ["pickle"]}
+"""Files that unpickle what a process of Stockpot has sent to another one over a pipe, never what lies in a file."""
+
+
 def uses(tree):
     """Names of what a module uses that could run or load code."""
     for node in ast.walk(tree):
@@ -37,14 +41,15 @@ def uses(tree):
             yield from CALLS & {node.func.id}
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             yield from (f"{owner}.{name}" for owner, name in METHODS & {(node.value.id, node.attr)})
-        elif isinstance(node, ast.keyword):
+        elif isinstance(node, ast.keyword) and not (isinstance(node.value, ast.Constant) and node.value.value is False):
             yield from {"trust_remote_code"} & {node.arg}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_that_runs_code_is_used(path):
     """No unpickling, no evaluation, no YAML but the safe kind, no remote code."""
-    assert list(uses(ast.parse(path.read_text(encoding="utf-8")))) == []
+    allowed = OWN.get(path.relative_to(ROOT).as_posix(), [])
+    assert list(uses(ast.parse(path.read_text(encoding="utf-8")))) == allowed
 
 
 def test_one_place_runs_a_users_file():
