@@ -131,7 +131,7 @@ class _Reader:
         Loader.add_constructor("!function", lambda _, node: self._function(path, node))
         try:
             compose(text)  # holds the limits of size, depth and aliases
-            config = yaml.load(text, Loader)  # noqa: S506 - a safe loader with one constructor more
+            config = Loader(text).get_single_data()
         except StockpotError as error:
             raise RecipeError(*(Problem(p.message, file=str(path), line=p.line, fix=p.fix) for p in error.problems))  # noqa: B904
         except yaml.YAMLError as error:
