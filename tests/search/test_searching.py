@@ -248,6 +248,7 @@ def test_when_all_trials_fail(bench, capsys):
     assert run("--out", "out") == 6
     told = capsys.readouterr().err
     assert "all 12 trials failed, most often so: clean: MemoryError: none left" in told
+    assert "random search, 1 of" not in told  # nothing to beat: it ends at once
     assert not (bench / "out").exists()
 
 
@@ -264,7 +265,8 @@ def test_the_verb_writes_what_won(bench, capsys):
     assert "is to be run from" not in shown.err
     assert len(data["trials"]) == 12
     assert data["study"] == "recipe.yml.search.sqlite"
-    assert "search 12 of 12: " in shown.err
+    assert shown.err.index("one number, 3 of 3: ") < shown.err.index("search 12 of 12: ")
+    assert shown.err.index("search 12 of 12: ") < shown.err.index("random search, 1 of 5: ")
     assert "best " in shown.err
     assert " left" in shown.err
     assert "gap tune–report" in shown.out

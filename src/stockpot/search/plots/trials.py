@@ -15,7 +15,7 @@ __all__ = ["Dot", "Slice", "Trial", "history", "slices"]
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 700, 340, 64, 20, 30, 44
 _PANEL, _TALL, _PER_LINE, _GAP = 176, 130, 3, 44
-_NAMED = 170
+_NAMED = 210
 """Pixels for names at the right of a plot."""
 
 _SIGNS = {
@@ -202,12 +202,15 @@ def _numbers(x: Scale, floor: float) -> Iterator[str]:
 
 
 def _choices(one: Slice, x: Scale, floor: float) -> Iterator[str]:
+    """Their words, on two lines in turn where one has no room for them."""
     room = (x.end - x.start) / len(one.choices) - 4
+    lines = 1 if all(width_of(_worded(choice)) <= room for choice in one.choices) else 2
+    room = lines * (room + 4) - 4
     for i, choice in enumerate(one.choices):
-        words = shortened(_worded(choice), room)
+        words, y = shortened(_worded(choice), room), floor + 14 + APART * (i % lines)
         told = f"<title>{escaped(_worded(choice))}</title>"
         if width_of(words) <= room:
-            yield f'<text class="dim" x="{x(i)}" y="{floor + 14}" text-anchor="middle">{escaped(words)}{told}</text>'
+            yield f'<text class="dim" x="{x(i)}" y="{y}" text-anchor="middle">{escaped(words)}{told}</text>'
 
 
 def _few(values: Sequence[float], length: float, gap: float) -> Sequence[float]:

@@ -96,6 +96,12 @@ class Space:
         space.recipe(space.start())
         return space
 
+    @property
+    def file(self) -> str | None:
+        """Where it was read; None for text that came from nowhere."""
+        name = str(self._options["name"])
+        return None if name == _UNNAMED else name
+
     def start(self) -> dict[str, Value]:
         """The first guess."""
         return {d.name: d.start for d in self.dimensions}

@@ -14,7 +14,7 @@ from stockpot.search import plots
 from stockpot.search.plots import Axis, Dot, Slice, Spot, history, pareto, slices
 from stockpot.search.tuning.found import Search
 from stockpot.search.tuning.samplers import SAMPLERS
-from stockpot.search.tuning.told import grid_of, heads, trial_told, trials_told
+from stockpot.search.tuning.told import grid_of, heads, trial_told, trials_told, value_told
 from stockpot.search.tuning.trials import State, Trial
 
 __all__ = ["search_lineage", "search_page"]
@@ -63,7 +63,7 @@ def _gaps(found: Search) -> Iterator[str]:
 
 def _winner(found: Search) -> Iterator[str]:
     yield f"<h2>{escaped(found.winner.name)}</h2>"
-    yield grid(["", ""], [[escaped(name), escaped(str(v))] for name, v in (found.winner.values or {}).items()])
+    yield grid(["", ""], [[escaped(name), escaped(value_told(v, None))] for name, v in (found.winner.values or {}).items()])
     if found.recipe.text:
         yield folded("recipe of the winner", found.recipe.text)
 
@@ -128,4 +128,4 @@ def _row(trial: Trial) -> list[str]:
 
 
 def _values(trial: Trial) -> str:
-    return ", ".join(f"{n}: {number(v) if isinstance(v, float) else v}" for n, v in trial.values.items())
+    return ", ".join(f"{n}: {value_told(v, 4)}" for n, v in trial.values.items())
