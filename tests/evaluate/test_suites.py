@@ -177,7 +177,7 @@ def test_overlap_of_lines_tells_where(bench):
     write_lines(bench / "three.jsonl", [{"text": f"other {i}", "label": i % 2} for i in range(20)])
     probe = "kind: probe, train: three.jsonl, split: {tune: one.jsonl, report: two.jsonl}"
     (problem,) = refused(bench, f"tasks: {{a: {{{probe}}}}}")
-    assert f"ends at line 14 of {bench / 'one.jsonl'}: {{\"text\": \"text number 13\"" in problem.message
+    assert f'ends at line 14 of {bench / "one.jsonl"}: {{"text": "text number 13"' in problem.message
     prose = [f"This line number {i} is as long as a line of prose." for i in range(40)]
     (bench / "one.txt").write_text("\n".join(prose[:30]), encoding="utf-8")
     (bench / "two.txt").write_text("\n".join(prose[25:]) + "é" * 99, encoding="utf-8")

@@ -19,8 +19,10 @@ from files import read_model
 from stockpot.cli.main import main
 from stockpot.errors import PlanError, RecipeError
 from stockpot.evaluate import Cache, candidate, evaluate, load_suite
+from stockpot.evaluate.table import number
 from stockpot.evaluate.tasks.classification import Classification
 from stockpot.search import Space, load_space, objective_of, search
+from stockpot.search.tuning.page import search_page
 from stockpot.search.tuning.trials import dominated, scores
 
 CACHE = os.environ.get("STOCKPOT_CACHE_DIR")
@@ -94,6 +96,12 @@ def test_six_numbers_by_layer(bench):
     kinds = {row.kind: row for row in found.rows}
     assert kinds["search"].figures["tune"][0] < 0.9 * kinds["shared"].figures["tune"][0]
     assert all(None not in row.gap(role, found.objectives) for row in found.rows for role in ("tune", "select"))
+    page = search_page(found)
+    assert 'aria-label="weight: 3 rows, 2 columns"' in page
+    for one in found.dimensions:
+        hole, where, group = one.cell
+        assert f"<title>{hole}, {where}: {number(found.winner.values[one.name])}</title>" in page
+        assert group == ""
 
 
 def test_the_best_few_are_measured_on_select_data(bench):

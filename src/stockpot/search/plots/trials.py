@@ -9,7 +9,7 @@ from typing import Literal
 
 from stockpot.evaluate.page import escaped
 from stockpot.evaluate.table import number
-from stockpot.search.plots.frame import APART, Axis, Frame, Scale, apart, key, shortened, width_of
+from stockpot.search.plots.frame import APART, Axis, Frame, Scale, apart, key, shortened, squeezed, width_of
 
 __all__ = ["Dot", "Slice", "Trial", "history", "slices"]
 
@@ -179,7 +179,7 @@ def _across(one: Slice, left: float, right: float) -> Scale:
 
 def _panel(one: Slice, x: Scale, y: Scale) -> Iterator[str]:
     floor = y.start
-    words = escaped(shortened(one.name, _PANEL))
+    words = escaped(squeezed(one.name, _PANEL + 20))
     yield f'<text x="{x.start}" y="{y.end - 8}">{words}<title>{escaped(one.name)}</title></text>'
     yield f'<path class="axis" fill="none" d="M{x.start} {y.end}V{floor}H{x.end}"/>'
     for value in _few(y.ticks, abs(y.start - y.end), APART + 4):

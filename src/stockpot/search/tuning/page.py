@@ -11,7 +11,8 @@ from stockpot.evaluate.page import about, body, document, escaped, folded, grid,
 from stockpot.evaluate.table import ARROWS, number
 from stockpot.provenance.ancestry import Ancestor
 from stockpot.search import plots
-from stockpot.search.plots import Axis, Dot, Slice, Spot, history, pareto, slices
+from stockpot.search.plots import Axis, Dot, Slice, Spot, genome, history, pareto, slices
+from stockpot.search.spaces.dimensions import Dimension
 from stockpot.search.tuning.found import Search
 from stockpot.search.tuning.samplers import SAMPLERS
 from stockpot.search.tuning.told import grid_of, heads, trial_told, trials_told, value_told
@@ -63,9 +64,33 @@ def _gaps(found: Search) -> Iterator[str]:
 
 def _winner(found: Search) -> Iterator[str]:
     yield f"<h2>{escaped(found.winner.name)}</h2>"
-    yield grid(["", ""], [[escaped(name), escaped(value_told(v, None))] for name, v in (found.winner.values or {}).items()])
+    yield grid(
+        ["", ""], [[escaped(name), escaped(value_told(v, None))] for name, v in (found.winner.values or {}).items()]
+    )
+    yield from _maps(found)
     if found.recipe.text:
         yield folded("recipe of the winner", found.recipe.text)
+
+
+def _maps(found: Search) -> Iterator[str]:
+    """The winner's numbers by layer and filter, where holes have several: a map for each parameter."""
+    maps: dict[str, dict[tuple[str, str, str], float]] = {}
+    for one in found.dimensions:
+        about_what = _mapped(one)
+        if one.cell is not None and about_what is not None and found.winner.values is not None:
+            maps.setdefault(about_what, {})[one.cell] = float(found.winner.values[one.name])
+    for about_what, own in maps.items():
+        rows = list(dict.fromkeys(row for row, _, _ in own))
+        wheres = list(dict.fromkeys(where for _, where, _ in own))
+        columns = sorted(dict.fromkeys((where, group) for _, where, group in own), key=lambda c: wheres.index(c[0]))
+        yield genome(rows, columns, [[own.get((row, *column)) for column in columns] for row in rows], about_what)
+
+
+def _mapped(one: Dimension) -> str | None:
+    """What the numbers of a hole with several are: the parameter; None where they are none."""
+    if one.cell is None or one.kind != "choice":
+        return None if one.cell is None else one.cell[0].rpartition(".")[2]
+    return "layer in (1) or out (0)" if one.choices == (False, True) else None
 
 
 def _plots(found: Search) -> Iterator[str]:

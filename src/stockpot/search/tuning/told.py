@@ -44,7 +44,8 @@ def search_told(found: Search) -> Iterator[str]:
         yield f"{objective} {ARROWS[objective.better]}; gap: how much worse on report data"
         yield from _aligned([heads(found), *([row.name, *cells] for row, cells in grid_of(found, i))])
     if len(found.objectives) > 1:
-        yield f"the front on select data has {len(found.front)} points; the winner is the nearest to the best of each"
+        points = "point" if len(found.front) == 1 else "points"
+        yield f"the front on select data has {len(found.front)} {points}; the winner is the nearest to the best of each"
     yield f"{found.winner.name} wins:"
     yield from (f"  {name}: {value_told(value)}" for name, value in (found.winner.values or {}).items())
     if found.recipe.text:
