@@ -54,7 +54,9 @@ def test_the_example_of_a_search_is_a_space(capsys):
     assert space.recipe(space.start()).notes == ()
     assert main(["check", str(SEARCH)]) == 3
     assert "stockpot search" in capsys.readouterr().err
-    assert all(verb in (ROOT / "README.md").read_text(encoding="utf-8") for verb in ("`search RECIPE", "examples/search.yml"))
+    assert all(
+        verb in (ROOT / "README.md").read_text(encoding="utf-8") for verb in ("`search RECIPE", "examples/search.yml")
+    )
 
 
 def test_methods_of_the_readme():

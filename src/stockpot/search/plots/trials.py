@@ -15,8 +15,8 @@ __all__ = ["Dot", "Slice", "Trial", "history", "slices"]
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 700, 340, 64, 20, 30, 44
 _PANEL, _TALL, _PER_LINE, _GAP = 176, 130, 3, 44
-_NAMED = 210
-"""Pixels for names at the right of a plot."""
+_NAMED = 235
+"""Pixels for names at the right of a plot, at most."""
 
 _SIGNS = {
     "done": ("measured", '<circle class="trial" r="3.5"/>'),
@@ -56,7 +56,7 @@ def history(trials: Sequence[Trial], axis: Axis, levels: Sequence[tuple[str, flo
     if not trials:
         return ""
     values = [v for t in trials if (v := _value(t)) is not None]
-    right = _WIDTH - (_NAMED if levels else _RIGHT)
+    right = _WIDTH - min(_NAMED, max((width_of(name) + 14 for name, _ in levels), default=_RIGHT))
     x = Scale.of([float(t.number) for t in trials], _LEFT, right)
     y = Scale.of([*values, *(v for _, v in levels)], _HEIGHT - _BOTTOM, _TOP, better=axis.better)
     frame = Frame(x, y, "trial", str(axis), (_WIDTH, _HEIGHT))
@@ -122,7 +122,7 @@ def _levels(levels: Sequence[tuple[str, float]], frame: Frame) -> Iterator[str]:
         told = escaped(f"{name}: {number(value)}")
         yield f'<line class="level" x1="{area.left}" y1="{at}" x2="{area.right}" y2="{at}"><title>{told}</title></line>'
         yield f'<line class="lead" x1="{area.right}" y1="{at}" x2="{area.right + 8}" y2="{place}"/>'
-        yield f'<text x="{area.right + 11}" y="{place + 4}">{escaped(shortened(name, _NAMED - 14))}</text>'
+        yield f'<text x="{area.right + 11}" y="{place + 4}">{escaped(shortened(name, _WIDTH - area.right - 13))}</text>'
 
 
 @dataclass(frozen=True)

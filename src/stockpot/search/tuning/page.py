@@ -20,6 +20,9 @@ from stockpot.search.tuning.trials import State, Trial
 
 __all__ = ["search_lineage", "search_page"]
 
+_MOST_VALUES = 16
+"""More values of the winner are folded away: the map, and the recipe, tell them."""
+
 _STATES: Mapping[State, Literal["done", "stopped", "failed"]] = {
     "complete": "done",
     "stopped": "stopped",
@@ -64,26 +67,30 @@ def _gaps(found: Search) -> Iterator[str]:
 
 def _winner(found: Search) -> Iterator[str]:
     yield f"<h2>{escaped(found.winner.name)}</h2>"
-    yield grid(
-        ["", ""], [[escaped(name), escaped(value_told(v, None))] for name, v in (found.winner.values or {}).items()]
-    )
+    values = [[escaped(name), escaped(value_told(v, None))] for name, v in (found.winner.values or {}).items()]
+    many = len(values) > _MOST_VALUES
+    yield from ["<details><summary>values of the winner</summary>"] if many else []
+    yield grid(["", ""], values)
+    yield from ["</details>"] if many else []
     yield from _maps(found)
     if found.recipe.text:
         yield folded("recipe of the winner", found.recipe.text)
 
 
 def _maps(found: Search) -> Iterator[str]:
-    """The winner's numbers by layer and filter, where holes have several: a map for each parameter."""
-    maps: dict[str, dict[tuple[str, str, str], float]] = {}
+    """The winner's numbers by layer and filter, where holes have several: a map for each parameter and its filters."""
+    maps: dict[tuple[str, frozenset[str]], dict[tuple[str, str, str], float]] = {}
+    cells = [one.cell for one in found.dimensions if one.cell is not None]
     for one in found.dimensions:
-        about_what = _mapped(one)
-        if one.cell is not None and about_what is not None and found.winner.values is not None:
-            maps.setdefault(about_what, {})[one.cell] = float(found.winner.values[one.name])
-    for about_what, own in maps.items():
+        told_of = _mapped(one)
+        if one.cell is not None and told_of is not None and found.winner.values is not None:
+            filters = frozenset(where for hole, where, _ in cells if hole == one.cell[0])
+            maps.setdefault((told_of, filters), {})[one.cell] = float(found.winner.values[one.name])
+    for (told_of, _), own in maps.items():
         rows = list(dict.fromkeys(row for row, _, _ in own))
         wheres = list(dict.fromkeys(where for _, where, _ in own))
         columns = sorted(dict.fromkeys((where, group) for _, where, group in own), key=lambda c: wheres.index(c[0]))
-        yield genome(rows, columns, [[own.get((row, *column)) for column in columns] for row in rows], about_what)
+        yield genome(rows, columns, [[own.get((row, *column)) for column in columns] for row in rows], told_of)
 
 
 def _mapped(one: Dimension) -> str | None:
