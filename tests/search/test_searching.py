@@ -344,6 +344,9 @@ def test_what_does_not_go_together(bench):
     for hole, message in (("{search: [0, 1]}", "two dimensions"), ("{choice: [0, 1]}", "is a choice")):
         with pytest.raises(RecipeError, match=message):
             search(Space.of(one % hole), suite_in(bench), metrics=["clean.loss"], sampler="cma-es")
+    (bench / "choice.yml").write_text("# a choice\n" + one % "{choice: [0, 1]}")
+    with pytest.raises(RecipeError, match=r"is a choice \[file .*choice\.yml, recipe line 2\]"):
+        search(load_space(bench / "choice.yml"), suite_in(bench), metrics=["clean.loss"], sampler="cma-es")
 
 
 def test_rungs_give_the_same_winner_for_less(bench):
