@@ -118,7 +118,10 @@ def _progress(one: Progress) -> None:
 
 
 def _how_to_continue(study: Path) -> str:
-    return f"stockpot: stopped; the trials that have ended are kept in {study}: the same command continues"
+    return (
+        f"stockpot: stopped; the trials that have ended are kept in {study}: the same command continues, and with "
+        "--trials and --random no more than have ended it tells the best of these"
+    )
 
 
 def _check_recipe_out(path: Path | None, own: Sequence[Path]) -> None:

@@ -45,7 +45,9 @@ svg .shade { stroke: var(--line); } svg .on { fill: var(--paper); }
 pre { background: color-mix(in srgb, var(--line) 35%, transparent); padding: .8rem; overflow-x: auto; }
 """
 
-_LEFT, _WIDTH, _ROW, _TOP = 200, 700, 26, 12
+_LEFT, _WIDTH, _ROW, _TOP = 210, 700, 26, 12
+_LETTERS = 30
+"""Of names beside intervals: as many as there is room for."""
 
 
 def page(result: Result, run: Background | None = None) -> str:
@@ -182,12 +184,17 @@ def _plot(cells: Sequence[Cell]) -> str:
         parts.append(f'<text class="dim" x="{x(value)}" y="{floor + 16}" text-anchor="middle">{number(value)}</text>')
     for i, (cell, figure) in enumerate(zip(cells, figures, strict=True)):
         y = _TOP + _ROW * (i + 0.5)
-        label = escaped(shown(cell.model)[-28:])
+        label = escaped(_end(shown(cell.model)))
         parts.append(f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end">{label}</text>')
         if math.isfinite(figure.low):
             parts.append(f'<line class="bar" x1="{x(figure.low)}" y1="{y}" x2="{x(figure.high)}" y2="{y}"/>')
         parts.append(f'<circle class="dot" cx="{x(figure.value)}" cy="{y}" r="4"/>')
     return "".join([*parts, "</svg>"])
+
+
+def _end(words: str) -> str:
+    """The last :data:`_LETTERS` of ``words``, which tell paths apart; what is cut off is an ellipsis."""
+    return words if len(words) <= _LETTERS else f"…{words[1 - _LETTERS :]}"
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
+from traceback import extract_tb
 
 import numpy as np
 import numpy.typing as npt
@@ -280,11 +282,11 @@ def _summed(row: ModelRow, cells: Sequence[Cell]) -> ModelRow:
 
 
 def told(error: BaseException) -> str:
-    """An error in a few words, on one line."""
+    """An error in a few words, on one line; where it was raised, when it has no words of its own."""
     if isinstance(error, StockpotError):
         text = "; ".join(str(p).replace("\n  fix: ", " – ") for p in error.problems[:3])
     else:
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {str(error).strip() or _raised_at(error)}"
     return printable(redacted(" ".join(text.split())))[:500]
 
 
@@ -297,3 +299,9 @@ def naming(where: str) -> Iterator[None]:
         raise type(error)(*(replace(p, message=f"{where}: {p.message}") for p in error.problems)) from error
     except (Exception, SystemExit) as error:
         raise ExecutionError(Problem(f"{where}: {told(error)}")) from error
+
+
+def _raised_at(error: BaseException) -> str:
+    """``task.py, line 12: assert rows``; empty without a traceback."""
+    frames = extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: {frames[-1].line}" if frames else ""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from stockpot.checkpoint.places import stands
 from stockpot.errors import Problem, RecipeError, StockpotError
+from stockpot.evaluate.apart import apart
 from stockpot.evaluate.code import Code, Own
 from stockpot.evaluate.examples import content_of, digest, read_text
 from stockpot.evaluate.kinds import KINDS, ROLES, SPLIT, SUITE, TASK, Settings
@@ -24,10 +25,7 @@ from stockpot.recipe.shapes import check_section
 from stockpot.recipe.yaml_nodes import Entry, Node, Scalar, compose
 from stockpot.recipe.yaml_nodes import Sequence as Items
 
-__all__ = ["Suite", "SuiteTask", "load_suite", "shared"]
-
-_TOLERATED = 0.01
-"""Share of the smaller of two splits that may occur in the other: real data holds the same short text twice."""
+__all__ = ["Suite", "SuiteTask", "load_suite"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def load_suite(path: Path, *, allow_code: bool = False, same_data: bool = False)
     reader = _Reader(findings, path.parent, Code(path.parent, allow_code))
     suite = reader.suite(documents)
     findings.raise_if_any()
-    tasks = _apart(suite, findings, same_data)
+    tasks = apart(suite.tasks, findings, same_data=same_data)
     findings.raise_if_any()
     name = suite.name or path.stem
     return replace(suite, tasks=tasks, name=name, text=read_text(path), notes=tuple(findings.notes))
@@ -291,31 +289,3 @@ class _Reader:
 def _plain(node: yaml_nodes.Mapping) -> dict[str, Any]:
     """The values that are given, as plain data."""
     return {e.key: plain(e.value) for e in node.entries if not (isinstance(e.value, Scalar) and e.value.tag == "null")}
-
-
-def _apart(suite: Suite, findings: Findings, same_data: bool) -> tuple[SuiteTask, ...]:
-    """The tasks, those that report on data of another role marked where that is allowed, else reported."""
-    reused: dict[str, set[str]] = {task.name: set() for task in suite.tasks}
-    for one, role, other, own, common, share in shared(suite):
-        told = f"{common} examples of {one}'s {role} data ({100 * share:.3g} %) are in {other}'s {own} data"
-        if share < _TOLERATED:
-            findings.note(f"{told}, which is tolerated", None)
-        elif same_data:
-            findings.note(f"{told}; figures on both are marked", None)
-            reused[one].add(role)
-            reused[other].add(own)
-        else:
-            fix = "take other examples, or allow it: --same-data (in Python: same_data=True)"
-            findings.problem(f"{told}: one piece of data in two roles", None, fix)
-    return tuple(replace(task, reused=frozenset(reused[task.name])) for task in suite.tasks)
-
-
-def shared(suite: Suite) -> Iterator[tuple[str, str, str, str, int, float]]:
-    """(task, role, other task, its role, examples in both, share of the smaller) where two roles share content."""
-    used = [(t, {**t.data, **({"train": t.fitted} if t.fitted else {})}) for t in suite.tasks]
-    sets = [(t.name, role, frozenset(t.task.examples(f))) for t, data in used for role, f in data.items()]
-    for i, (one, role, mine) in enumerate(sets):
-        for other, own, theirs in sets[i + 1 :]:
-            common = len(mine & theirs) if role != own else 0
-            if common:
-                yield one, role, other, own, common, common / min(len(mine), len(theirs))

@@ -154,9 +154,8 @@ class Studies:
                 made[own.name] = carry_out(
                     study, crew, self.asked.objectives, trials=own.count, stops=own.stops, tell=tell
                 )
-        if all(trial.figures is None for trial in made["search"]):
-            why = commonest(made["search"])
-            raise ExecutionError(Problem(f"all {len(made['search'])} trials failed, most often so: {why}"))
+                if own.name == "search":
+                    _check_search(made["search"])
         return made
 
     def combinations(self) -> list[dict[str, Value]]:
@@ -164,15 +163,12 @@ class Studies:
         return grid(self.space.dimensions, self.grid_points, self.seed)
 
     def _plans(self, counts: Counts, *, parallel: bool) -> Iterator[_Plan]:
-        """In the order in which they are carried out."""
+        """In the order in which they are carried out: what is stopped early has the search, not what it should beat."""
         start, name = self.space.start(), self.asked.sampler
         rungs, stops = {"rungs": list(self.shares)}, len(self.shares) - 1
         if counts.shared and any(one.kind != "choice" for one in self.space.dimensions):
             shared = [self.space.shared(place) for place in places(counts.shared)]
             yield _Plan("shared", f"shared {counts.shared}", shared, counts.shared, rungs, 0)
-        if counts.random and name != "random":
-            drawn = sampler_of("random", self.seed, start)
-            yield _Plan("random", "random", drawn, counts.random, rungs, stops)
         facts: dict[str, Any] = {**rungs, "sampler": name}
         if name == "grid":
             facts |= {"grid points": self.grid_points}
@@ -181,6 +177,9 @@ class Studies:
             sampler = sampler_of(name, self.seed, start, parallel=parallel)
             first = start if name != "random" else None
             yield _Plan("search", "search", sampler, counts.search, facts, stops, first)
+        if counts.random and name != "random":
+            drawn = sampler_of("random", self.seed, start)
+            yield _Plan("random", "random", drawn, counts.random, rungs, stops)
 
     def _bench(self, hashes: Mapping[str, str], workers: Workers, threads: int) -> Bench:
         """What evaluates; processes share threads and memory."""
@@ -201,6 +200,11 @@ class Studies:
             device=self.device,
             limits=limits,
         )
+
+
+def _check_search(trials: tuple[Trial, ...]) -> None:
+    if all(trial.figures is None for trial in trials):
+        raise ExecutionError(Problem(f"all {len(trials)} trials failed, most often so: {commonest(trials)}"))
 
 
 def places(points: int) -> list[float]:
