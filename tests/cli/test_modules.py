@@ -93,3 +93,16 @@ def test_quick_verbs_load_little(arguments, heavy):
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_the_help_of_every_verb_loads_nothing_heavy():
+    """Not even NumPy: what a verb needs is imported when it is carried out."""
+    code = (
+        "import sys\nfrom stockpot.cli.main import _VERBS, main\n"
+        "heavy = {'numpy', 'numba', 'yaml', 'rich', 'huggingface_hub', 'torch', 'optuna', 'sqlite3'}\n"
+        "for verb in _VERBS:\n"
+        "    assert main([verb, '--help']) == 0\n"
+        "    assert not heavy & set(sys.modules), (verb, heavy & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -15,8 +15,10 @@ from stockpot.methods.declare import Method
 from stockpot.methods.document import by_family, title_of
 from stockpot.methods.registry import METHODS
 from stockpot.recipe.parse import parse_recipe
+from stockpot.search import load_space
 
 ROOT = Path(__file__).parents[2]
+SEARCH = ROOT / "examples" / "search.yml"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
@@ -33,7 +35,7 @@ def test_examples_run(example, tmp_path):
     assert done.stdout
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "examples").glob("*.yml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("recipe", sorted({*(ROOT / "examples").glob("*.yml")} - {SEARCH}), ids=lambda p: p.name)
 def test_recipes_of_the_examples_are_recipes(recipe, capsys):
     """Each is checked without a fault, with the code it names, and says how when that is not allowed."""
     assert main(["check", str(recipe), "--allow-code"]) == 0
@@ -41,6 +43,20 @@ def test_recipes_of_the_examples_are_recipes(recipe, capsys):
     code = "method_file" in recipe.read_text(encoding="utf-8")
     assert main(["check", str(recipe)]) == (3 if code else 0)
     assert ("--allow-code" in capsys.readouterr().err) == code
+
+
+def test_the_example_of_a_search_is_a_space(capsys):
+    """It is tried at both ends of every range, and a merge refuses it with the verb that it is for."""
+    space = load_space(SEARCH)
+    assert [d.name for d in space.dimensions] == [
+        "merge_method", "models[0].weight", "density", "models[1].weight", "models[2].weight",
+    ]  # fmt: skip
+    assert space.recipe(space.start()).notes == ()
+    assert main(["check", str(SEARCH)]) == 3
+    assert "stockpot search" in capsys.readouterr().err
+    assert all(
+        verb in (ROOT / "README.md").read_text(encoding="utf-8") for verb in ("`search RECIPE", "examples/search.yml")
+    )
 
 
 def test_methods_of_the_readme():

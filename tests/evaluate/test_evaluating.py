@@ -135,7 +135,7 @@ def _age(path):
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - 3_600_000_000_000))
 
 
-@pytest.mark.parametrize("what", ["weights", "recipe", "data", "code", "settings", "config"])
+@pytest.mark.parametrize("what", ["weights", "recipe", "data", "code", "function", "settings", "config", "small file"])
 def test_a_change_is_noticed(bench, tmp_path, what):
     """New weights of the same size, another weight in the recipe, other data or code or settings: computed anew."""
     for name in ("base", "low", "high"):
@@ -156,6 +156,12 @@ def test_a_change_is_noticed(bench, tmp_path, what):
         save_arrays(bench / "report.npz", np.arange(1001, 1301))
     elif what == "code":
         (bench / "nets.py").write_text((bench / "nets.py").read_text().replace("maximum", "minimum"))
+    elif what == "function":  # another one of the same module
+        (bench / "nets.py").write_text(
+            f"{(bench / 'nets.py').read_text()}\ndef others(t, x):\n    return -logits(t, x)\n"
+        )
+        run()
+        (bench / "suite.yml").write_text((bench / "suite.yml").read_text().replace("nets:logits", "nets:others"))
     elif what == "settings":
         (bench / "suite.yml").write_text((bench / "suite.yml").read_text() + "    outputs: logits\n    batch: 7\n")
         assert run().known  # what no figure depends on is no change
@@ -166,8 +172,10 @@ def test_a_change_is_noticed(bench, tmp_path, what):
             .replace("nets:logits", "nets:labels")
             + "    metrics: [accuracy]\n"
         )
-    else:
+    elif what == "config":
         (bench / "base" / "config.json").write_text('{"model_type": "own"}')
+    else:
+        (bench / "base" / "generation_config.json").write_text('{"max_length": 7}')
     assert not run().known
 
 

@@ -21,6 +21,7 @@ from stockpot.cli.main import main
 from stockpot.errors import StockpotError, StorageError
 from stockpot.evaluate import Cache, candidate, evaluate, load_suite
 from stockpot.evaluate import cache as module
+from stockpot.evaluate.run import told
 
 FILE = "evaluate.sqlite"
 
@@ -278,3 +279,18 @@ def test_the_python_function_raises_at_once(bench):
     (bench / "bad.yml").write_text("merge_method: linnear\nmodels: [{model: low}]\n")
     with pytest.raises(StockpotError, match="linnear"):
         candidate("bad.yml")
+
+
+def test_an_error_without_words_tells_where_it_was_raised():
+    """As of an assertion in a package: its name alone would help nobody."""
+
+    def fail():
+        assert len(()) > 0
+
+    with pytest.raises(AssertionError) as caught:
+        fail()
+    caught.value.args = ()
+    assert told(caught.value).startswith("AssertionError: test_evaluation_faults.py, line ")
+    assert "assert len(()) > 0" in told(caught.value)
+    assert told(ValueError("what is wrong")) == "ValueError: what is wrong"
+    assert told(KeyError()) == "KeyError:"

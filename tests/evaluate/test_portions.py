@@ -148,3 +148,10 @@ def test_each_kind_says_how_it_is_cut(tmp_path):
     )
     suite = load_suite(tmp_path / "suite.yml", allow_code=True, same_data=True)
     assert [task.cut for task in suite.tasks] == [Spans(), Lines(), Lines(), None]
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.07, 7), (0.14, 14), (0.3, 30)], ids=str)
+def test_a_share_is_not_rounded_up_for_the_sake_of_its_last_bit(share, count):
+    """0.07 · 100 is a little more than 7 in floating point: still 7 of 100 examples."""
+    first, rest = Deal((share, 1.0), 0).rows(100)
+    assert (len(first), len(rest)) == (count, 100 - count)

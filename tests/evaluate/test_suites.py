@@ -166,3 +166,23 @@ def test_arrays_are_found_by_name_and_pickles_are_refused(bench):
     np.savez(bench / "report.npz", inputs=np.array([{}]), labels=np.zeros(1, int))
     (problem,) = refused(bench, (bench / "suite.yml").read_text())
     assert "not a .npz file of numbers" in problem.message
+
+
+def test_overlap_of_lines_tells_where(bench):
+    """In data of lines the first example that both roles have is shown; in arrays, and in data by name, none can be."""
+    arrays = (bench / "suite.yml").read_text()
+    rows = [{"text": f"text number {i}", "label": i % 2} for i in range(20)]
+    write_lines(bench / "one.jsonl", rows[:15])
+    write_lines(bench / "two.jsonl", rows[13:])
+    write_lines(bench / "three.jsonl", [{"text": f"other {i}", "label": i % 2} for i in range(20)])
+    probe = "kind: probe, train: three.jsonl, split: {tune: one.jsonl, report: two.jsonl}"
+    (problem,) = refused(bench, f"tasks: {{a: {{{probe}}}}}")
+    assert f'ends at line 14 of {bench / "one.jsonl"}: {{"text": "text number 13"' in problem.message
+    prose = [f"This line number {i} is as long as a line of prose." for i in range(40)]
+    (bench / "one.txt").write_text("\n".join(prose[:30]), encoding="utf-8")
+    (bench / "two.txt").write_text("\n".join(prose[25:]) + "é" * 99, encoding="utf-8")
+    (problem,) = refused(bench, "tasks: {a: {kind: perplexity, split: {select: one.txt, report: two.txt}}}")
+    assert f"ends at line 26 of {bench / 'one.txt'}: This line number 25" in problem.message
+    save_arrays(bench / "select.npz", np.r_[800:1000, 1000:1020])
+    (problem,) = refused(bench, arrays)
+    assert problem.message.endswith("one piece of data in two roles")

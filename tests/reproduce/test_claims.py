@@ -42,7 +42,7 @@ FAILS = claim_of(Asked("gain", above=3), Asked("cost", at_most=0.5), name="loses
 def claims(monkeypatch):
     """Only the toy claims are known, and there is no data."""
     known = {"gains": HOLDS, "loses": FAILS, "breaks": claim_of(Asked("gain", above=0), measure=broken, name="breaks")}
-    monkeypatch.setattr("stockpot.cli.reproduce.CLAIMS", known)
+    monkeypatch.setattr("stockpot.reproduce.CLAIMS", known)
     monkeypatch.delenv("STOCKPOT_DATA", raising=False)
     return known
 
@@ -164,7 +164,7 @@ def test_all_leaves_out_what_the_data_does_not_allow(claims, capsys, monkeypatch
     elsewhere = Claim(
         "else", "It", "S", (Measure("gain", "g"),), (Asked("gain", above=0),), (Bed("far", "far", gain_of),)
     )
-    monkeypatch.setattr("stockpot.cli.reproduce.CLAIMS", {"gains": HOLDS, "else": elsewhere})
+    monkeypatch.setattr("stockpot.reproduce.CLAIMS", {"gains": HOLDS, "else": elsewhere})
     code, out, err = run(capsys, "all", "--bed", "toy")
     assert code == 0
     assert "left out: else has no bed 'toy'" in err

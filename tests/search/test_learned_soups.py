@@ -230,7 +230,7 @@ WRONG = {
     "numpy": ("nets:torch_logits", "nets:numpy_made", ExecutionError, "gives nothing that torch can differentiate"),
     "other": ("nets:torch_logits", "nets:doubled", ExecutionError, "give different outputs for the same inputs"),
     "shape": ("nets:torch_logits", "nets:summed", ExecutionError, r"of shape \(16,\), not \(16, classes\)"),
-    "raises": ("nets:torch_logits", "nets:raising", ExecutionError, "the task clean failed: ZeroDivisionError"),
+    "raises": ("nets:torch_logits", "nets:raising", ExecutionError, "the task clean: ZeroDivisionError"),
     "no data": ("tune: tune.npz, ", "", RecipeError, "no data to tune with in the task clean"),
 }
 BROKEN = """

@@ -286,6 +286,22 @@ def test_slices_place_numbers_ratios_and_choices():
     assert "empty" not in slices(given, GAIN)
 
 
+def test_slices_tell_dimensions_and_choices_apart():
+    """Long names keep both ends; choices without room on one line stand on two, each whole."""
+    words = ("ties", "dare_ties", "task_arithmetic")
+    given = [
+        Slice("models[0].weight[self_attn, layers 0-1]", (Dot(0.0, 0.5), Dot(1.0, 0.7))),
+        Slice("models[1].weight[self_attn, layers 0-1]", (Dot(0.0, 0.5), Dot(1.0, 0.7))),
+        Slice("merge_method", tuple(Dot(word, 0.5 + i) for i, word in enumerate(words)), choices=words),
+    ]
+    picture = slices(given, GAIN)
+    assert_readable(picture)
+    shown = {text.text: float(text.get("y")) for text in parsed(picture).iter("text")}
+    titles = [text for text in shown if text.startswith("models[")]
+    assert [(t[:9], t[-11:]) for t in titles] == [("models[0]", "layers 0-1]"), ("models[1]", "layers 0-1]")]
+    assert shown["ties"] == shown["task_arithmetic"] == shown["dare_ties"] - 15
+
+
 def test_no_label_hides_another():
     """With many spots in one place, many levels at one height, long names and many columns."""
     names = [f"model-{i}-of-many" for i in range(5)]

@@ -19,8 +19,10 @@ from files import read_model
 from stockpot.cli.main import main
 from stockpot.errors import PlanError, RecipeError
 from stockpot.evaluate import Cache, candidate, evaluate, load_suite
+from stockpot.evaluate.table import number
 from stockpot.evaluate.tasks.classification import Classification
 from stockpot.search import Space, load_space, objective_of, search
+from stockpot.search.tuning.page import search_page
 from stockpot.search.tuning.trials import dominated, scores
 
 CACHE = os.environ.get("STOCKPOT_CACHE_DIR")
@@ -94,6 +96,12 @@ def test_six_numbers_by_layer(bench):
     kinds = {row.kind: row for row in found.rows}
     assert kinds["search"].figures["tune"][0] < 0.9 * kinds["shared"].figures["tune"][0]
     assert all(None not in row.gap(role, found.objectives) for row in found.rows for role in ("tune", "select"))
+    page = search_page(found)
+    assert 'aria-label="weight: 3 rows, 2 columns"' in page
+    for one in found.dimensions:
+        hole, where, group = one.cell
+        assert f"<title>{hole}, {where}: {number(found.winner.values[one.name])}</title>" in page
+        assert group == ""
 
 
 def test_the_best_few_are_measured_on_select_data(bench):
@@ -248,6 +256,7 @@ def test_when_all_trials_fail(bench, capsys):
     assert run("--out", "out") == 6
     told = capsys.readouterr().err
     assert "all 12 trials failed, most often so: clean: MemoryError: none left" in told
+    assert "random search, 1 of" not in told  # nothing to beat: it ends at once
     assert not (bench / "out").exists()
 
 
@@ -264,7 +273,8 @@ def test_the_verb_writes_what_won(bench, capsys):
     assert "is to be run from" not in shown.err
     assert len(data["trials"]) == 12
     assert data["study"] == "recipe.yml.search.sqlite"
-    assert "search 12 of 12: " in shown.err
+    assert shown.err.index("one number, 3 of 3: ") < shown.err.index("search 12 of 12: ")
+    assert shown.err.index("search 12 of 12: ") < shown.err.index("random search, 1 of 5: ")
     assert "best " in shown.err
     assert " left" in shown.err
     assert "gap tune–report" in shown.out
@@ -334,6 +344,9 @@ def test_what_does_not_go_together(bench):
     for hole, message in (("{search: [0, 1]}", "two dimensions"), ("{choice: [0, 1]}", "is a choice")):
         with pytest.raises(RecipeError, match=message):
             search(Space.of(one % hole), suite_in(bench), metrics=["clean.loss"], sampler="cma-es")
+    (bench / "choice.yml").write_text("# a choice\n" + one % "{choice: [0, 1]}")
+    with pytest.raises(RecipeError, match=r"is a choice \[file .*choice\.yml, recipe line 2\]"):
+        search(load_space(bench / "choice.yml"), suite_in(bench), metrics=["clean.loss"], sampler="cma-es")
 
 
 def test_rungs_give_the_same_winner_for_less(bench):
@@ -396,3 +409,52 @@ def test_ctrl_c_and_the_same_command(bench, kernels):
     assert [trial["number"] for trial in trials] == list(range(max(done + 4, len(trials))))
     assert all(trial["state"] == "complete" for trial in trials)
     assert (bench / "recipe.yml.search.sqlite").exists()
+
+
+def test_a_study_belongs_to_models_that_only_a_choice_names(bench):
+    """The first guess does not read them, a trial does."""
+    text = RECIPE.replace("model: m1", "model: {choice: [m1, m3]}")
+    (bench / "recipe.yml").write_text(text)
+    how = {"study": bench / "kept.sqlite", "trials": 2, "random": 0, "lambda_points": 0}
+    found_in(bench, **how)
+    path = bench / "m3" / "model.safetensors"
+    path.write_bytes((bench / "m0" / "model.safetensors").read_bytes())
+    with pytest.raises(PlanError, match="something else: models"):
+        found_in(bench, **how)
+
+
+@pytest.mark.parametrize(("file", "told"), [("scores.py", "data"), ("own.py", "methods and small files")], ids=str)
+def test_a_study_belongs_to_the_code_that_measures_and_merges(bench, file, told):
+    """Metrics and methods of one's own: what an earlier version of them found is no figure of this one."""
+    (bench / "scores.py").write_text(
+        "from stockpot.evaluate import Metric\nown = Metric('own', 'lower', lambda p: p['loss'])\n"
+    )
+    (bench / "own.py").write_text(
+        "import stockpot as sp\n\n\n@sp.elementwise\ndef added(deltas, weight: sp.PerModel = 1.0):\n"
+        "    return (weight * deltas).sum(axis=0)\n"
+    )
+    suite = (bench / "suite.yml").read_text().replace("    split:", "    metrics: ['scores:own']\n    split:")
+    (bench / "suite.yml").write_text(suite)
+    recipe = RECIPE.replace("merge_method: task_arithmetic", "method_file: own.py\nmerge_method: added")
+    (bench / "recipe.yml").write_text(recipe)
+
+    def again():
+        space = load_space(bench / "recipe.yml", allow_code=True)
+        more = {"metrics": ["clean.own"], "trials": 2, "random": 0, "lambda_points": 0}
+        return search(space, suite_in(bench), study=bench / "kept.sqlite", **more)
+
+    again()
+    again()
+    (bench / file).write_text((bench / file).read_text() + "# another version\n")
+    with pytest.raises(PlanError, match=f"something else: {told}$|something else: {told}\n|else: {told}"):
+        again()
+
+
+@pytest.mark.parametrize("file", ["recipe.yml", "suite.yml"], ids=str)
+def test_the_winner_does_not_take_the_place_of_what_it_was_searched_with(bench, capsys, file):
+    """The recipe with its holes, or the suite, would be lost."""
+    before = (bench / file).read_bytes()
+    assert run("--recipe-out", str(bench / file)) == 2
+    assert "name another file" in capsys.readouterr().err
+    assert (bench / file).read_bytes() == before
+    assert not (bench / "recipe.yml.search.sqlite").exists()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -55,8 +58,6 @@ class Numbers:
     shares = (1.0,)
 
     def __call__(self):
-        import contextlib
-
         return contextlib.nullcontext(self)
 
     def values(self, values):
@@ -322,6 +323,27 @@ def test_files_that_cannot_be_studies(tmp_path):
         Shelf(tmp_path / "nowhere" / "study")
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("trial_user_attributes SET value_json = '\"{\"' WHERE key = 'stockpot:outcome'", "JSONDecodeError"),
+        ("trial_user_attributes SET value_json = '\"{}\"' WHERE key = 'stockpot:outcome'", "trial 0 has no figures"),
+        ('trial_params SET distribution_json = \'{"name": "os.system"}\'', "os.system"),
+        ("study_user_attributes SET value_json = '[1]'", "TypeError"),
+    ],
+    ids=["no-json", "no-figures", "code", "facts"],
+)
+def test_what_a_strangers_file_holds_is_told_and_never_run(tmp_path, change, told):
+    """A study is read as text; content that no search wrote is an error that names the file."""
+    run(tmp_path / "study", trials=3)
+    with contextlib.closing(sqlite3.connect(tmp_path / "study")) as database, database:
+        database.execute(f"UPDATE {change}")
+    with pytest.raises(StorageError, match="damaged, or was not written by stockpot search") as caught:
+        run(tmp_path / "study", trials=4)
+    assert told in str(caught.value)
+    assert str(tmp_path / "study") in str(caught.value)
+
+
 def test_the_file_is_optunas(tmp_path):
     """Its own tools read trials, values and messages there."""
     import optuna
@@ -357,3 +379,19 @@ def test_the_best_is_the_first_of_equals():
     ]
     assert best_trial(given, LOWER).number == 1
     assert best_trial(given[:1], LOWER) is None
+
+
+class Littering(Numbers):
+    """Leaves a temporary folder behind with each trial."""
+
+    def values(self, values):
+        yield (float(len(tempfile.mkdtemp())),)
+
+
+def test_processes_leave_no_temporary_files(tmp_path, monkeypatch):
+    """They are ended at any moment, as in the midst of a trial: what they had put down is removed all the same."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert [trial.state for trial in run(None, "random", trials=3, setup=Littering(), jobs=1)] == ["complete"] * 3
+    assert list(tmp_path.iterdir()) == []
+    assert os.environ["TMPDIR"] == str(tmp_path)

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import yaml
 from searching import MODELS, Reader, fine_tunes, search_bench
 
 import stockpot as sp
@@ -16,6 +17,7 @@ from stockpot.cli.main import main
 from stockpot.errors import ExecutionError, RecipeError
 from stockpot.evaluate import Cache, candidate, evaluate, load_suite
 from stockpot.search import RunningAverage, objective_of, soup
+from stockpot.search.recipes import written
 
 
 @pytest.fixture
@@ -318,3 +320,18 @@ def test_a_model_stands_in_a_soup_once(bench):
     for twice in ("m1", "./m1", str(bench / "m1"), "link"):
         with pytest.raises(RecipeError, match="is given twice"):
             made(bench, "m0", "m1", twice)
+
+
+def test_a_recipe_has_numbers_and_words_for_any_reader_of_yaml():
+    """Small shares too: 1e-05 is a word there, and so recipes written here are read alike by mergekit."""
+    models = [(candidate("a b"), 1e-05), (candidate("on"), {"w.weight": 1e-07, "yes": 0.5})]
+    told = yaml.safe_load(written("linear", models, base=candidate("c\x85d"), **{"lambda": 1e-05}))
+    assert told["parameters"] == {"lambda": 1e-05}
+    assert told["base_model"] == "c\x85d"
+    assert told["models"] == [
+        {"model": "a b", "parameters": {"weight": 1e-05}},
+        {
+            "model": "on",
+            "parameters": {"weight": [{"filter": "w.weight", "value": 1e-07}, {"filter": "yes", "value": 0.5}]},
+        },
+    ]

@@ -363,6 +363,11 @@ TEXTS = {
         "search is 'layers', not a list",
         None,
     ),
+    "another tool's": (
+        "genome:\n  models: [a, b]\n  merge_method: linear\n  layer_granularity: 8\ntasks: [{name: arc_easy}]\n",
+        r"a configuration of mergekit-evolve",
+        "docs/search.md",
+    ),
     "clash": (
         around("{search: [0, 1]}", "  parameters: {weight: {search: [0, 1], name: 'models[0].weight#2'}}\n").replace(
             "weight: {search: [0, 1]}", "weight: [{search: [0, 1], name: 'w'}, {search: [0, 1], name: 'w#2'}]", 1

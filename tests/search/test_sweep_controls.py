@@ -47,6 +47,17 @@ def points(found, result):
     return {n: [result.cell(n, task).figures[0].value for task in ("clean", "noisy")] for n in found.names}
 
 
+def test_an_owner_may_be_called_as_the_base_is(bench):
+    """Names are as long as they must be to differ, and the base is not among the fine-tuned models."""
+    for folder, name in (("v1", "base"), ("v2", "m0")):
+        (bench / folder).mkdir()
+        (bench / name).rename(bench / folder / "model")
+    tasks = ("clean", "noisy")
+    found = swept(bench, "add", "v1/model", "v2/model", own=dict.fromkeys(tasks, "v2/model"))
+    assert found.objective.owners == dict.fromkeys(tasks, "v2/model")
+    assert found.normalised_report is not None
+
+
 def test_add_chooses_by_the_mean_of_normalised_accuracies(bench):
     """Without a metric: each task's figure over that of the fine-tuned model that is best at it, their mean."""
     found = swept(bench, "add", "base", "m0", "m1")

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from stockpot.cli.merge import Asked, carry_out
 from stockpot.cli.options import SIZE, print_json, say, show_notes, with_options
 
 if TYPE_CHECKING:
     from stockpot.evaluate import Cache, Candidate, Cell, Result, Suite
     from stockpot.evaluate.background import Background
     from stockpot.provenance.ancestry import Ancestor
+    from stockpot.recipe.model import Recipe
 
 __all__ = [
     "attempted_of",
@@ -29,7 +31,9 @@ __all__ = [
     "suite_of",
     "suite_options",
     "teller",
+    "winner_options",
     "write_reports",
+    "write_winner",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,6 +68,16 @@ def suite_options(function: F) -> F:
         click.option("--lenient", is_flag=True, help="Unknown recipe keys are notes, not errors."),
         click.option("--quiet", is_flag=True, help="Print no progress."),
         click.option("--allow-code", is_flag=True, help="Run the code that the suite and recipes name."),
+    ]
+    return with_options(function, options)
+
+
+def winner_options(function: F) -> F:
+    """--out, --overwrite and --no-sync, of verbs that can write the model that they find."""
+    options = [
+        click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the result to this folder."),
+        click.option("--overwrite", is_flag=True, help="Replace OUT if it exists."),
+        click.option("--no-sync", is_flag=True, help="Do not wait until the disk has everything before OUT appears."),
     ]
     return with_options(function, options)
 
@@ -164,6 +178,25 @@ def write_reports(options: Mapping[str, Any], data: Any, page: Callable[[], str]
         write_file(json_path, (text.encode("utf-8", "backslashreplace"),), durable=False)
     if html_path is not None:
         write_file(html_path, (page().encode("utf-8", "backslashreplace"),), durable=False)
+
+
+def write_winner(recipe: Recipe, out: Path | None, options: Mapping[str, Any]) -> None:
+    """The model of ``recipe``, where --out asks for it."""
+    from stockpot.api import plan
+
+    if out is None:
+        return
+    limits = {key: options[key] for key in ("memory", "threads")}
+    asked = Asked(
+        out,
+        overwrite=options["overwrite"],
+        restart=False,
+        no_sync=options["no_sync"],
+        dry_run=False,
+        as_json=False,
+        quiet=options["quiet"] or str(options["json_path"]) == "-",
+    )
+    carry_out(lambda: plan(recipe, out, overwrite=asked.overwrite, **limits), asked)
 
 
 def check_writable(*paths: Path | None) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from stockpot.cli.options import say
 from stockpot.cli.reports import check_writable, write_reports
 from stockpot.errors import RecipeError, StockpotError
-from stockpot.evaluate.run import told as told_error
-from stockpot.recipe.known import nearest
-from stockpot.reproduce import CLAIMS, Claim, Outcome, bed_of, reproduce
-from stockpot.reproduce.told import outcome_page, outcome_told, summary_told
+
+if TYPE_CHECKING:
+    from stockpot.reproduce import Claim, Outcome
 
 __all__ = ["command"]
 
@@ -46,6 +46,9 @@ def command(
     Without NAME, the claims are listed; all measures every one that the data allows. The exit code is 1 when a claim
     does not hold, or one of several cannot be measured.
     """
+    from stockpot.reproduce import Outcome
+    from stockpot.reproduce.told import outcome_page, summary_told
+
     if not names:
         _list()
         return 0
@@ -75,6 +78,9 @@ class _Asked:
 
     def can(self, claim: Claim) -> bool:
         """Whether the claim has the bed, and its data; a line tells why not."""
+        from stockpot.evaluate.run import told as told_error
+        from stockpot.reproduce import bed_of
+
         try:
             bed_of(claim, self.bed, self.data)
         except RecipeError as error:
@@ -84,6 +90,10 @@ class _Asked:
 
     def measured(self, claim: Claim, *, alone: bool) -> Outcome | dict[str, str]:
         """The outcome, told; an error, unless the claim is the only one, is told and is what is returned."""
+        from stockpot.evaluate.run import told as told_error
+        from stockpot.reproduce import reproduce
+        from stockpot.reproduce.told import outcome_told
+
         try:
             outcome = reproduce(
                 claim, bed=self.bed, data=self.data, seeds=self.seeds, folder=self.folder, tell=self._progress
@@ -104,6 +114,9 @@ class _Asked:
 
 
 def _claims(names: tuple[str, ...]) -> list[Claim]:
+    from stockpot.recipe.known import nearest
+    from stockpot.reproduce import CLAIMS
+
     if names == ("all",):
         return list(CLAIMS.values())
     for name in names:
@@ -125,6 +138,8 @@ def _seeds(text: str) -> list[int]:
 
 
 def _list() -> None:
+    from stockpot.reproduce import CLAIMS
+
     width = max(map(len, CLAIMS), default=0)
     for claim in CLAIMS.values():
         beds = ", ".join(f"{bed.name}{'' if bed.needs_data else ' (no data needed)'}" for bed in claim.beds)

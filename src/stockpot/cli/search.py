@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from stockpot.cli.merge import Asked, carry_out
 from stockpot.cli.options import say
 from stockpot.cli.reports import (
     background_of,
@@ -19,7 +19,9 @@ from stockpot.cli.reports import (
     suite_of,
     suite_options,
     teller,
+    winner_options,
     write_reports,
+    write_winner,
 )
 
 if TYPE_CHECKING:
@@ -66,10 +68,8 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--grid-points", type=click.IntRange(2), default=5, show_default=True, help="Grid: values of a range.")
 @click.option("--study", type=_FILE, default=None, help="SQLite file of the trials [default: RECIPE.search.sqlite].")
 @click.option("--jobs", type=click.IntRange(0), default=1, show_default=True, help="Processes; 0: within this one.")
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the winner to this folder.")
 @click.option("--recipe-out", type=_FILE, default=None, help="Write the winner's recipe to this file.")
-@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--no-sync", is_flag=True, help="Do not wait until the disk has everything before OUT appears.")
+@winner_options
 @suite_options
 def command(recipe: Path, suite_path: Path, out: Path | None, **options: Any) -> int:
     """Find values for what RECIPE leaves open, such as weight: {search: [0, 1]}.
@@ -84,7 +84,7 @@ def command(recipe: Path, suite_path: Path, out: Path | None, **options: Any) ->
 
     suite = suite_of(suite_path, options)
     check_out(out, options["overwrite"])
-    check_writable(options["recipe_out"])
+    _check_recipe_out(options["recipe_out"], (recipe, suite_path))
     own = {key: options[key] for key in ("lenient", "seed", "allow_code")}
     space = load_space(recipe, **own)
     study = options["study"] or recipe.with_name(f"{recipe.name}.search.sqlite")
@@ -102,11 +102,11 @@ def command(recipe: Path, suite_path: Path, out: Path | None, **options: Any) ->
             space, suite, name=str(recipe), study=study, seed=options["seed"] or 0, loader=loader, limits=limits,
             cache=cache, tell=teller(options), tell_trial=tell_trial, **asked,
         )  # fmt: skip
-    machine = str(options["json_path"]) == "-"
-    _write(found, out, options, quiet=machine)
+    _write_recipe(found, options["recipe_out"])
+    write_winner(found.recipe, out, options)
     told = found.as_data() | {"out": None if out is None else str(out)}
     write_reports(options, told, lambda: search_page(found, background_of(suite, options, search_lineage(found))))
-    if not machine:
+    if str(options["json_path"]) != "-":
         _show(found)
     return 1 if found.failed else 0
 
@@ -118,35 +118,28 @@ def _progress(one: Progress) -> None:
 
 
 def _how_to_continue(study: Path) -> str:
-    return f"stockpot: stopped; the trials that have ended are kept in {study}: the same command continues"
+    return (
+        f"stockpot: stopped; the trials that have ended are kept in {study}: the same command continues, and with "
+        "--trials and --random no more than have ended it tells the best of these"
+    )
 
 
-def _write(found: Search, out: Path | None, options: dict[str, Any], *, quiet: bool) -> None:
-    """The recipe and the model, where they are asked for."""
-    from stockpot.api import plan
+def _check_recipe_out(path: Path | None, own: Sequence[Path]) -> None:
+    """The winner's recipe does not take the place of what it was searched with."""
+    check_writable(path)
+    if path is not None and path.exists() and any(path.samefile(one) for one in own):
+        raise click.BadParameter(f"{path} is what is searched with; name another file", param_hint="--recipe-out")
+
+
+def _write_recipe(found: Search, path: Path | None) -> None:
+    """The winner's recipe, where it is asked for."""
     from stockpot.checkpoint.storage import write_file
 
-    path = options["recipe_out"]
-    if path is not None:
-        if path.resolve().parent != Path(found.name).resolve().parent:
-            say(
-                f"note: {path} is to be run from the folder of {found.name}, which its models are relative to",
-                error=True,
-            )
-        write_file(path, (found.recipe.text.encode("utf-8", "surrogatepass"),), durable=False)
-    if out is None:
+    if path is None:
         return
-    limits = {key: options[key] for key in ("memory", "threads")}
-    asked = Asked(
-        out,
-        overwrite=options["overwrite"],
-        restart=False,
-        no_sync=options["no_sync"],
-        dry_run=False,
-        as_json=False,
-        quiet=quiet or options["quiet"],
-    )
-    carry_out(lambda: plan(found.recipe, out, overwrite=asked.overwrite, **limits), asked)
+    if path.resolve().parent != Path(found.name).resolve().parent:
+        say(f"note: {path} is to be run from the folder of {found.name}, which its models are relative to", error=True)
+    write_file(path, (found.recipe.text.encode("utf-8", "surrogatepass"),), durable=False)
 
 
 def _show(found: Search) -> None:

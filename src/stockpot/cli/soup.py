@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stockpot.cli.merge import Asked, carry_out
 from stockpot.cli.options import say
 from stockpot.cli.reports import (
     background_of,
@@ -18,7 +17,9 @@ from stockpot.cli.reports import (
     suite_of,
     suite_options,
     teller,
+    winner_options,
     write_reports,
+    write_winner,
 )
 
 if TYPE_CHECKING:
@@ -65,9 +66,7 @@ _AVERAGE = click.Choice(["probabilities", "logits"])
     default=None,
     help="Of learned and cocktail: the data that shares are found on.  [default: tune]",
 )
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the soup to this folder.")
-@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--no-sync", is_flag=True, help="Do not wait until the disk has everything before OUT appears.")
+@winner_options
 @suite_options
 def command(models: tuple[str, ...], suite_path: Path, out: Path | None, **options: Any) -> int:
     """Average those of MODELS, fine-tunes of one start, that help.
@@ -86,11 +85,9 @@ def command(models: tuple[str, ...], suite_path: Path, out: Path | None, **optio
     with cache_of(options) as cache:
         found = soup(given, suite, cache=cache, tell=teller(options), **asked)
     told = found.as_data() | {"out": None if out is None or not found.sound else str(out)}
-    machine = str(options["json_path"]) == "-"
-    if out is not None and found.sound:
-        _write(found, out, options, quiet=machine)
+    write_winner(found.recipe, out if found.sound else None, options)
     write_reports(options, told, lambda: soup_page(found, background_of(suite, options, soup_lineage(found, given))))
-    if not machine:
+    if str(options["json_path"]) != "-":
         _show(found)
     if out is not None and not found.sound:
         say(f"{found.name} could not be measured: {out} was not written", error=True)
@@ -125,22 +122,6 @@ def _how(options: dict[str, Any]) -> Any:
     if kind == "learned":
         return Learning(**given, **({} if options["seed"] is None else {"seed": options["seed"]}))
     return Mixing(**given) if kind == "cocktail" else None
-
-
-def _write(found: Soup, out: Path, options: dict[str, Any], *, quiet: bool) -> None:
-    from stockpot.api import plan
-
-    limits = {key: options[key] for key in ("memory", "threads")}
-    asked = Asked(
-        out,
-        overwrite=options["overwrite"],
-        restart=False,
-        no_sync=options["no_sync"],
-        dry_run=False,
-        as_json=False,
-        quiet=quiet or options["quiet"],
-    )
-    carry_out(lambda: plan(found.recipe, out, overwrite=asked.overwrite, **limits), asked)
 
 
 def _show(found: Soup) -> None:

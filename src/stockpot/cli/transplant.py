@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from stockpot.checkpoint.places import cannot_read
 from stockpot.cli.merge import Asked, carry_out, output_options
 from stockpot.cli.options import limit_options, say
 
@@ -68,6 +67,8 @@ def _head(path: Path) -> Mapping[str, Any]:
                     break
                 lines.append(line)
     except OSError as error:
+        from stockpot.checkpoint.places import cannot_read
+
         raise cannot_read(path, error) from error
     found: Mapping[str, Any] = json.loads("".join(lines).rstrip().rstrip(",") + "}")
     return found

@@ -46,7 +46,9 @@ svg .shade { stroke: var(--line); } svg .on { fill: var(--paper); }
 pre { background: color-mix(in srgb, var(--line) 35%, transparent); padding: .8rem; overflow-x: auto; }
 """
 
-_LEFT, _WIDTH, _ROW, _TOP = 200, 700, 26, 12
+_LEFT, _WIDTH, _ROW, _TOP = 210, 700, 26, 12
+_LETTERS = 30
+"""Of names beside intervals: as many as there is room for."""
 
 
 def page(result: Result, run: Background | None = None) -> str:
@@ -163,9 +165,10 @@ def _difference(figure: Figure) -> str:
 
 
 def _plot(cells: Sequence[Cell]) -> str:
-    """The ranking metric's intervals, one line for each model."""
+    """The ranking metric's intervals, one line for each model; a figure whose interval is unknown is a dot alone."""
     figures = [cell.figures[0] for cell in cells]
-    low, high = min(f.drawn[0] for f in figures), max(f.drawn[1] for f in figures)
+    known = [v for f in figures for v in (f.low, f.value, f.high) if math.isfinite(v)]
+    low, high = min(known), max(known)
     margin = 0.05 * (high - low) or abs(high) * 0.05 or 1.0
     low, high = low - margin, high + margin
 
@@ -182,12 +185,17 @@ def _plot(cells: Sequence[Cell]) -> str:
         parts.append(f'<text class="dim" x="{x(value)}" y="{floor + 16}" text-anchor="middle">{number(value)}</text>')
     for i, (cell, figure) in enumerate(zip(cells, figures, strict=True)):
         y = _TOP + _ROW * (i + 0.5)
-        label = escaped(shown(cell.model)[-28:])
+        label = escaped(_end(shown(cell.model)))
         parts.append(f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end">{label}</text>')
-        start, end = map(x, figure.drawn)
-        parts.append(f'<line class="bar" x1="{start}" y1="{y}" x2="{end}" y2="{y}"/>')
+        if math.isfinite(figure.low):
+            parts.append(f'<line class="bar" x1="{x(figure.low)}" y1="{y}" x2="{x(figure.high)}" y2="{y}"/>')
         parts.append(f'<circle class="dot" cx="{x(figure.value)}" cy="{y}" r="4"/>')
     return "".join([*parts, "</svg>"])
+
+
+def _end(words: str) -> str:
+    """The last :data:`_LETTERS` of ``words``, which tell paths apart; what is cut off is an ellipsis."""
+    return words if len(words) <= _LETTERS else f"…{words[1 - _LETTERS :]}"
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
+from traceback import extract_tb
 
 import numpy as np
 import numpy.typing as npt
 
-from stockpot.errors import Problem, RecipeError, StockpotError
+from stockpot.errors import ExecutionError, Problem, RecipeError, StockpotError
 from stockpot.evaluate.cache import Cache
 from stockpot.evaluate.candidates import Candidate, named
 from stockpot.evaluate.code import place_of
@@ -29,7 +31,7 @@ from stockpot.evaluate.why import compare_all, same_examples
 from stockpot.execute.versions import versions_of
 from stockpot.printable import printable, redacted
 
-__all__ = ["evaluate", "task_hash", "told"]
+__all__ = ["evaluate", "naming", "task_hash", "told"]
 
 Tell = Callable[[Cell], None]
 
@@ -283,10 +285,28 @@ def _summed(row: ModelRow, cells: Sequence[Cell]) -> ModelRow:
 
 
 def told(error: BaseException) -> str:
-    """An error in a few words, on one line; with the place in a user's code that it came from."""
+    """An error in a few words, on one line; with the place in a user's code that it came from, where there is one."""
     if isinstance(error, StockpotError):
         text = "; ".join(str(p).replace("\n  fix: ", " – ") for p in error.problems[:3])
     else:
-        text, place = f"{type(error).__name__}: {error}", place_of(error)
-        text = f"{text} ({place})" if place else text
+        words, place = str(error).strip(), place_of(error)
+        text = f"{type(error).__name__}: {words or _raised_at(error)}"
+        text += f" ({place})" if words and place else ""
     return printable(redacted(" ".join(text.split())))[:500]
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Whatever goes wrong meanwhile, in code of users too, is an error of ours that begins with ``where``."""
+    try:
+        yield
+    except StockpotError as error:
+        raise type(error)(*(replace(p, message=f"{where}: {p.message}") for p in error.problems)) from error
+    except (Exception, SystemExit) as error:
+        raise ExecutionError(Problem(f"{where}: {told(error)}")) from error
+
+
+def _raised_at(error: BaseException) -> str:
+    """``task.py, line 12: assert rows``; empty without a traceback."""
+    frames = extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: {frames[-1].line}" if frames else ""

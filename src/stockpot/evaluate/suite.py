@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from stockpot.checkpoint.places import stands
 from stockpot.errors import Problem, RecipeError, StockpotError
+from stockpot.evaluate.apart import apart
 from stockpot.evaluate.code import Code, Own
 from stockpot.evaluate.examples import content_of, digest, read_text
 from stockpot.evaluate.kinds import KINDS, ROLES, SPLIT, SUITE, TASK, Settings
@@ -24,10 +25,7 @@ from stockpot.recipe.shapes import check_section
 from stockpot.recipe.yaml_nodes import Entry, Node, Scalar, compose
 from stockpot.recipe.yaml_nodes import Sequence as Items
 
-__all__ = ["Suite", "SuiteTask", "load_suite", "shared"]
-
-_TOLERATED = 0.01
-"""Share of the smaller of two splits that may occur in the other: real data holds the same short text twice."""
+__all__ = ["Suite", "SuiteTask", "load_suite"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ class SuiteTask:
         reused: Roles whose data serves another role too, as was allowed.
         fitted: Files that the task itself is fitted on, such as a probe's; they must be apart from all others.
         cut: How its data is cut into pieces; None where that cannot be.
+        measured: Hashes of the code of metrics of the user's own. Predictions do not depend on it, figures do.
     """
 
     name: str
@@ -49,6 +48,7 @@ class SuiteTask:
     reused: frozenset[str] = frozenset()
     fitted: Files = ()
     cut: Cut | None = None
+    measured: str = ""
 
     def content(self, role: str) -> str:
         """Hash of the data of ``role``: of the bytes of files, else of what its examples are told apart by."""
@@ -114,7 +114,7 @@ def load_suite(path: Path, *, allow_code: bool = False, same_data: bool = False)
     reader = _Reader(findings, path.parent, Code(path.parent, allow_code))
     suite = reader.suite(documents)
     findings.raise_if_any()
-    tasks = _apart(suite, findings, same_data)
+    tasks = apart(suite.tasks, findings, same_data=same_data)
     findings.raise_if_any()
     name = suite.name or path.stem
     return replace(suite, tasks=tasks, name=name, text=read_text(path), notes=tuple(findings.notes))
@@ -152,7 +152,8 @@ class _Reader:
         check_section(node, TASK[kind], self._scope, entry.line)
         data = self._split(node.get("split"), KINDS[kind].named)
         train = self._files(own, KINDS[kind].named) if (own := node.get("train")) is not None else ()
-        metrics, code = self._metrics(node, kind), self._own(node, kind)
+        metrics, measured = self._metrics(node, kind)
+        code = self._own(node, kind)
         if len(self._findings.problems) > before:
             return None
         values = {k: v for k, v in _plain(node).items() if k not in ("kind", "split", "metrics", *KINDS[kind].code)}
@@ -167,7 +168,7 @@ class _Reader:
             return None
         if (told := KINDS[kind].note(values)) is not None:
             self._findings.note(f"task {entry.key}: {told}", entry.line)
-        return SuiteTask(entry.key, task, data, fitted=train, cut=KINDS[kind].cut(settings))
+        return SuiteTask(entry.key, task, data, fitted=train, cut=KINDS[kind].cut(settings), measured=measured)
 
     def _kind(self, entry: Entry) -> str | None:
         """The kind of a task; None when it cannot be told, which was reported."""
@@ -216,21 +217,22 @@ class _Reader:
                 self._findings.problem(f"{entry.key}: no such file: {path}", item.line, fix)
         return paths
 
-    def _metrics(self, node: yaml_nodes.Mapping, kind: str) -> tuple[Metric | str, ...]:
-        """The metrics of a task; by name where it has metrics of its own."""
+    def _metrics(self, node: yaml_nodes.Mapping, kind: str) -> tuple[tuple[Metric | str, ...], str]:
+        """The metrics of a task, by name where it has metrics of its own; and hashes of the code of the user's own."""
         entry = node.get("metrics")
         has = KINDS[kind].measures(_plain(node))
         if entry is None or not isinstance(entry.value, Items):
-            return tuple(METRICS[name] for name in KINDS[kind].metrics if name in has)
+            return tuple(METRICS[name] for name in KINDS[kind].metrics if name in has), ""
         own = not KINDS[kind].metrics
         items = [item for item in entry.value.items if isinstance(item, Scalar)]
         found = [m for item in items if (m := self._metric(item, own, has)) is not None]
-        names = [m if isinstance(m, str) else m.name for m in found]
+        metrics = [m.value if isinstance(m, Own) else m for m in found]
+        names = [m if isinstance(m, str) else m.name for m in metrics]
         if len(set(names)) < len(names):
             self._findings.problem("a metric is named twice", entry.line)
-        return tuple(found)
+        return tuple(metrics), "".join(m.digest for m in found if isinstance(m, Own))
 
-    def _metric(self, item: Scalar, own: bool, has: Sequence[str]) -> Metric | str | None:
+    def _metric(self, item: Scalar, own: bool, has: Sequence[str]) -> Metric | Own | str | None:
         if own and ":" not in item.text:
             return item.text
         if item.text in METRICS and item.text in has:
@@ -249,7 +251,7 @@ class _Reader:
             fix = "from stockpot.evaluate import Metric; mine = Metric('mine', 'higher', values)"
             self._findings.problem(f"{item.text} is no Metric", item.line, fix)
             return None
-        return code.value
+        return code
 
     def _own(self, node: yaml_nodes.Mapping, kind: str) -> dict[str, Own]:
         found = {}
@@ -289,31 +291,3 @@ class _Reader:
 def _plain(node: yaml_nodes.Mapping) -> dict[str, Any]:
     """The values that are given, as plain data."""
     return {e.key: plain(e.value) for e in node.entries if not (isinstance(e.value, Scalar) and e.value.tag == "null")}
-
-
-def _apart(suite: Suite, findings: Findings, same_data: bool) -> tuple[SuiteTask, ...]:
-    """The tasks, those that report on data of another role marked where that is allowed, else reported."""
-    reused: dict[str, set[str]] = {task.name: set() for task in suite.tasks}
-    for one, role, other, own, common, share in shared(suite):
-        told = f"{common} examples of {one}'s {role} data ({100 * share:.3g} %) are in {other}'s {own} data"
-        if share < _TOLERATED:
-            findings.note(f"{told}, which is tolerated", None)
-        elif same_data:
-            findings.note(f"{told}; figures on both are marked", None)
-            reused[one].add(role)
-            reused[other].add(own)
-        else:
-            fix = "take other examples, or allow it: --same-data (in Python: same_data=True)"
-            findings.problem(f"{told}: one piece of data in two roles", None, fix)
-    return tuple(replace(task, reused=frozenset(reused[task.name])) for task in suite.tasks)
-
-
-def shared(suite: Suite) -> Iterator[tuple[str, str, str, str, int, float]]:
-    """(task, role, other task, its role, examples in both, share of the smaller) where two roles share content."""
-    used = [(t, {**t.data, **({"train": t.fitted} if t.fitted else {})}) for t in suite.tasks]
-    sets = [(t.name, role, frozenset(t.task.examples(f))) for t, data in used for role, f in data.items()]
-    for i, (one, role, mine) in enumerate(sets):
-        for other, own, theirs in sets[i + 1 :]:
-            common = len(mine & theirs) if role != own else 0
-            if common:
-                yield one, role, other, own, common, common / min(len(mine), len(theirs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isfinite
 
 from stockpot.evaluate.background import Background, lineage_of, lineages
 from stockpot.evaluate.candidates import Candidate, named
@@ -96,9 +97,9 @@ def _drawn(found: Sweep) -> Iterator[tuple[str, Figure]]:
 
 
 def _told(cells: Sequence[tuple[float, Cell]], metric: str) -> tuple[tuple[float, float, float, float], ...]:
-    """The points of a curve, of the cells that have figures."""
+    """The points of a curve, of the cells that have figures; where an interval is unknown, it is the figure."""
     figures = [(value, f) for value, cell in cells for f in cell.figures if f.metric == metric]
-    return tuple((value, f.value, *f.drawn) for value, f in figures)
+    return tuple((at, f.value, *((f.low, f.high) if isfinite(f.low) else (f.value, f.value))) for at, f in figures)
 
 
 def _chance(found: Sweep, task: str) -> list[tuple[float, Cell]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from stockpot.errors import Problem, RecipeError
 from stockpot.evaluate.candidates import Candidate
@@ -12,6 +10,7 @@ from stockpot.expression import Adapted, Expression, Leaf
 from stockpot.functions import linear
 from stockpot.recipe.model import Recipe
 from stockpot.recipe.parse import parse_recipe
+from stockpot.search.spaces.writing import number_text, word_text
 from stockpot.tokens import main_leaf
 
 __all__ = ["average_of", "mixture_of", "stored_model", "written"]
@@ -32,23 +31,26 @@ def stored_model(candidate: Candidate) -> Expression:
     return candidate.what
 
 
-def written(method: str, models: Sequence[tuple[Candidate, Weight | None]], **keys: Any) -> str:
+def written(
+    method: str, models: Sequence[tuple[Candidate, Weight | None]], *, base: Candidate | None = None, **numbers: float
+) -> str:
     """A recipe of ``models``, each with its weight where it has one; empty where one has no name to write.
 
     Args:
-        keys: ``base`` (a candidate) and parameters of the merge.
+        base: The base of the merge, where it has one.
+        numbers: Parameters of the merge.
     """
-    base = keys.pop("base", None)
     if any(not _named(c) for c in (*(c for c, _ in models), *([] if base is None else [base]))):
         return ""
     lines = [f"merge_method: {method}"]
     if base is not None:
-        lines.append(f"base_model: {_quoted(base.reference)}")
+        lines.append(f"base_model: {word_text(base.reference)}")
     lines.append("models:")
     for candidate, weight in models:
-        lines.append(f"  - model: {_quoted(candidate.reference)}")
+        lines.append(f"  - model: {word_text(candidate.reference)}")
         lines += [] if weight is None else _weight(weight)
-    lines += [f"parameters: {_flow(keys)}"] if keys else []
+    if numbers:
+        lines.append(f"parameters: {{{', '.join(f'{name}: {number_text(own)}' for name, own in numbers.items())}}}")
     return "\n".join([*lines, ""])
 
 
@@ -79,8 +81,9 @@ def mixture_of(members: Sequence[Candidate], weights: Sequence[Weight]) -> Recip
 
 def _weight(weight: Weight) -> list[str]:
     if isinstance(weight, float):
-        return [f"    parameters: {{weight: {weight!r}}}"]
-    cases = [f"        - {{filter: {_quoted(name)}, value: {weight[name]!r}}}" for name in _longest_first(weight)]
+        return [f"    parameters: {{weight: {number_text(weight)}}}"]
+    given = [(word_text(name), number_text(weight[name])) for name in _longest_first(weight)]
+    cases = [f"        - {{filter: {name}, value: {value}}}" for name, value in given]
     return ["    parameters:", "      weight:", *cases]
 
 
@@ -101,11 +104,3 @@ def _named(candidate: Candidate) -> bool:
     if isinstance(what, Adapted):
         return isinstance(what.of, Leaf) and candidate.reference == f"{what.of.reference}+{what.adapter.reference}"
     return isinstance(what, Leaf) and what.checkpoint is None and candidate.reference == what.reference
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _flow(values: Mapping[str, Any]) -> str:
-    return "{" + ", ".join(f"{key}: {json.dumps(value)}" for key, value in values.items()) + "}"

@@ -5,7 +5,7 @@ A file of the user's is data, like a recipe: functions that it names are code, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
@@ -41,6 +41,16 @@ _GENERATION = frozenset(
 
 _BUILDERS = ("pandas", "sql", "spark", "generator", "iceberg")
 """Kinds of data sets that are read by running pickles or queries."""
+
+_DATA = frozenset(
+    {"data_dir", "data_files", "delimiter", "encoding", "field", "revision", "sep", "streaming", "trust_remote_code",
+     "verification_mode"}
+)  # fmt: skip
+"""What a stranger's file may say of how data is loaded (``trust_remote_code`` is left out then): other settings are
+those of file systems and readers, some of which render templates or open connections."""
+
+_SCHEMES = ("hf", "http", "https")
+"""Of addresses of data; others are made of other file systems."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ class _Reader:
         Loader.add_constructor("!function", lambda _, node: self._function(path, node))
         try:
             compose(text)  # holds the limits of size, depth and aliases
-            config = yaml.load(text, Loader)  # noqa: S506 - a safe loader with one constructor more
+            config = Loader(text).get_single_data()
         except StockpotError as error:
             raise RecipeError(*(Problem(p.message, file=str(path), line=p.line, fix=p.fix) for p in error.problems))  # noqa: B904
         except yaml.YAMLError as error:
@@ -212,11 +222,15 @@ def _check(name: str, config: Mapping[str, Any], allowed: bool) -> None:
             raise UnsupportedError(Problem(f"{name} is about images or sounds ({key}), which are not run here"))
     if "class" in config:
         raise UnsupportedError(Problem(f"{name} is a class of Python, with rules of its own: not run here"))
+    prompt = str(config.get("use_prompt") or "")
+    if ".yaml" in prompt:
+        message = f"{name} takes its prompts from a file of its own ({prompt}), which is not read here"
+        raise UnsupportedError(Problem(message, fix="write them into the task: doc_to_text, doc_to_target"))
     if allowed:
         return
     if config.get("unsafe_code"):
         raise RecipeError(Problem(f"{name} runs code that the model writes (unsafe_code)", fix=_ALLOW))
-    if str(config.get("use_prompt") or "").startswith("promptsource"):
+    if prompt.startswith("promptsource"):
         raise RecipeError(Problem(f"{name} takes its prompts from promptsource, which is code", fix=_ALLOW))
     for metric in _foreign(config):
         message = f"{name}: the metric {metric} is code that would be loaded from the hub (evaluate)"
@@ -232,6 +246,25 @@ def _check_data(name: str, config: Mapping[str, Any]) -> None:
     if config.get("dataset_path") in _BUILDERS:
         message = f"{name}: data of the kind {config['dataset_path']} is read by pickles or queries"
         raise RecipeError(Problem(message, fix=_ALLOW))
+    loading = config.get("dataset_kwargs") or {}
+    unknown = sorted(set(map(str, loading)) - _DATA)
+    if unknown:
+        message = f"{name}: dataset_kwargs {unknown[0]} is not among those that are known to run no code"
+        raise RecipeError(Problem(message, fix=_ALLOW))
+    for place in _words([loading, config.get("dataset_path"), config.get("dataset_name")]):
+        scheme, stroke, _ = place.partition("://")
+        if "::" in place or (stroke and scheme not in _SCHEMES):
+            message = f"{name}: data at {place!r}, which is no path and no address of {', '.join(_SCHEMES)}"
+            raise RecipeError(Problem(message, fix=_ALLOW))
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Every text in ``value``."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _words(one)
 
 
 def _foreign(config: Mapping[str, Any]) -> list[str]:

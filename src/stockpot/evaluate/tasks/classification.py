@@ -17,6 +17,7 @@ from stockpot.evaluate.metrics import classified
 from stockpot.evaluate.neural import class_losses, need
 from stockpot.evaluate.opened import Opened
 from stockpot.evaluate.protocol import EXAMPLE, Files, Lessons, Live, Metric, Predictions
+from stockpot.execute.versions import versions_of
 
 __all__ = ["Classification", "Outputs"]
 
@@ -53,9 +54,9 @@ class Classification:
     facts: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        told = {"predict": self.function.digest, "name": self.function.name, "outputs": self.outputs}
-        told |= {"arrays": f"{self.inputs}, {self.labels}", "examples": "by value"}
-        object.__setattr__(self, "facts", {"kind": "classification", **told, "numpy": np.__version__})
+        function = {"predict": self.function.digest, "name": self.function.name, "outputs": self.outputs}
+        told = {"kind": "classification", "arrays": [self.inputs, self.labels], **versions_of("numpy", "torch")}
+        object.__setattr__(self, "facts", {**function, **told, "examples": "by value"})
 
     def examples(self, files: Files) -> list[bytes]:
         """Of the inputs, whatever their labels."""

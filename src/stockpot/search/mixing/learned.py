@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from stockpot.errors import ExecutionError, Problem, RecipeError, StockpotError, UnsupportedError
+from stockpot.errors import ExecutionError, Problem, RecipeError, UnsupportedError
 from stockpot.evaluate.candidates import Candidate
 from stockpot.evaluate.gradients import LiveModel
 from stockpot.evaluate.protocol import Differentiable, Lessons
-from stockpot.evaluate.run import told
+from stockpot.evaluate.run import naming
 from stockpot.evaluate.suite import Suite
 from stockpot.recipe.model import Recipe
 from stockpot.search.judge import Judge
@@ -175,7 +175,7 @@ class _Fit:
         self._live.fill(self.ingredients.mean(self.shares))
         self._lessons: list[tuple[str, Lessons]] = []
         for task, (name, kind) in zip(suite.tasks, self._tasks, strict=True):
-            with _naming(name):
+            with naming(f"learning from the task {name}"):
                 self._lessons.append((name, kind.lessons(self._live, task.data[how.fit])))
         self._scale = 1.0 if any(lessons.scaled for _, lessons in self._lessons) else None
         self._shares_adam, self._scale_adam = Adam(how.rate), Adam(how.rate)
@@ -231,7 +231,7 @@ class _Fit:
         factor = None if self._scale is None else self._live.factor(self._scale)
         loss = 0.0
         for (name, lessons), places in zip(self._lessons, batch, strict=True):
-            with _naming(name):
+            with naming(f"learning from the task {name}"):
                 for part in lessons.parts(places, factor):
                     own = part / len(self._lessons)
                     own.backward()
@@ -274,21 +274,3 @@ def _learnable(name: str, task: Any) -> Differentiable:
         fix = "tasks of the kinds classification, perplexity and choice can be; or a task of yours with lessons()"
         raise UnsupportedError(Problem(f"the task {name} cannot be differentiated", fix=fix))
     return task
-
-
-class _naming:  # noqa: N801 - reads as a word
-    """Whatever goes wrong with a task meanwhile is an error that names it."""
-
-    def __init__(self, task: str) -> None:
-        self._task = task
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, StockpotError):
-            raise type(error)(
-                *(replace(p, message=f"task {self._task}: {p.message}") for p in error.problems)
-            ) from error
-        if isinstance(error, Exception):
-            raise ExecutionError(Problem(f"learning from the task {self._task} failed: {told(error)}")) from error

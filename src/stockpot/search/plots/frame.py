@@ -23,6 +23,7 @@ __all__ = [
     "key",
     "placed",
     "shortened",
+    "squeezed",
     "width_of",
 ]
 
@@ -228,6 +229,19 @@ def shortened(words: str, wide: float) -> str:
     while len(words) > 2 and width_of(words) > wide:
         words = "…" + words.lstrip("…")[1:]
     return words
+
+
+def squeezed(words: str, wide: float) -> str:
+    """``words``, both ends kept, in as many pixels: names of one search often differ at their beginnings and ends.
+
+    >>> squeezed("models[0].weight[mlp, layers 0-7]", 150)
+    'models[0… layers 0-7]'
+    """
+    found, left = words, len(words) - 1
+    while left > 1 and width_of(found) > wide:
+        head = left * 2 // 5
+        found, left = f"{words[:head]}…{words[head - left :]}", left - 1
+    return found
 
 
 def apart(wanted: Sequence[float], low: float, high: float, gap: float = APART) -> list[float]:

@@ -9,14 +9,14 @@ from typing import Literal
 
 from stockpot.evaluate.page import escaped
 from stockpot.evaluate.table import number
-from stockpot.search.plots.frame import APART, Axis, Frame, Scale, apart, key, shortened, width_of
+from stockpot.search.plots.frame import APART, Axis, Frame, Scale, apart, key, shortened, squeezed, width_of
 
 __all__ = ["Dot", "Slice", "Trial", "history", "slices"]
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 700, 340, 64, 20, 30, 44
 _PANEL, _TALL, _PER_LINE, _GAP = 176, 130, 3, 44
-_NAMED = 170
-"""Pixels for names at the right of a plot."""
+_NAMED = 235
+"""Pixels for names at the right of a plot, at most."""
 
 _SIGNS = {
     "done": ("measured", '<circle class="trial" r="3.5"/>'),
@@ -56,7 +56,7 @@ def history(trials: Sequence[Trial], axis: Axis, levels: Sequence[tuple[str, flo
     if not trials:
         return ""
     values = [v for t in trials if (v := _value(t)) is not None]
-    right = _WIDTH - (_NAMED if levels else _RIGHT)
+    right = _WIDTH - min(_NAMED, max((width_of(name) + 14 for name, _ in levels), default=_RIGHT))
     x = Scale.of([float(t.number) for t in trials], _LEFT, right)
     y = Scale.of([*values, *(v for _, v in levels)], _HEIGHT - _BOTTOM, _TOP, better=axis.better)
     frame = Frame(x, y, "trial", str(axis), (_WIDTH, _HEIGHT))
@@ -122,7 +122,7 @@ def _levels(levels: Sequence[tuple[str, float]], frame: Frame) -> Iterator[str]:
         told = escaped(f"{name}: {number(value)}")
         yield f'<line class="level" x1="{area.left}" y1="{at}" x2="{area.right}" y2="{at}"><title>{told}</title></line>'
         yield f'<line class="lead" x1="{area.right}" y1="{at}" x2="{area.right + 8}" y2="{place}"/>'
-        yield f'<text x="{area.right + 11}" y="{place + 4}">{escaped(shortened(name, _NAMED - 14))}</text>'
+        yield f'<text x="{area.right + 11}" y="{place + 4}">{escaped(shortened(name, _WIDTH - area.right - 13))}</text>'
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _across(one: Slice, left: float, right: float) -> Scale:
 
 def _panel(one: Slice, x: Scale, y: Scale) -> Iterator[str]:
     floor = y.start
-    words = escaped(shortened(one.name, _PANEL))
+    words = escaped(squeezed(one.name, _PANEL + 20))
     yield f'<text x="{x.start}" y="{y.end - 8}">{words}<title>{escaped(one.name)}</title></text>'
     yield f'<path class="axis" fill="none" d="M{x.start} {y.end}V{floor}H{x.end}"/>'
     for value in _few(y.ticks, abs(y.start - y.end), APART + 4):
@@ -202,12 +202,15 @@ def _numbers(x: Scale, floor: float) -> Iterator[str]:
 
 
 def _choices(one: Slice, x: Scale, floor: float) -> Iterator[str]:
+    """Their words, on two lines in turn where one has no room for them."""
     room = (x.end - x.start) / len(one.choices) - 4
+    lines = 1 if all(width_of(_worded(choice)) <= room for choice in one.choices) else 2
+    room = lines * (room + 4) - 4
     for i, choice in enumerate(one.choices):
-        words = shortened(_worded(choice), room)
+        words, y = shortened(_worded(choice), room), floor + 14 + APART * (i % lines)
         told = f"<title>{escaped(_worded(choice))}</title>"
         if width_of(words) <= room:
-            yield f'<text class="dim" x="{x(i)}" y="{floor + 14}" text-anchor="middle">{escaped(words)}{told}</text>'
+            yield f'<text class="dim" x="{x(i)}" y="{y}" text-anchor="middle">{escaped(words)}{told}</text>'
 
 
 def _few(values: Sequence[float], length: float, gap: float) -> Sequence[float]:

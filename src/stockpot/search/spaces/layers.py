@@ -42,11 +42,9 @@ def layered_of(documents: Sequence[Node], text: str, findings: Findings) -> tupl
         count = _checked(one, findings)
         name = label(documents, one.path)
         numbers = range(count[0], count[1]) if count else ()
-        own = (
-            Dimension(f"{name}.layer {number}", one.node.line, "choice", choices=(False, True), start=first)
-            for number in numbers
-        )
-        found.append(Layered(one, tuple(own)))
+        like = Dimension(name, one.node.line, "choice", choices=(False, True), start=first)
+        cells = ((name, "", f"layer {number}") for number in numbers)
+        found.append(Layered(one, tuple(replace(like, name=f"{name}.{cell[2]}", cell=cell) for cell in cells)))
     for holder in _holders(documents, slices):
         anchors = anchors_in(text, holder)
         if anchors:

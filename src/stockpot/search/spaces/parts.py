@@ -58,9 +58,13 @@ def dimensions_of(open_: Open, name: str, layers: int | None) -> tuple[tuple[Dim
     """The dimensions of a hole: for each filter those of its groups of ``layers`` layers."""
     groups = ("",) if open_.groups is None or layers is None else _groups(open_.groups, layers)
     return tuple(
-        tuple(replace(open_.like, name=name + _bracketed(where, group)) for group in groups)
-        for where in open_.filters or ("",)
+        tuple(_dimension(open_.like, name, where, group) for group in groups) for where in open_.filters or ("",)
     )
+
+
+def _dimension(like: Dimension, name: str, where: str, group: str) -> Dimension:
+    cell = (name, where, group) if where or group else None
+    return replace(like, name=name + _bracketed(where, group), cell=cell)
 
 
 def _groups(groups: int, layers: int) -> tuple[str, ...]:

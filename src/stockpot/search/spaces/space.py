@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stockpot.errors import Problem, RecipeError, UnsupportedError
+from stockpot.recipe import yaml_nodes
 from stockpot.recipe.findings import Findings, in_order
 from stockpot.recipe.known import nearest
 from stockpot.recipe.model import Recipe
@@ -70,7 +71,9 @@ class Space:
         """
         findings = Findings(None if name == _UNNAMED else name, lenient)
         options = {"folder": folder, "name": name, "lenient": lenient, "seed": seed, "allow_code": allow_code}
-        layout = Layout.of(text, _documents(text, findings), findings)
+        documents = _documents(text, findings)
+        _no_genome(documents, findings)
+        layout = Layout.of(text, documents, findings)
         findings.raise_if_any()
         space = cls._checked(layout, options, findings)
         if layout.grouped:
@@ -93,6 +96,12 @@ class Space:
         space = cls(layout.text, dimensions, layout, options)
         space.recipe(space.start())
         return space
+
+    @property
+    def file(self) -> str | None:
+        """Where it was read; None for text that came from nowhere."""
+        name = str(self._options["name"])
+        return None if name == _UNNAMED else name
 
     def start(self) -> dict[str, Value]:
         """The first guess."""
@@ -158,6 +167,18 @@ def _documents(text: str, findings: Findings) -> tuple[Node, ...]:
     for problem in problems:
         findings.problem(problem.message, problem.line, problem.fix)
     return documents
+
+
+def _no_genome(documents: tuple[Node, ...], findings: Findings) -> None:
+    """Raise for the file of another tool, which would be a recipe with nothing right in it."""
+    roots = [one for one in documents if isinstance(one, yaml_nodes.Mapping)]
+    for entry in filter(None, (root.get("genome") for root in roots)):
+        fix = (
+            "write what genome says as a recipe with open values, such as weight: {search: [0, 1], groups: 8}, and its "
+            "tasks into a suite; docs/search.md has both side by side"
+        )
+        findings.problem("this is a configuration of mergekit-evolve, not a recipe", entry.line, fix)
+    findings.raise_if_any()
 
 
 def _layers(space: Space, layout: Layout, findings: Findings) -> dict[int, int]:

@@ -54,7 +54,7 @@ class Kind:
 
     def along(self, line: Blend | Line) -> Make:
         """The points on a line."""
-        return lambda value, name: line.candidate(self.sign * value, name)
+        return lambda value, name: line.candidate(self.sign * value or 0.0, name)  # not -0.0
 
 
 def _between(models: Sequence[Candidate]) -> Blend:
@@ -103,7 +103,7 @@ SWEEPS: Mapping[str, Kind] = MappingProxyType(
             (2, 2),
             0.05,
             _sum,
-            lambda models, value: _sum_recipe(models, 0.0 - value),
+            lambda models, value: _sum_recipe(models, -value or 0.0),
             sign=-1,
         ),
         "analogy": Kind(

@@ -95,7 +95,9 @@ def normalised_of(
     Raises:
         ExecutionError: when an owner's figure is not positive, or could not be measured.
     """
-    named_owners = {task: _meant(model, task, parts, models) for task, model in own.items()}
+    given = [c.name for c in named(models)[1:]]
+    rows = dict(zip(given, (row.name for row in tunes.models), strict=True))  # without the base, names may be shorter
+    named_owners = {task: rows[_meant(model, task, parts, models)] for task, model in own.items()}
     owners: dict[str, str] = {}
     references = []
     for task, metric in parts:

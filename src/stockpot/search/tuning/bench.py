@@ -28,7 +28,7 @@ class Bench:
     Args:
         space: The recipe with holes.
         suite: The tasks, or what loads them where they cannot be sent to another process.
-        hashes: Task → hash of task and data: what is loaded later must be the same.
+        hashes: Task → hash of task, metrics and data: what is loaded later must be the same.
         role: Of the data.
         objectives: What is measured.
         shares: Cumulative shares of the data.
@@ -71,6 +71,6 @@ class _Evaluator:
 
 
 def hashes_of(suite: Suite, objectives: tuple[Objective, ...], role: str) -> dict[str, str]:
-    """Task → hash of it and its data, for those that objectives name."""
+    """Task → hash of it, of the code of metrics of the user's own, and of its data, for those that objectives name."""
     names = {task for one in objectives for task, _ in one.parts}
-    return {task.name: task_hash(task, role) for task in suite.tasks if task.name in names}
+    return {task.name: task_hash(task, role) + task.measured for task in suite.tasks if task.name in names}

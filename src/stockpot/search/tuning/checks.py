@@ -77,7 +77,12 @@ def _check_sampler(space: Space, name: str, objectives: int) -> None:
     if choices:
         fix = "take tpe or nsga2, or settle the choice"
         raise RecipeError(
-            Problem(f"CMA-ES searches numbers: {choices[0].name} is a choice", line=choices[0].line, fix=fix)
+            Problem(
+                f"CMA-ES searches numbers: {choices[0].name} is a choice",
+                file=space.file,
+                line=choices[0].line,
+                fix=fix,
+            )
         )
     if objectives > 1:
         raise RecipeError(Problem("CMA-ES has one objective", fix="take nsga2 or tpe"))

@@ -121,7 +121,8 @@ class Choice:
     def _told(self, i: int, row: Row, results: Mapping[str, Result], *, front: bool) -> Told:
         figures = {role: self._figures(i, result) for role, result in results.items()}
         values, number = (None, None) if row.trial is None else (dict(row.trial.values), row.trial.number)
-        return Told("front" if front else row.kind, row.name, values, number, figures)
+        name = results["select"].models[i].name  # as the tables call it
+        return Told("front" if front else row.kind, name, values, number, figures)
 
     def _figures(self, i: int, result: Result) -> Values:
         """The objectives of the model in a row."""

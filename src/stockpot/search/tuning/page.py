@@ -11,13 +11,17 @@ from stockpot.evaluate.page import about, body, document, escaped, folded, grid,
 from stockpot.evaluate.table import ARROWS, number
 from stockpot.provenance.ancestry import Ancestor
 from stockpot.search import plots
-from stockpot.search.plots import Axis, Dot, Slice, Spot, history, pareto, slices
+from stockpot.search.plots import Axis, Dot, Slice, Spot, genome, history, pareto, slices
+from stockpot.search.spaces.dimensions import Dimension
 from stockpot.search.tuning.found import Search
 from stockpot.search.tuning.samplers import SAMPLERS
-from stockpot.search.tuning.told import grid_of, heads, trial_told, trials_told
+from stockpot.search.tuning.told import grid_of, heads, trial_told, trials_told, value_told
 from stockpot.search.tuning.trials import State, Trial
 
 __all__ = ["search_lineage", "search_page"]
+
+_MOST_VALUES = 16
+"""More values of the winner are folded away: the map, and the recipe, tell them."""
 
 _STATES: Mapping[State, Literal["done", "stopped", "failed"]] = {
     "complete": "done",
@@ -63,9 +67,37 @@ def _gaps(found: Search) -> Iterator[str]:
 
 def _winner(found: Search) -> Iterator[str]:
     yield f"<h2>{escaped(found.winner.name)}</h2>"
-    yield grid(["", ""], [[escaped(name), escaped(str(v))] for name, v in (found.winner.values or {}).items()])
+    values = [[escaped(name), escaped(value_told(v, None))] for name, v in (found.winner.values or {}).items()]
+    many = len(values) > _MOST_VALUES
+    yield from ["<details><summary>values of the winner</summary>"] if many else []
+    yield grid(["", ""], values)
+    yield from ["</details>"] if many else []
+    yield from _maps(found)
     if found.recipe.text:
         yield folded("recipe of the winner", found.recipe.text)
+
+
+def _maps(found: Search) -> Iterator[str]:
+    """The winner's numbers by layer and filter, where holes have several: a map for each parameter and its filters."""
+    maps: dict[tuple[str, frozenset[str]], dict[tuple[str, str, str], float]] = {}
+    cells = [one.cell for one in found.dimensions if one.cell is not None]
+    for one in found.dimensions:
+        told_of = _mapped(one)
+        if one.cell is not None and told_of is not None and found.winner.values is not None:
+            filters = frozenset(where for hole, where, _ in cells if hole == one.cell[0])
+            maps.setdefault((told_of, filters), {})[one.cell] = float(found.winner.values[one.name])
+    for (told_of, _), own in maps.items():
+        rows = list(dict.fromkeys(row for row, _, _ in own))
+        wheres = list(dict.fromkeys(where for _, where, _ in own))
+        columns = sorted(dict.fromkeys((where, group) for _, where, group in own), key=lambda c: wheres.index(c[0]))
+        yield genome(rows, columns, [[own.get((row, *column)) for column in columns] for row in rows], told_of)
+
+
+def _mapped(one: Dimension) -> str | None:
+    """What the numbers of a hole with several are: the parameter; None where they are none."""
+    if one.cell is None or one.kind != "choice":
+        return None if one.cell is None else one.cell[0].rpartition(".")[2]
+    return "layer in (1) or out (0)" if one.choices == (False, True) else None
 
 
 def _plots(found: Search) -> Iterator[str]:
@@ -128,4 +160,4 @@ def _row(trial: Trial) -> list[str]:
 
 
 def _values(trial: Trial) -> str:
-    return ", ".join(f"{n}: {number(v) if isinstance(v, float) else v}" for n, v in trial.values.items())
+    return ", ".join(f"{n}: {value_told(v, 4)}" for n, v in trial.values.items())

@@ -13,7 +13,7 @@ from stockpot.search.objective import Objective
 from stockpot.search.spaces.space import Space
 from stockpot.search.tuning.trials import Trial, best_of, front_of, scores
 
-__all__ = ["Kind", "Row", "chosen_trials", "row_of", "singles"]
+__all__ = ["Kind", "Row", "chosen_trials", "every_expression", "row_of", "singles"]
 
 Kind: TypeAlias = Literal["single", "shared", "random", "search"]
 
@@ -46,14 +46,8 @@ class Row:
 
 def singles(space: Space, limits: Mapping[str, Any]) -> list[Row]:
     """Each model of the recipe once, those that only a choice names among them; adapters as they stand on models."""
-    start = space.start()
     found: dict[Any, Expression] = {}
-    others = [{**start, one.name: choice} for one in space.dimensions if one.kind == "choice" for choice in one.choices]
-    for values in (start, *others):
-        try:
-            expression = space.recipe(values).expression
-        except StockpotError:
-            continue  # a trial with these values fails, and tells why
+    for expression in every_expression(space):
         for model in _models(expression):
             found.setdefault(_identity(model), model)
     names = _names(list(found.values()))
@@ -61,6 +55,17 @@ def singles(space: Space, limits: Mapping[str, Any]) -> list[Row]:
         Row("single", Candidate(name, model, name, dict(limits)))
         for name, model in zip(names, found.values(), strict=True)
     ]
+
+
+def every_expression(space: Space) -> Iterator[Expression]:
+    """The recipe at its first guess, and with each choice there: together they name every model that a trial can."""
+    start = space.start()
+    others = [{**start, one.name: choice} for one in space.dimensions if one.kind == "choice" for choice in one.choices]
+    for values in (start, *others):
+        try:
+            yield space.recipe(values).expression
+        except StockpotError:
+            continue  # a trial with these values fails, and tells why
 
 
 def row_of(space: Space, kind: Kind, trial: Trial, limits: Mapping[str, Any], place: float | None = None) -> Row:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from stockpot.checkpoint.storage import cannot_write
-from stockpot.errors import ExecutionError, Problem, RecipeError, StockpotError
+from stockpot.errors import ExecutionError, Problem, RecipeError
 from stockpot.evaluate.cache import Cache
 from stockpot.evaluate.candidates import Candidate
 from stockpot.evaluate.identity import model_hash
@@ -21,11 +21,11 @@ from stockpot.evaluate.metrics import figure_of, values_of
 from stockpot.evaluate.opened import Opened
 from stockpot.evaluate.portions import checked_shares, joined, portions
 from stockpot.evaluate.protocol import Predictions
-from stockpot.evaluate.run import task_hash, told
+from stockpot.evaluate.run import naming, task_hash
 from stockpot.evaluate.suite import Suite, SuiteTask
 from stockpot.search.objective import Objective
 
-__all__ = ["Rungs"]
+__all__ = ["Rungs", "temporary_folder"]
 
 
 class Rungs:
@@ -113,7 +113,7 @@ class Rungs:
         for share, pieces in zip(self.shares, self._rungs, strict=True):
             for piece in pieces:
                 where = piece.task.name if share == 1 else f"{piece.task.name}, {share:.3g} of the data"
-                with _named(where):
+                with naming(where):
                     parts.setdefault(piece.task.name, []).append(model.predictions(piece))
                     figures |= self._figures(piece.task, joined(parts[piece.task.name]))
             yield tuple(self._value(objective, figures) for objective in self.objectives)
@@ -122,7 +122,7 @@ class Rungs:
         """``task`` with each piece of its data in turn."""
         folder = Path()
         if task.cut is not None and len(self.shares) > 1:
-            self._folder = self._folder or _temporary()
+            self._folder = self._folder or temporary_folder()
             folder = Path(mkdtemp(dir=self._folder))
         files = portions(task.cut, task.data[role], self.shares, seed, folder)
         return [replace(task, data={role: own}) for own in files]
@@ -173,23 +173,6 @@ class _Model:
         return found
 
 
-class _named:  # noqa: N801 - reads as a word
-    """Whatever goes wrong within is an error of ours that names the task."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if isinstance(error, StockpotError):
-            problems = (replace(p, message=f"{self._where}: {p.message}") for p in error.problems)
-            raise type(error)(*problems) from error
-        if isinstance(error, Exception | SystemExit):
-            raise ExecutionError(Problem(f"{self._where}: {told(error)}")) from error
-
-
 def _needed(suite: Suite, role: str, objectives: Sequence[Objective]) -> tuple[SuiteTask, ...]:
     """The tasks that objectives name, in the order of the suite."""
     names = {task for objective in objectives for task, _ in objective.parts}
@@ -201,7 +184,12 @@ def _needed(suite: Suite, role: str, objectives: Sequence[Objective]) -> tuple[S
     return tasks
 
 
-def _temporary() -> Path:
+def temporary_folder() -> Path:
+    """A new one, for whoever removes it.
+
+    Raises:
+        StorageError: when there is no room for it.
+    """
     try:
         return Path(mkdtemp(prefix="stockpot-"))
     except OSError as error:

@@ -82,7 +82,7 @@ def search(
         ExecutionError: when all trials failed, or none could be measured on select data.
         UnsupportedError: without Optuna.
     """
-    if min(trials, top) < 1 or min(random or 0, lambda_points, jobs) < 0 or grid_points < 2:
+    if min(trials, top) < 1 or min(random or 0, lambda_points, jobs, seed) < 0 or grid_points < 2:
         raise RecipeError(Problem("trials and top are 1 or more, grid points 2 or more, other numbers 0 or more"))
     check_optuna()
     wanted = asked(space, suite, sampler=sampler, metrics=metrics, pareto=pareto, rungs=rungs)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from stockpot.errors import ExecutionError, Problem
+from stockpot.errors import ExecutionError, Problem, StockpotError
 from stockpot.evaluate.cache import Cache
 from stockpot.evaluate.candidates import Candidate
 from stockpot.evaluate.examples import digest
-from stockpot.evaluate.identity import content_hash
+from stockpot.evaluate.identity import content_hash, model_hash
 from stockpot.evaluate.suite import Suite
 from stockpot.execute.versions import versions, versions_of
+from stockpot.planning.build import open_all
+from stockpot.planning.inputs import Inputs
 from stockpot.search.judge import Judge
 from stockpot.search.spaces.dimensions import Value
 from stockpot.search.spaces.space import Space
 from stockpot.search.tuning.bench import Bench, hashes_of
 from stockpot.search.tuning.checks import Asked
 from stockpot.search.tuning.rounds import TellTrial, carry_out
+from stockpot.search.tuning.rows import every_expression
 from stockpot.search.tuning.samplers import Keyed, grid, sampler_of
 from stockpot.search.tuning.study import Shelf
 from stockpot.search.tuning.trials import Trial, commonest
@@ -102,13 +106,23 @@ class Studies:
         first = Candidate("start", self.space.recipe(self.space.start()), "start", self.limits)
         return {
             "recipe": digest(self.space.text).hex(),
-            "models": {label: content_hash(source, cache) for label, source in first.plan.sources.items()},
+            "models": self._models(first, cache),
+            "methods and small files": model_hash(first.plan, cache),
             "data": hashes_of(self.suite, self.asked.objectives, self.asked.role),
             "role": self.asked.role,
             "metrics": [str(one) for one in self.asked.objectives],
             "seed": self.seed,
             "versions": {**versions(), **versions_of("optuna", "cmaes")},
         }
+
+    def _models(self, first: Candidate, cache: Cache) -> list[str]:
+        """Hashes of all models that a trial may read, those that only a choice names among them."""
+        found = {content_hash(source, cache) for source in first.plan.sources.values()}
+        inputs = Inputs()
+        for expression in every_expression(self.space):
+            with contextlib.suppress(StockpotError):  # a trial with that choice fails, and tells why
+                found |= {content_hash(source, cache) for source in open_all(expression, inputs)[1].values()}
+        return sorted(found)
 
     def noted(self, judge: Judge) -> None:
         """Note that the data chooses, before it does."""
@@ -140,9 +154,8 @@ class Studies:
                 made[own.name] = carry_out(
                     study, crew, self.asked.objectives, trials=own.count, stops=own.stops, tell=tell
                 )
-        if all(trial.figures is None for trial in made["search"]):
-            why = commonest(made["search"])
-            raise ExecutionError(Problem(f"all {len(made['search'])} trials failed, most often so: {why}"))
+                if own.name == "search":
+                    _check_search(made["search"])
         return made
 
     def combinations(self) -> list[dict[str, Value]]:
@@ -150,15 +163,12 @@ class Studies:
         return grid(self.space.dimensions, self.grid_points, self.seed)
 
     def _plans(self, counts: Counts, *, parallel: bool) -> Iterator[_Plan]:
-        """In the order in which they are carried out."""
+        """In the order in which they are carried out: what is stopped early has the search, not what it should beat."""
         start, name = self.space.start(), self.asked.sampler
         rungs, stops = {"rungs": list(self.shares)}, len(self.shares) - 1
         if counts.shared and any(one.kind != "choice" for one in self.space.dimensions):
             shared = [self.space.shared(place) for place in places(counts.shared)]
             yield _Plan("shared", f"shared {counts.shared}", shared, counts.shared, rungs, 0)
-        if counts.random and name != "random":
-            drawn = sampler_of("random", self.seed, start)
-            yield _Plan("random", "random", drawn, counts.random, rungs, stops)
         facts: dict[str, Any] = {**rungs, "sampler": name}
         if name == "grid":
             facts |= {"grid points": self.grid_points}
@@ -167,6 +177,9 @@ class Studies:
             sampler = sampler_of(name, self.seed, start, parallel=parallel)
             first = start if name != "random" else None
             yield _Plan("search", "search", sampler, counts.search, facts, stops, first)
+        if counts.random and name != "random":
+            drawn = sampler_of("random", self.seed, start)
+            yield _Plan("random", "random", drawn, counts.random, rungs, stops)
 
     def _bench(self, hashes: Mapping[str, str], workers: Workers, threads: int) -> Bench:
         """What evaluates; processes share threads and memory."""
@@ -187,6 +200,11 @@ class Studies:
             device=self.device,
             limits=limits,
         )
+
+
+def _check_search(trials: tuple[Trial, ...]) -> None:
+    if all(trial.figures is None for trial in trials):
+        raise ExecutionError(Problem(f"all {len(trials)} trials failed, most often so: {commonest(trials)}"))
 
 
 def places(points: int) -> list[float]:

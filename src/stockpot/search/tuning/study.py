@@ -85,6 +85,7 @@ class Shelf:
 
         Raises:
             PlanError: when the file's study of that name was made of other facts.
+            StorageError: when it cannot be read or written, or is damaged.
         """
         with _trouble(self.path):
             return Study(self, name, dimensions, sampler, objectives, facts, first)
@@ -126,9 +127,12 @@ class Study:
         self._memory = _Kept(memory, memory.get_study_id_from_name(name))
         self._disk = None
         if shelf.storage is not None:
-            self._disk = _opened(shelf.storage, name, directions, facts, shelf.path)
-            for one in self._disk.all():
-                self._memory.add(self._disk.mended(one, self._space))
+            with _damage(shelf.path):
+                self._disk = _opened(shelf.storage, name, directions, facts, shelf.path)
+                for one in self._disk.all():
+                    mended = self._disk.mended(one, self._space)
+                    _trial(mended)  # what is no trial of ours is told now
+                    self._memory.add(mended)
 
     @property
     def most(self) -> float:
@@ -248,11 +252,17 @@ def _opened(storage: Any, name: str, directions: Sequence[Any], facts: Mapping[s
 
 
 def _trial(one: Any) -> Trial:
-    """One of Optuna's frozen trials as ours."""
+    """One of Optuna's frozen trials as ours.
+
+    Raises:
+        ValueError: when it is none, as other exceptions tell.
+    """
     names: dict[str, State] = {"COMPLETE": "complete", "PRUNED": "stopped", "FAIL": "failed"}
     state = names.get(one.state.name, "running")
     told = json.loads(one.user_attrs.get(_OUTCOME, "{}")) if state != "running" else {}
-    rungs = tuple(tuple(figures) for figures in told.get("rungs", ()))
+    rungs = tuple(tuple(map(float, figures)) for figures in told.get("rungs", ()))
+    if state in ("complete", "stopped") and not rungs:
+        raise ValueError(f"trial {one.number} has no figures")
     return Trial(one.number, dict(one.params), Outcome(state, rungs, told.get("error"), told.get("seconds", 0.0)))
 
 
@@ -280,6 +290,17 @@ def _storage(path: Path) -> Any:
         event.listen(storage.engine, "connect", prepare)
         storage.engine.dispose()  # what is connected from now on is prepared
         return storage
+
+
+@contextlib.contextmanager
+def _damage(path: Path | None) -> Iterator[None]:
+    """What is read meanwhile is text of a file: whatever it may hold, nothing is run, and what is wrong is told."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        told = f"the study is damaged, or was not written by stockpot search: {type(error).__name__}: {error}"
+        fix = "remove it, or name another file: --study FILE"
+        raise StorageError(Problem(told, file=str(path), fix=fix)) from error
 
 
 @contextlib.contextmanager

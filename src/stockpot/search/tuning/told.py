@@ -10,7 +10,7 @@ from stockpot.search.tuning.found import ROLES, Search, Told
 from stockpot.search.tuning.rounds import Progress
 from stockpot.search.tuning.trials import Trial
 
-__all__ = ["counted", "grid_of", "heads", "progress_told", "search_told", "trial_told", "trials_told"]
+__all__ = ["counted", "grid_of", "heads", "progress_told", "search_told", "trial_told", "trials_told", "value_told"]
 
 _SHOWN = 5
 _STUDIES = {"shared": "one number,", "random": "random search,"}
@@ -44,9 +44,10 @@ def search_told(found: Search) -> Iterator[str]:
         yield f"{objective} {ARROWS[objective.better]}; gap: how much worse on report data"
         yield from _aligned([heads(found), *([row.name, *cells] for row, cells in grid_of(found, i))])
     if len(found.objectives) > 1:
-        yield f"the front on select data has {len(found.front)} points; the winner is the nearest to the best of each"
+        points = "point" if len(found.front) == 1 else "points"
+        yield f"the front on select data has {len(found.front)} {points}; the winner is the nearest to the best of each"
     yield f"{found.winner.name} wins:"
-    yield from (f"  {name}: {_value(value)}" for name, value in (found.winner.values or {}).items())
+    yield from (f"  {name}: {value_told(value)}" for name, value in (found.winner.values or {}).items())
     if found.recipe.text:
         yield f"recipe, to be run from the folder of {found.name}:"
         yield from (f"  {line}" for line in found.recipe.text.splitlines())
@@ -97,8 +98,11 @@ def _number(value: float | None) -> str:
     return "failed" if value is None else number(value)
 
 
-def _value(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def value_told(value: object, digits: int | None = 6) -> str:
+    """A value of a dimension, as a recipe writes it; numbers to so many digits, or None for all of them."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.{digits}g}" if isinstance(value, float) and digits is not None else str(value)
 
 
 def _time(seconds: float) -> str:

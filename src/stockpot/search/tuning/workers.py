@@ -7,17 +7,20 @@ import math
 import multiprocessing
 import os
 import pickle
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from stockpot.errors import ExecutionError, Problem, RecipeError, StockpotError
 from stockpot.evaluate.run import told
 from stockpot.search.spaces.dimensions import Value
+from stockpot.search.tuning.rungs import temporary_folder
 from stockpot.search.tuning.trials import Figures, Outcome, State, Trial
 
 __all__ = ["Crew", "Desk", "Evaluator", "Setup", "attempt", "crew_of"]
@@ -83,6 +86,8 @@ class Crew(Protocol):
 def crew_of(setup: Setup, jobs: int, threads: int) -> Iterator[Crew]:
     """``jobs`` processes, or this one where that is 0. A trial whose process dies is begun once more; then it failed.
 
+    Temporary files of processes lie in a folder that is removed in the end, since they may die at any time.
+
     Args:
         setup: Makes what evaluates.
         jobs: Processes beside this one.
@@ -91,6 +96,7 @@ def crew_of(setup: Setup, jobs: int, threads: int) -> Iterator[Crew]:
     Raises:
         RecipeError: when the setup cannot be sent to a process.
         ExecutionError: when a process cannot begin.
+        StorageError: when there is no room for temporary files.
     """
     if not jobs:
         with contextlib.ExitStack() as stack:
@@ -101,11 +107,13 @@ def crew_of(setup: Setup, jobs: int, threads: int) -> Iterator[Crew]:
     except Exception as error:
         fix = "--jobs 0 (in Python: jobs=0), or code that lies in modules"
         raise RecipeError(Problem(f"the search cannot be sent to a process: {told(error)}", fix=fix)) from error
-    foreman = _Foreman(packed, jobs, threads)
+    scratch = temporary_folder()
+    foreman = _Foreman(packed, jobs, threads, scratch)
     try:
         yield foreman
     finally:
         foreman.end()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class _Here:
@@ -133,12 +141,12 @@ class _Worker:
     again: bool = False
 
     @classmethod
-    def begun(cls, packed: bytes, threads: int) -> _Worker:
+    def begun(cls, packed: bytes, threads: int, scratch: Path) -> _Worker:
         """A process that is starting."""
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=_work, args=(packed, there, threads, os.getpid()), daemon=True)
-        with _environment(threads):
+        with _environment(threads, scratch):
             process.start()
         there.close()
         return cls(process, here)
@@ -153,8 +161,8 @@ class _Worker:
 class _Foreman:
     """Hands trials to processes and listens to them."""
 
-    def __init__(self, packed: bytes, jobs: int, threads: int) -> None:
-        self._packed, self._jobs, self._threads = packed, jobs, threads
+    def __init__(self, packed: bytes, jobs: int, threads: int, scratch: Path) -> None:
+        self._packed, self._jobs, self._threads, self._scratch = packed, jobs, threads, scratch
         self._workers: list[_Worker] = []
         self._left: list[tuple[Trial, bool]] = []
         self._desk: Desk | None = None
@@ -192,7 +200,7 @@ class _Foreman:
                 with contextlib.suppress(OSError):  # a dead process is heard of
                     worker.line.send(dict(worker.trial.values))
         while len(self._workers) < self._jobs and self._more():
-            self._workers.append(_Worker.begun(self._packed, self._threads))
+            self._workers.append(_Worker.begun(self._packed, self._threads, self._scratch))
 
     def _hear(self, worker: _Worker) -> None:
         try:
@@ -231,16 +239,15 @@ class _Foreman:
 
 
 @contextlib.contextmanager
-def _environment(threads: int) -> Iterator[None]:
-    """While a process is started: how many threads libraries take that read it when they are loaded."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(
-        {
-            name: own if (own := before[name]) and own.isdigit() and int(own) < threads else str(threads)
-            for name in names
-        }
-    )
+def _environment(threads: int, scratch: Path) -> Iterator[None]:
+    """While a process is started: how many threads libraries take, and where temporary files are put."""
+    limits = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    places = ("TMPDIR", "TEMP", "TMP")
+    before = {name: os.environ.get(name) for name in (*limits, *places)}
+    for name in limits:
+        own = before[name]
+        os.environ[name] = own if own and own.isdigit() and int(own) < threads else str(threads)
+    os.environ.update(dict.fromkeys(places, str(scratch)))
     try:
         yield
     finally:
