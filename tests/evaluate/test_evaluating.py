@@ -101,8 +101,8 @@ def test_a_failure_is_a_cell(bench):
     result = evaluate(models, suite)
     errors = {(c.model, c.task): c.error for c in result.cells}
     assert errors["base", "clean"] is None
-    assert errors["base", "broken"] == "ZeroDivisionError: division by zero"
-    assert errors["base", "leaves"] == "SystemExit: done"
+    assert errors["base", "broken"] == "ZeroDivisionError: division by zero (nets.py, line 17)"
+    assert errors["base", "leaves"] == "SystemExit: done (nets.py, line 19)"
     assert "no such file or folder" in errors["gone", "clean"]
     assert "NaN" in errors["half", "clean"]
     assert "tensor a.bias" in errors["half", "clean"]
@@ -306,10 +306,12 @@ def test_outputs_agree_in_all_forms(bench):
 
 def test_a_metric_without_its_column_says_so(bench):
     """The cell names the column and those there are."""
-    (bench / "suite.yml").write_text((bench / "suite.yml").read_text() + "    metrics: [perplexity]\n")
+    mine = "from stockpot.evaluate import Metric\nmine = Metric('mine', 'lower', lambda columns: columns['nll'])\n"
+    (bench / "nets.py").write_text((bench / "nets.py").read_text() + mine)
+    (bench / "suite.yml").write_text((bench / "suite.yml").read_text() + "    metrics: [nets:mine]\n")
     suite = load_suite(bench / "suite.yml", allow_code=True)
     error = evaluate([candidate("base")], suite).cells[0].error
-    assert "perplexity needs a column 'nll'" in error
+    assert "mine needs a column 'nll'" in error
     assert "they have: example, labels, predicted" in error
 
 

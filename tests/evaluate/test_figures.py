@@ -95,3 +95,12 @@ def test_resamples_of_one_example_are_left_out():
     figures = boot.figures(rows, spearman)
     assert np.isnan(figures).any()
     assert np.isfinite(boot.interval(figures)).all()
+
+
+@pytest.mark.parametrize("count", [50, 30_000])
+def test_draws_that_are_kept_are_those_that_are_not(count):
+    """The examples of a resample do not depend on whether draws are held for the next model, or made in pieces."""
+    values = np.random.default_rng(4).random(count)
+    rows = np.random.default_rng((5, count)).integers(0, count, (200, count))
+    for _ in range(2):
+        np.testing.assert_array_equal(Bootstrap(5, 200).figures(values, mean), values[rows].mean(axis=1))

@@ -202,3 +202,12 @@ def test_names_that_are_the_same_but_for_their_folder(bench):
     found = made(bench, "x/run", "gone/run", "y/run")
     own = losses(bench, "m0", "diverged")
     assert dict(found.mixture.losses) == pytest.approx({"x/run": own["m0"], "y/run": own["diverged"]})
+
+
+def test_a_target_is_a_model_however_it_is_written(bench):
+    """It has one entry in the mixture, with both shares."""
+    found = made(bench, target=candidate(str(bench / MODELS[0])), share=0.5)
+    named = made(bench, target=candidate(MODELS[0]), share=0.5)
+    assert found.mixture.target == MODELS[0]
+    assert found.mixture.shares == named.mixture.shares
+    assert found.recipe.text == named.recipe.text

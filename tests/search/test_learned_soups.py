@@ -18,6 +18,7 @@ from stockpot.cli.main import main
 from stockpot.errors import ExecutionError, PlanError, RecipeError, UnsupportedError
 from stockpot.evaluate import Cache, candidate, evaluate
 from stockpot.search import Learning, Mixing, soup
+from stockpot.search.mixing.page import _map
 from stockpot.search.recipes import mixture_of
 
 pytest.importorskip("torch")
@@ -108,7 +109,7 @@ def test_the_soup_is_written_as_any_merge(bench, capsys, per):
     assert (reader.open, reader.fetched) == ([], [])
     text = "".join(reader.text)
     assert f"{mixture['shares']['m3']:.4f}" in text
-    assert ("b.bias, m2: " in text) is (per == "tensor")
+    assert ("m2, b.bias: " in text) is (per == "tensor")
 
 
 def test_shares_by_tensor_are_exact_where_names_hold_each_other(tmp_path):
@@ -320,3 +321,16 @@ def test_neither_torch_nor_transformers_is_imported_before():
 
     code = "import sys, stockpot.search\nassert not {'torch', 'transformers'} & {*sys.modules}"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_map_of_shares():
+    """Models down, tensors across; those of one kind side by side in the order of their layers."""
+    names = ["embed", *(f"layers.{i}.{part}.w" for i in (0, 1, 10, 2) for part in ("mlp", "attn"))]
+    shares = {name: (i / 10, 1 - i / 10) for i, name in enumerate(names)}
+    drawn = _map(("a", "b"), shares)
+    told = re.findall(r'<rect class="heat" x="([\d.]+)" y="([\d.]+)"[^>]*><title>([^<]*)</title>', drawn)
+    assert {text for *_, text in told} >= {"a, embed: 0", "b, embed: 1", "a, layers.*.attn.w 10: 0.6"}
+    assert len(told) == 18
+    row = [text for _, y, text in sorted((float(x), y, text) for x, y, text in told if text.startswith("a,"))]
+    layers = [text.split(":")[0].split()[-1] for text in row if "mlp" in text]
+    assert layers == ["0", "1", "2", "10"]

@@ -308,7 +308,7 @@ def test_a_task_that_fails_on_one_average(bench, capsys):
     data = json.loads((bench / "soup.json").read_text())
     steps = {step["name"]: step for step in data["steps"]}
     assert code == 1
-    assert steps["far"]["error"] == "AssertionError: in between"
+    assert steps["far"]["error"] == "AssertionError: in between (nets.py, line 5)"
     assert steps["far"]["score"] is None
     assert "far: FAILED: AssertionError: in between" in capsys.readouterr().out
     assert "far" not in data["members"]
@@ -327,3 +327,11 @@ def test_a_recipe_has_numbers_and_words_for_any_reader_of_yaml():
             "parameters": {"weight": [{"filter": "w.weight", "value": 1e-07}, {"filter": "yes", "value": 0.5}]},
         },
     ]
+
+
+def test_a_model_stands_in_a_soup_once(bench):
+    """However its path is written: such a soup would have given it two shares without saying so."""
+    (bench / "link").symlink_to(bench / "m1")
+    for twice in ("m1", "./m1", str(bench / "m1"), "link"):
+        with pytest.raises(RecipeError, match="is given twice"):
+            made(bench, "m0", "m1", twice)

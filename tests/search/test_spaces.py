@@ -329,6 +329,7 @@ def test_mistakes_are_told_with_line_and_fix(name) -> None:
 
 TEXTS = {
     "nothing open": (around("1"), r"nothing in the recipe is left open", "{search: [0, 1]}"),
+    "a word that is no hole": (around("{serch: [0, 1]}"), r"unknown key 'serch'", None),
     "no YAML": ("a: [", r"not valid YAML", None),
     "key twice": ("a: 1\na: {search: [0, 1]}", r"given twice", None),
     "one name twice": (

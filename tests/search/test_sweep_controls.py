@@ -270,3 +270,22 @@ def test_a_task_has_one_owner(bench, capsys):
     ]
     assert main(arguments) == 2
     assert "clean has one owner" in capsys.readouterr().err
+
+
+def test_curves_of_the_figures_that_choose(bench):
+    """What is to fall and what is to be kept are drawn, not only what ranks; at 0 the recipe says 0."""
+    more = (bench / "suite.yml").read_text().replace("  noisy:", "    metrics: [accuracy, loss]\n  noisy:")
+    (bench / "suite.yml").write_text(more)
+    arguments = ["negate", "base", "m0", "--suite", "suite.yml", "--allow-code", "--quiet", "--values", "0,50"]
+    chosen = ["--metric", "clean.accuracy", "--control", "clean.loss", "--html", "s.html", "--json", "s.json"]
+    assert main(["sweep", *arguments, *chosen]) == 0
+    page = (bench / "s.html").read_text()
+    assert "<h2>accuracy over lambda</h2>" in page
+    (drawn,) = re.findall(r"<h2>loss over lambda</h2>\n(<svg.*?</svg>)", page)
+    data = json.loads((bench / "s.json").read_text())
+    told = dict(re.findall(r"<title>clean at (\S+): (\S+)</title>", drawn))
+    figures = {p["value"]: p["control"] for p in data["points"]}
+    assert {float(at): float(value) for at, value in told.items()} == pytest.approx(figures, rel=1e-3)
+    assert "noisy" not in drawn
+    assert data["chosen"] == 0
+    assert "{lambda: 0.0}" in data["recipe"]

@@ -132,12 +132,14 @@ def teller(options: Mapping[str, Any]) -> Callable[[Cell], None] | None:
 
 
 def _progress(cell: Cell) -> None:
+    from stockpot.evaluate.table import counted
+
     if cell.error is not None:
         told = "failed"
     elif cell.known:
         told = "known from before"
     else:
-        told = f"{cell.examples} examples in {cell.seconds:.1f} s"
+        told = f"{counted(cell.examples)} in {cell.seconds:.1f} s"
     say(f"{cell.model}, {cell.task}: {told}", error=True, lines=False)
 
 

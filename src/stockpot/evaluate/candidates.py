@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,6 +35,7 @@ class Candidate:
         reference: As it was written.
         limits: Further arguments of :func:`stockpot.plan`, such as memory and threads.
         error: Why it is none, as of a recipe that is wrong; it is raised once something is asked of it.
+        settled: Whether tables call it so whatever stands beside it: it was named by its user, or by :func:`named`.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Candidate:
     reference: str = ""
     limits: Mapping[str, Any] = field(default_factory=dict)
     error: StockpotError | None = None
+    settled: bool = False
 
     @cached_property
     def plan(self) -> Plan:
@@ -76,17 +79,17 @@ def candidate(
         limits: Further arguments of :func:`stockpot.plan`, such as seed, memory and threads.
     """
     if isinstance(what, Expression | Recipe):
-        return Candidate(name or "model", what, name or "model", limits)
+        return Candidate(name or "model", what, name or "model", limits, settled=bool(name))
     text = os.fspath(what)
     if text.endswith(_RECIPES):
         recipe = load_recipe(text, lenient=lenient, seed=limits.get("seed"), allow_code=allow_code)
-        return Candidate(name or text, recipe, text, limits)
+        return Candidate(name or text, recipe, text, limits, settled=bool(name))
     parts = parted(text, None)
     if parts is None:
         raise RecipeError(Problem(f"{text!r} has more than one +, which adds an adapter to a model"))
     model, adapter = parts
     leaf = opened(model) if adapter is None else opened(model, adapter=adapter)
-    return Candidate(name or text, leaf, text, limits)
+    return Candidate(name or text, leaf, text, limits, settled=bool(name))
 
 
 def attempted(what: str, **how: Any) -> Candidate:
@@ -98,11 +101,32 @@ def attempted(what: str, **how: Any) -> Candidate:
 
 
 def named(given: Sequence[Candidate]) -> list[Candidate]:
-    """``given`` with names that are short and differ: the last part of a path where that is enough."""
-    short = [_short(c.name) for c in given]
+    """``given`` with names that are short and differ: the last part of a path where that is enough.
+
+    Names that were settled stay, so that a model is called the same in every table of one run.
+    """
+    kept = {c.name: i for i, c in reversed([*enumerate(given)]) if c.settled}
+    fixed = set(kept.values())
+    short = [c.name if i in fixed else _short(c.name) for i, c in enumerate(given)]
     names = [s if short.count(s) == 1 else c.name for s, c in zip(short, given, strict=True)]
-    numbered = [n if names.count(n) == 1 else f"{n} ({i + 1})" for i, n in enumerate(names)]
-    return [c if n == c.name else replace(c, name=n) for n, c in zip(numbered, given, strict=True)]
+    taken = Counter(names)
+    found = []
+    for i, (one, name) in enumerate(zip(given, names, strict=True)):
+        if i not in fixed and taken[name] > 1:
+            name = f"{name} ({i + 1})"  # noqa: PLW2901
+            while name in taken:
+                name += "'"  # noqa: PLW2901
+            taken[name] += 1
+        found.append(one if i in fixed else _called(one, name))
+    return found
+
+
+def _called(one: Candidate, name: str) -> Candidate:
+    """``one`` under a name that stays; a plan that was made is not made again."""
+    found = replace(one, name=name, settled=True)
+    if "plan" in one.__dict__:
+        found.__dict__["plan"] = one.__dict__["plan"]
+    return found
 
 
 def _short(name: str) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import stockpot
 from stockpot.errors import Problem, RecipeError
 from stockpot.evaluate.examples import content_of
 from stockpot.recipe.method_files import run_file
 
-__all__ = ["Code", "Own"]
+__all__ = ["Code", "Own", "place_of"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,18 @@ class Own:
     name: str
     value: Any
     digest: str
+
+
+def place_of(error: BaseException) -> str:
+    """``module.py, line 4`` of a user's code that an error came from; empty where it came from what is installed."""
+    ours = str(Path(stockpot.__file__).parent)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith((ours, "<")) and not _installed(f.filename)]
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
+
+
+def _installed(file: str) -> bool:
+    return any(file.startswith(folder) for folder in sysconfig.get_paths().values() if folder)
 
 
 class Code:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +21,8 @@ BINS = 15
 
 _CHUNK = 4_000_000
 """Indices that are drawn at a time."""
+_HELD = 1_000_000
+"""Of one count of examples, that are kept for the next model: 8 MB."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,13 @@ class Bootstrap:
 
     def figures(self, values: npt.NDArray[Any], figure: Callable[[npt.NDArray[Any]], float]) -> Floats:
         """The figure of each resample of the rows of ``values``: ``(resamples,)``."""
-        rng = np.random.default_rng((self.seed, len(values)))
-        found = np.empty(self.resamples)
-        step = max(1, _CHUNK // max(1, len(values)))
-        for start in range(0, self.resamples, step):
-            stop = min(start + step, self.resamples)
-            rows = rng.integers(0, len(values), (stop - start, len(values)))
-            if figure is mean and values.ndim == 1:
-                found[start:stop] = values[rows].mean(axis=1)
-            else:
-                found[start:stop] = [figure(values[drawn]) for drawn in rows]
-        return found
+        parts = [
+            values[rows].mean(axis=1)
+            if figure is mean and values.ndim == 1
+            else np.array([figure(values[drawn]) for drawn in rows], dtype=np.float64)
+            for rows in _draws(self.seed, len(values), self.resamples)
+        ]
+        return np.concatenate(parts)
 
     def interval(self, figures: Floats) -> tuple[float, float]:
         """The percentiles that leave the same share of ``figures`` on both sides.
@@ -63,6 +62,28 @@ class Bootstrap:
         tail = 50 * (1 - self.level)
         low, high = np.percentile(figures, (tail, 100 - tail))
         return float(low), float(high)
+
+
+def _draws(seed: int, count: int, resamples: int) -> Iterable[npt.NDArray[np.int64]]:
+    """Places of examples, ``(some, count)`` at a time, ``resamples`` rows in all."""
+    if count * resamples <= _HELD:
+        return (_held(seed, count, resamples),)
+    return _drawn(seed, count, resamples)
+
+
+def _drawn(seed: int, count: int, resamples: int) -> Iterator[npt.NDArray[np.int64]]:
+    rng = np.random.default_rng((seed, count))
+    step = max(1, _CHUNK // max(1, count))
+    for start in range(0, resamples, step):
+        yield rng.integers(0, count, (min(step, resamples - start), count))
+
+
+@lru_cache(maxsize=4)
+def _held(seed: int, count: int, resamples: int) -> npt.NDArray[np.int64]:
+    """All of them at once; they are the same for every model and metric, and cost more than what is made of them."""
+    found = np.concatenate(list(_drawn(seed, count, resamples)))
+    found.flags.writeable = False
+    return found
 
 
 def ratio(values: npt.NDArray[Any]) -> float:

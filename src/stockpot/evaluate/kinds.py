@@ -11,6 +11,7 @@ from typing import Any
 from stockpot.evaluate.code import Own
 from stockpot.evaluate.harness.backends import BACKENDS, Wanted
 from stockpot.evaluate.harness.task import harness_task
+from stockpot.evaluate.metrics import METRICS
 from stockpot.evaluate.portions import ArrayRows, Cut, Lines, Spans
 from stockpot.evaluate.protocol import Files, Metric, Task
 from stockpot.evaluate.tasks.choices import Choices
@@ -72,6 +73,7 @@ class Kind:
         named: Whether ``@NAME`` in the place of a file is a split of the task's own data.
         note: What is worth telling of settings, if anything.
         cut: Settings → how data is cut into pieces; None where it cannot be.
+        measures: Keys of a task → the built-in metrics that it has columns for.
     """
 
     about: str
@@ -82,10 +84,18 @@ class Kind:
     named: bool = False
     note: Callable[[Mapping[str, Any]], str | None] = lambda _: None
     cut: Callable[[Settings], Cut | None] = lambda _: None
+    measures: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda _: tuple(METRICS)
 
 
 _BATCH = Key("batch_tokens", Integer(1), "tokens that are computed at a time; no figure depends on it")
 _MOST = Key("max_tokens", Integer(2), "tokens of a sentence; what the model can, at most 2048, by default")
+
+
+_CLASSES = ("accuracy", "loss", "calibration_error")
+
+
+def _of_outputs(values: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("accuracy",) if values.get("outputs") == "labels" else _CLASSES
 
 
 def _classification(s: Settings) -> Task:
@@ -154,6 +164,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             _classification,
             ("predict", "learn"),
             cut=_rows,
+            measures=_of_outputs,
         ),
         "perplexity": Kind(
             "the likelihood of local texts",
@@ -167,6 +178,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ("perplexity", "bits_per_byte"),
             _texts,
             cut=_documents,
+            measures=lambda _: ("perplexity", "bits_per_byte"),
         ),
         "choice": Kind(
             "multiple choice, by the likelihood of the answers",
@@ -174,6 +186,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ("accuracy", "accuracy_bytes", "loss"),
             _choices,
             cut=_lines,
+            measures=lambda _: (*_CLASSES, "accuracy_bytes", "accuracy_tokens"),
         ),
         "similarity": Kind(
             "similarity of pairs of sentences, beside human scores",
@@ -181,6 +194,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ("spearman",),
             _similarity,
             cut=_lines,
+            measures=lambda _: ("spearman",),
         ),
         "probe": Kind(
             "classes of texts, by logistic regression on the model's embeddings",
@@ -193,6 +207,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ("accuracy", "loss"),
             _probe,
             cut=_lines,
+            measures=lambda _: _CLASSES,
         ),
         "lm_eval": Kind(
             "a task of EleutherAI's lm-evaluation-harness",

@@ -64,7 +64,7 @@ def values_of(metric: Metric, predictions: Predictions) -> npt.NDArray[Any]:
         ExecutionError: when a column is missing, or the rows are not numbers or not as many as examples.
     """
     try:
-        values = np.asarray(metric.values(predictions))
+        values = np.asarray(metric.values(_to_read(predictions)))
     except KeyError as error:
         given = ", ".join(predictions)
         message = f"{metric.name} needs a column {error.args[0]!r}, which the predictions do not have"
@@ -80,13 +80,21 @@ def values_of(metric: Metric, predictions: Predictions) -> npt.NDArray[Any]:
     return values.astype(np.float64)
 
 
+def _to_read(predictions: Predictions) -> Predictions:
+    """``predictions`` that a metric cannot change for those after it."""
+    views = {name: column.view() for name, column in predictions.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return MappingProxyType(views)
+
+
 def figure_of(metric: Metric, values: npt.NDArray[Any]) -> float:
     """The figure of all rows.
 
     Raises:
         ExecutionError: when it is not finite.
     """
-    found = float(metric.figure(values))
+    found = float(metric.figure(values.copy()))  # it may sort them, and resamples are of the rows in order
     if not math.isfinite(found):
         raise ExecutionError(Problem(f"{metric.name} is {found}, not a finite number"))
     return found

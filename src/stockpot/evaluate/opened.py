@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from xxhash import xxh3_128_digest
 
 from stockpot.checkpoint.jsons import read_json
 from stockpot.checkpoint.parts import MODULES, modules_in
 from stockpot.checkpoint.places import cannot_read
-from stockpot.errors import Problem, UnsupportedError
+from stockpot.errors import ExecutionError, Problem, UnsupportedError
+from stockpot.evaluate.examples import digest
 from stockpot.execute.local import compute
 from stockpot.planning.model import Plan
 
@@ -52,6 +54,26 @@ class Opened:
     def wide(self) -> Arrays:
         """:attr:`tensors` with floats of 16 and 8 bits as float32, which holds each of them exactly."""
         return {name: widened(array) for name, array in self.tensors.items()}
+
+    @contextmanager
+    def unchanged(self, by: str) -> Iterator[None]:
+        """What ``by``, which is not ours, does meanwhile must leave :attr:`tensors` and :attr:`wide` as they are.
+
+        Raises:
+            ExecutionError: when it does not. The tensors are made anew for whoever uses them next.
+        """
+        before = self.once("content", lambda: _content(self.tensors))
+        try:
+            yield
+        finally:
+            same = _content(self.tensors) == before and _widened(self.tensors, self.__dict__.get("wide"))
+            if not same:
+                for part in ("tensors", "wide"):
+                    self.__dict__.pop(part, None)
+                self._loaded.clear()
+        if not same:
+            fix = "work on copies; a module of torch changes some in training mode (batch norm): eval() first"
+            raise ExecutionError(Problem(f"{by} changes the tensors that it is given", fix=fix))
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -140,6 +162,28 @@ def _linked(place: Path, content: Path) -> None:
             copyfile(content, place)
         except OSError as error:
             raise cannot_read(content, error) from error
+
+
+def _content(tensors: Arrays) -> bytes:
+    """A digest of names and values."""
+    parts: list[bytes | str] = []
+    for name, array in tensors.items():
+        parts += [name, f"{array.dtype} {array.shape}", xxh3_128_digest(_bits(array).data)]
+    return digest(*parts)
+
+
+def _widened(tensors: Arrays, wide: Arrays | None) -> bool:
+    """Whether ``wide``, where there is such, is what ``tensors`` gave."""
+    if wide is None:
+        return True
+    return list(wide) == list(tensors) and all(
+        wide[name] is array or np.array_equal(_bits(wide[name]), _bits(widened(array)))
+        for name, array in tensors.items()
+    )
+
+
+def _bits(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def widened(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

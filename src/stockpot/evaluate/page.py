@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from stockpot.evaluate.background import Background
 from stockpot.evaluate.figures import BINS
 from stockpot.evaluate.results import Cell, Figure, Result
-from stockpot.evaluate.table import ARROWS, interval, number, percent, shown
+from stockpot.evaluate.table import ARROWS, counted, interval, number, percent, shown
 from stockpot.evaluate.why import CELLS, Triple
 from stockpot.printable import printable, redacted
 from stockpot.provenance.draw import text_tree
@@ -25,7 +25,8 @@ _STYLE = """
   --mark: #6cb0ff; --bad: #ff8a80; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
   max-width: 70rem; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; } .dim { color: var(--dim); }
+h1 { font-size: 1.5rem; }
+* + h1 { margin-top: 3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; } .dim { color: var(--dim); }
 .bad { color: var(--bad); } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -126,7 +127,7 @@ def _task(result: Result, task: str) -> Iterator[str]:
     cells = [result.cell(row.name, task) for row in result.models]
     sound = [cell for cell in cells if cell.figures]
     mark = (result.marks or {}).get(task)
-    count = f" · {sound[0].examples} examples" if sound else ""
+    count = f" · {counted(sound[0].examples)}" if sound else ""
     yield f"<h2>{escaped(task)}<span class=dim>{count}</span></h2>"
     if mark is not None:
         yield f"<p class=bad>* {escaped(mark)}</p>"
@@ -166,8 +167,7 @@ def _difference(figure: Figure) -> str:
 def _plot(cells: Sequence[Cell]) -> str:
     """The ranking metric's intervals, one line for each model; a figure whose interval is unknown is a dot alone."""
     figures = [cell.figures[0] for cell in cells]
-    known = [v for f in figures for v in (f.low, f.value, f.high) if math.isfinite(v)]
-    low, high = min(known), max(known)
+    low, high = min(f.drawn[0] for f in figures), max(f.drawn[1] for f in figures)
     margin = 0.05 * (high - low) or abs(high) * 0.05 or 1.0
     low, high = low - margin, high + margin
 
@@ -186,8 +186,9 @@ def _plot(cells: Sequence[Cell]) -> str:
         y = _TOP + _ROW * (i + 0.5)
         label = escaped(_end(shown(cell.model)))
         parts.append(f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end">{label}</text>')
-        if math.isfinite(figure.low):
-            parts.append(f'<line class="bar" x1="{x(figure.low)}" y1="{y}" x2="{x(figure.high)}" y2="{y}"/>')
+        start, end = map(x, figure.drawn)
+        if end > start:
+            parts.append(f'<line class="bar" x1="{start}" y1="{y}" x2="{end}" y2="{y}"/>')
         parts.append(f'<circle class="dot" cx="{x(figure.value)}" cy="{y}" r="4"/>')
     return "".join([*parts, "</svg>"])
 

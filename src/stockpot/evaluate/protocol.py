@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from stockpot.errors import Problem, RecipeError
 from stockpot.evaluate.opened import Opened
 
 __all__ = [
@@ -68,6 +69,9 @@ class Metric:
         values: Columns → ``(n,)`` or ``(n, k)`` floats, a row for each example.
         figure: Some of these rows (n ≥ 1, possibly repeated: intervals are made of resampled examples) → the figure.
 
+    Raises:
+        RecipeError: for a direction that is none, or a name that cannot be shown in a line.
+
     >>> right = Metric("right", "higher", lambda columns: columns["predicted"] == columns["labels"])
     >>> right.figure(right.values({"predicted": np.array([1, 2]), "labels": np.array([1, 1])}))
     0.5
@@ -77,6 +81,13 @@ class Metric:
     better: Direction
     values: Callable[[Predictions], npt.NDArray[Any]]
     figure: Callable[[npt.NDArray[Any]], float] = mean
+
+    def __post_init__(self) -> None:
+        if self.better not in ("higher", "lower"):
+            message = f"the metric {self.name!r} says that {self.better!r} figures are better"
+            raise RecipeError(Problem(message, fix='"higher" or "lower"'))
+        if not (isinstance(self.name, str) and self.name.strip() and self.name.isprintable()):
+            raise RecipeError(Problem(f"{self.name!r} is no name of a metric", fix="a word, such as brier"))
 
 
 class Task(Protocol):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from stockpot.evaluate.protocol import Direction
@@ -22,7 +24,7 @@ class Figure:
         difference: To the first model's figure; None for the first, and where the two have other examples.
         difference_low, difference_high: Interval of the difference, examples drawn in pairs.
         retention: Share of the reference that is kept: value / reference, or reference / value where lower is better;
-            None where one of them is not positive.
+            None where what is divided by is not positive, or the other is negative.
     """
 
     metric: str
@@ -34,6 +36,12 @@ class Figure:
     difference_low: float | None = None
     difference_high: float | None = None
     retention: float | None = None
+
+    @property
+    def drawn(self) -> tuple[float, float]:
+        """The interval; the figure itself where it has none, as when no resample has a figure."""
+        known = math.isfinite(self.low) and math.isfinite(self.high)
+        return (self.low, self.high) if known else (self.value, self.value)
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,10 @@ class Result:
     resamples: int = 1000
     seed: int = 0
 
+    @cached_property
+    def _cells(self) -> dict[tuple[str, str], Cell]:
+        return {(cell.model, cell.task): cell for cell in self.cells}
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks in order."""
@@ -118,8 +130,19 @@ class Result:
         return tuple(cell for cell in self.cells if cell.error is not None)
 
     def cell(self, model: str, task: str) -> Cell:
-        """The cell of a model and a task, by name."""
-        return next(c for c in self.cells if c.model == model and c.task == task)
+        """The cell of a model and a task, by name; a model also as it was written, where one alone was written so.
+
+        Raises:
+            KeyError: when there is no such cell; tells the names.
+        """
+        found = self._cells.get((model, task))
+        if found is None:
+            written = [row.name for row in self.models if row.reference == model]
+            found = self._cells.get((written[0], task)) if len(written) == 1 else None
+        if found is None:
+            names = ", ".join(row.name for row in self.models)
+            raise KeyError(f"no model {model!r} on a task {task!r}; models: {names}; tasks: {', '.join(self.tasks)}")
+        return found
 
     def score(self, model: str, task: str) -> float:
         """The ranking figure, turned so that more is better; -inf for a cell that failed: what searchers maximise."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from stockpot.errors import ExecutionError, Problem, RecipeError, StockpotError
 from stockpot.evaluate.cache import Cache
 from stockpot.evaluate.candidates import Candidate, named
+from stockpot.evaluate.code import place_of
 from stockpot.evaluate.ensemble import Ensemble, ensembled
 from stockpot.evaluate.examples import digest
 from stockpot.evaluate.figures import Bootstrap
@@ -264,9 +265,11 @@ def _retained(cells: Sequence[Cell], reference: str | None) -> list[Cell]:
 
 
 def _share(figure: Figure, reference: float | None) -> float | None:
-    if reference is None or figure.value <= 0 or reference <= 0:
+    if reference is None or reference <= 0 or figure.value < 0:
         return None
-    return figure.value / reference if figure.better == "higher" else reference / figure.value
+    if figure.better == "higher":
+        return figure.value / reference
+    return reference / figure.value if figure.value else None
 
 
 def _summed(row: ModelRow, cells: Sequence[Cell]) -> ModelRow:
@@ -282,11 +285,13 @@ def _summed(row: ModelRow, cells: Sequence[Cell]) -> ModelRow:
 
 
 def told(error: BaseException) -> str:
-    """An error in a few words, on one line; where it was raised, when it has no words of its own."""
+    """An error in a few words, on one line; with the place in a user's code, or in any where it has no words."""
     if isinstance(error, StockpotError):
         text = "; ".join(str(p).replace("\n  fix: ", " – ") for p in error.problems[:3])
     else:
-        text = f"{type(error).__name__}: {str(error).strip() or _raised_at(error)}"
+        words, place = str(error).strip(), place_of(error)
+        text = f"{type(error).__name__}: {words or _raised_at(error)}"
+        text = f"{text} ({place})" if words and place else text
     return printable(redacted(" ".join(text.split())))[:500]
 
 

@@ -220,27 +220,29 @@ class _Reader:
     def _metrics(self, node: yaml_nodes.Mapping, kind: str) -> tuple[tuple[Metric | str, ...], str]:
         """The metrics of a task, by name where it has metrics of its own; and hashes of the code of the user's own."""
         entry = node.get("metrics")
+        has = KINDS[kind].measures(_plain(node))
         if entry is None or not isinstance(entry.value, Items):
-            return tuple(METRICS[name] for name in KINDS[kind].metrics), ""
+            return tuple(METRICS[name] for name in KINDS[kind].metrics if name in has), ""
         own = not KINDS[kind].metrics
         items = [item for item in entry.value.items if isinstance(item, Scalar)]
-        found = [m for item in items if (m := self._metric(item, own)) is not None]
+        found = [m for item in items if (m := self._metric(item, own, has)) is not None]
         metrics = [m.value if isinstance(m, Own) else m for m in found]
         names = [m if isinstance(m, str) else m.name for m in metrics]
         if len(set(names)) < len(names):
             self._findings.problem("a metric is named twice", entry.line)
         return tuple(metrics), "".join(m.digest for m in found if isinstance(m, Own))
 
-    def _metric(self, item: Scalar, own: bool) -> Metric | Own | str | None:
+    def _metric(self, item: Scalar, own: bool, has: Sequence[str]) -> Metric | Own | str | None:
         if own and ":" not in item.text:
             return item.text
-        if item.text in METRICS:
+        if item.text in METRICS and item.text in has:
             return METRICS[item.text]
         if ":" not in item.text:
-            near = nearest(item.text, METRICS)
+            near = None if item.text in METRICS else nearest(item.text, has)
             hint = f"did you mean {near}? " if near else ""
-            fix = f"{hint}known: {', '.join(METRICS)}; or module:metric of your own"
-            self._findings.problem(f"unknown metric {describe(item)}", item.line, fix)
+            fix = f"{hint}it has {', '.join(has)}; or module:metric of your own"
+            wrong = "this task cannot be measured by" if item.text in METRICS else "unknown metric"
+            self._findings.problem(f"{wrong} {describe(item)}", item.line, fix)
             return None
         code = self._code_of(item)
         if code is None:

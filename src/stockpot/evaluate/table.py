@@ -8,7 +8,7 @@ from stockpot.evaluate.figures import BINS
 from stockpot.evaluate.results import Cell, Figure, Result
 from stockpot.evaluate.why import CELLS, Triple
 
-__all__ = ["ARROWS", "interval", "number", "percent", "shown", "table", "why_told"]
+__all__ = ["ARROWS", "counted", "interval", "number", "percent", "shown", "table", "why_told"]
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 _WIDE = 40
@@ -33,7 +33,7 @@ def table(result: Result) -> Iterator[str]:
 def _block(result: Result, task: str) -> Iterator[str]:
     cells = [result.cell(row.name, task) for row in result.models]
     sound = [cell for cell in cells if cell.figures]
-    count = f", {sound[0].examples} examples" if sound else ""
+    count = f", {counted(sound[0].examples)}" if sound else ""
     mark = (result.marks or {}).get(task)
     yield f"{task} ({result.split}{count})" + ("" if mark is None else f"  * {mark}")
     if sound:
@@ -98,6 +98,15 @@ def number(value: float) -> str:
     ('0.9333', '12346', '0')
     """
     return f"{value:.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def counted(examples: int) -> str:
+    """How many examples, in words.
+
+    >>> counted(1), counted(2)
+    ('1 example', '2 examples')
+    """
+    return f"{examples} example" + "s" * (examples != 1)
 
 
 def percent(share: float | None) -> str:

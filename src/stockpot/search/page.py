@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
 
 from stockpot.evaluate.background import Background, lineage_of, lineages
 from stockpot.evaluate.candidates import Candidate, named
 from stockpot.evaluate.page import about, body, document, escaped, grid, sources
-from stockpot.evaluate.results import Cell
+from stockpot.evaluate.results import Cell, Figure
 from stockpot.provenance.ancestry import Ancestor, bounded
 from stockpot.search.mixing.page import mixture_parts
 from stockpot.search.objective import Objective
@@ -67,19 +66,16 @@ def _steps(found: Soup) -> Iterator[str]:
 
 
 def _plots(found: Sweep) -> Iterator[str]:
-    """The normalised mean, a plot for each ranking metric with the tasks that have it, and the scatter."""
+    """The normalised mean, a plot for each metric that ranks or chooses with its tasks, and the scatter."""
     by_metric: dict[Axis, list[Curve]] = {}
     if isinstance(found.objective, Normalised):
         by_metric[Axis(str(found.objective), "higher")] = [*_means(found, found.objective)]
-    for task in found.curve.tasks:
+    for task, figure in _drawn(found):
         own = [(v, found.curve.cell(name, task)) for v, name in zip(found.values, found.names, strict=True)]
-        ranking = next((cell.figures[0] for _, cell in own if cell.figures), None)
-        if ranking is not None:
-            lines = by_metric.setdefault(Axis(ranking.metric, ranking.better), [])
-            lines.append(Curve(task, _told(own)))
-            lines += (
-                [] if found.random is None else [Curve(f"{task}, random", _told(_chance(found, task)), dashed=True)]
-            )
+        lines = by_metric.setdefault(Axis(figure.metric, figure.better), [])
+        lines.append(Curve(task, _told(own, figure.metric)))
+        if found.random is not None:
+            lines.append(Curve(f"{task}, random", _told(_chance(found, task), figure.metric), dashed=True))
     for axis, lines in by_metric.items():
         yield f"<h2>{escaped(axis.name)} over {found.parameter}</h2>"
         yield curves(lines, found.parameter, str(axis), found.chosen)
@@ -90,10 +86,19 @@ def _plots(found: Sweep) -> Iterator[str]:
         yield scatter(_pairs(found, target, shifted), across, up, found.chosen_name)
 
 
-def _told(cells: Sequence[tuple[float, Cell]]) -> tuple[tuple[float, float, float, float], ...]:
-    """The points of a curve, of the cells that have figures; where an interval is unknown, it is the figure."""
-    figures = [(value, cell.figures[0]) for value, cell in cells if cell.figures]
-    return tuple((at, f.value, *((f.low, f.high) if isfinite(f.low) else (f.value, f.value))) for at, f in figures)
+def _drawn(found: Sweep) -> Iterator[tuple[str, Figure]]:
+    """(task, figure) of the metrics that rank, choose or are to be kept, in the order of tasks and metrics."""
+    wanted = set(found.objective.parts) | set(() if found.control is None else found.control[0].parts)
+    for task in found.curve.tasks:
+        cells = [found.curve.cell(name, task) for name in found.names]
+        figures = next((cell.figures for cell in cells if cell.figures), ())
+        yield from ((task, f) for i, f in enumerate(figures) if i == 0 or (task, f.metric) in wanted)
+
+
+def _told(cells: Sequence[tuple[float, Cell]], metric: str) -> tuple[tuple[float, float, float, float], ...]:
+    """The points of a curve, of the cells that have figures."""
+    figures = [(value, f) for value, cell in cells for f in cell.figures if f.metric == metric]
+    return tuple((value, f.value, *f.drawn) for value, f in figures)
 
 
 def _chance(found: Sweep, task: str) -> list[tuple[float, Cell]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ from stockpot.evaluate.ensemble import Average, Ensemble
 from stockpot.evaluate.results import Result
 from stockpot.evaluate.run import told
 from stockpot.evaluate.suite import Suite
+from stockpot.expression import Adapted, Leaf
 from stockpot.recipe.model import Recipe
 from stockpot.search.average import RunningAverage
 from stockpot.search.judge import Judge, Tell
@@ -230,7 +232,7 @@ def _with_target(peers: Sequence[Candidate], how: Learning | Mixing | None) -> t
     if not isinstance(how, Mixing) or how.target is None:
         return list(peers), None
     stored_model(how.target)
-    same = next((c.name for c in peers if c.reference == how.target.reference), None)
+    same = next((c.name for c in peers if _place(c) == _place(how.target)), None)
     if same is not None:
         return list(peers), same
     given = named([*peers, how.target])
@@ -247,7 +249,18 @@ def _checked(models: Sequence[Candidate], kind: str, strict: bool) -> list[Candi
         raise RecipeError(Problem("a soup needs models"))
     for one in models:
         stored_model(one)
+    places = [_place(one) for one in models]
+    twice = next((one for i, one in enumerate(models) if places[i] in places[:i]), None)
+    if twice is not None:
+        raise RecipeError(Problem(f"{twice.reference} is given twice", fix="a soup has a model once: leave one out"))
     return named(models)
+
+
+def _place(one: Candidate) -> str | int:
+    """What tells models apart: the folder or file, however it is written; what is no path, as it is written."""
+    if not one.recipe and isinstance(one.what, Leaf) and one.what.checkpoint is None:
+        return os.path.realpath(one.reference) if os.path.exists(one.reference) else one.reference  # noqa: PTH110
+    return one.reference if isinstance(one.what, Adapted) else id(one.what)
 
 
 class _Pot:

@@ -36,6 +36,7 @@ class Classification:
 
     Args:
         function: ``(tensors, inputs) -> outputs``; tensors are name → array, floats of fewer than 32 bits as float32.
+            Those must stay as they are; inputs are copies.
         outputs: What it gives: logits or probabilities ``(n, classes)``, or labels ``(n,)``, which tell accuracy alone.
         inputs, labels: Names of the arrays in the files, with the examples along the first axis.
         batch: Examples that are handed over at a time.
@@ -54,8 +55,8 @@ class Classification:
 
     def __post_init__(self) -> None:
         function = {"predict": self.function.digest, "name": self.function.name, "outputs": self.outputs}
-        told = {"kind": "classification", "arrays": [self.inputs, self.labels], **versions_of("numpy", "torch")}
-        object.__setattr__(self, "facts", {**function, **told})
+        told = {"kind": "classification", "arrays": [self.inputs, self.labels], "examples": "by value"}
+        object.__setattr__(self, "facts", {**function, **told, **versions_of("numpy", "torch")})
 
     def examples(self, files: Files) -> list[bytes]:
         """Of the inputs, whatever their labels."""
@@ -64,10 +65,13 @@ class Classification:
     def predict(self, model: Opened, files: Files) -> Predictions:
         """labels, predicted and, unless outputs are labels, confidence, loss and probabilities."""
         inputs, labels = self._data(files)
-        starts = range(0, len(inputs), self.batch)
-        given = [np.asarray(self.function.value(model.wide, inputs[i : i + self.batch])) for i in starts]
-        for start, outputs in zip(starts, given, strict=True):
-            self._check(outputs, len(inputs[start : start + self.batch]))
+        given = []
+        with model.unchanged(self.function.name):
+            for start in range(0, len(inputs), self.batch):
+                batch = inputs[start : start + self.batch].copy()  # it may change them
+                outputs = np.array(self.function.value(model.wide, batch))  # and give the same buffer each time
+                self._check(outputs, len(batch))
+                given.append(outputs)
         return {EXAMPLE: keys_of(self._digests(inputs)), **self._columns(np.concatenate(given), labels)}
 
     def lessons(self, model: Live, files: Files) -> Lessons:
@@ -110,7 +114,7 @@ class Classification:
 
     def _columns(self, outputs: npt.NDArray[Any], labels: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         if self.outputs == "labels":
-            return {"labels": labels, "predicted": outputs.astype(np.int64)}
+            return {"labels": labels, "predicted": self._whole(outputs)}
         wide = outputs.astype(np.float64)
         if not np.isfinite(wide).all():
             raise ExecutionError(Problem(f"{self.function.name} gives {self.outputs} that are not finite"))
@@ -129,12 +133,25 @@ class Classification:
             )
         return classified(wide / sums[:, None], labels)
 
+    def _whole(self, outputs: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Labels, which may be floats that are whole numbers."""
+        floats = outputs.astype(np.float64)
+        wrong = floats[~(np.abs(floats) < 2**53) | (floats != np.floor(floats))]
+        if len(wrong):
+            message = f"{self.function.name} gives {wrong[0]} as a label, which is no whole number"
+            raise ExecutionError(Problem(message, fix="outputs: logits or probabilities, or argmax of them"))
+        return outputs.astype(np.int64)
+
     def _check(self, outputs: Any, count: int) -> None:
         dimensions = 1 if self.outputs == "labels" else 2
         if outputs.ndim != dimensions or len(outputs) != count or (dimensions == 2 and outputs.shape[1] < 2):
             wanted = f"({count},)" if dimensions == 1 else f"({count}, classes)"
             message = f"{self.function.name} gives an array of shape {tuple(outputs.shape)}, not {wanted}"
             raise ExecutionError(Problem(message, fix="outputs: logits, probabilities or labels"))
+        if isinstance(outputs, np.ndarray) and np.result_type(outputs, np.float64) != np.float64:
+            raise ExecutionError(
+                Problem(f"{self.function.name} gives an array of {outputs.dtype}, not of real numbers")
+            )
 
     def _data(self, files: Files) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
         """Inputs and labels of all files, checked."""
@@ -147,7 +164,7 @@ class Classification:
                     raise CheckpointError(Problem(f"there is no array {name!r}", file=str(path), fix=fix))
             inputs, labels = arrays[self.inputs], arrays[self.labels]
             good = labels.ndim == 1 and inputs.ndim > 0 and len(inputs) == len(labels) > 0
-            if not good or labels.dtype.kind not in "iu" or labels.min() < 0:
+            if not good or labels.dtype.kind not in "iu" or labels.astype(np.int64).min() < 0:
                 told = f"{self.labels} {labels.dtype}{list(labels.shape)}, {self.inputs} {list(inputs.shape)}"
                 fix = "one label from 0 on, a whole number, for each input"
                 raise CheckpointError(Problem(f"labels do not fit: {told}", file=str(path), fix=fix))
@@ -158,5 +175,7 @@ class Classification:
 
     @staticmethod
     def _digests(inputs: npt.NDArray[Any]) -> list[bytes]:
-        told = f"{inputs.dtype.str} {inputs.shape[1:]}"
-        return [digest(told, np.ascontiguousarray(row).tobytes()) for row in inputs]
+        """Of the numbers, in whatever dtype and shape they are kept."""
+        if inputs.dtype.kind not in "fiub":
+            return [digest(inputs.dtype.str, np.ascontiguousarray(row).tobytes()) for row in inputs]
+        return [digest((row.astype(np.float64) + 0.0).tobytes()) for row in inputs]  # -0.0 is 0.0

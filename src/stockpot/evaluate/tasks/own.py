@@ -47,10 +47,11 @@ class OwnTask:
 
     def predict(self, model: Opened, files: Files) -> Predictions:
         """What the function gives, checked."""
-        found = self.function.value(model, files, **self.settings)
+        with model.unchanged(self.function.name):
+            found = self.function.value(model, files, **self.settings)
         if not isinstance(found, Mapping) or not found:
             raise ExecutionError(Problem(f"{self.function.name} gives no columns", fix='return {"score": array}'))
-        columns = {str(name): np.asarray(column) for name, column in found.items()}
+        columns = {str(name): np.array(column) for name, column in found.items()}
         lengths = {name: array.shape[:1] for name, array in columns.items()}
         if len(set(lengths.values())) != 1 or () in lengths.values():
             raise ExecutionError(Problem(f"{self.function.name} gives columns of different lengths: {lengths}"))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from stockpot.evaluate.page import escaped, grid
-from stockpot.evaluate.table import ARROWS, number, shown
+from stockpot.evaluate.table import ARROWS, number
 from stockpot.search.mixing.cocktail import Cocktail
 from stockpot.search.mixing.learned import Epoch, Learned
 from stockpot.search.mixing.told import epoch_told
 from stockpot.search.objective import Objective
-from stockpot.search.plots import Curve, curves
+from stockpot.search.plots import Curve, curves, genome
 
-__all__ = ["heat", "mixture_parts"]
+__all__ = ["mixture_parts"]
 
-_NAMES, _CELL, _ROW, _HEAD = 260, 26, 16, 18
-"""Pixels of the names of tensors, a cell, a row, and the numbers of models."""
-_LETTERS = 40
+_NUMBER = re.compile(r"\.(\d+)\.")
+"""Of a layer, within the name of a tensor."""
 
 
 def mixture_parts(found: Learned | Cocktail, objective: Objective) -> Iterator[str]:
@@ -42,7 +41,7 @@ def _learned(found: Learned, objective: Objective) -> Iterator[str]:
     yield _shares(found.models, found.shares, "share, mean over all weights" if found.tensors else "share")
     if found.tensors:
         yield "<h2>Shares by tensor</h2>"
-        yield heat(found.models, found.tensors)
+        yield _map(found.models, found.tensors)
 
 
 def _cells(epoch: Epoch) -> list[str]:
@@ -76,29 +75,14 @@ def _shares(models: Sequence[str], shares: Sequence[float], head: str) -> str:
     return grid(["model", head], [[escaped(m), f"{share:.4f}"] for m, share in zip(models, shares, strict=True)])
 
 
-def heat(models: Sequence[str], tensors: Mapping[str, Sequence[float]]) -> str:
-    """A map of shares: tensors down, in the order of their layers, models across; the darker, the larger."""
-    most = max(max(own) for own in tensors.values()) or 1.0
-    width, height = _NAMES + _CELL * len(models), _HEAD + _ROW * len(tensors)
-    parts = [
-        f'<svg viewBox="0 0 {width} {height}" style="max-width: {width}px" role="img" aria-label="shares by tensor">'
-    ]
-    for column in range(len(models)):
-        x = _NAMES + _CELL * column + _CELL // 2
-        parts.append(f'<text class="dim" x="{x}" y="12" text-anchor="middle">{column + 1}</text>')
-    for row, name in enumerate(sorted(tensors, key=_by_number)):
-        y = _HEAD + _ROW * row
-        parts.append(f'<text x="{_NAMES - 8}" y="{y + 12}" text-anchor="end">{escaped(shown(name)[-_LETTERS:])}</text>')
-        for column, (model, share) in enumerate(zip(models, tensors[name], strict=True)):
-            told = f"{escaped(name)}, {escaped(model)}: {share:.4f}"
-            parts.append(
-                f'<rect class="dot" x="{_NAMES + _CELL * column}" y="{y}" width="{_CELL - 1}" height="{_ROW - 1}" '
-                f'fill-opacity="{share / most:.3f}"><title>{told}</title></rect>'
-            )
-    key = ", ".join(f"{i + 1} {escaped(model)}" for i, model in enumerate(models))
-    return f"<p class=dim>{key}</p><div class=scroll>{''.join(parts)}</svg></div>"
+def _map(models: Sequence[str], tensors: Mapping[str, Sequence[float]]) -> str:
+    """Shares by model and tensor; tensors that differ in the number of their layer alone stand side by side."""
+    columns = [(_NUMBER.sub(".*.", name, count=1), layer[1] if layer else "", name) for name, layer in _layers(tensors)]
+    groups = list(dict.fromkeys(group for group, _, _ in columns))
+    ordered = sorted(columns, key=lambda column: (groups.index(column[0]), int(column[1] or 0)))
+    values = [[tensors[name][i] for _, _, name in ordered] for i in range(len(models))]
+    return genome(models, [(group, number) for group, number, _ in ordered], values, "share")
 
 
-def _by_number(name: str) -> list[tuple[int, str]]:
-    """So that layer 10 comes after layer 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+def _layers(names: Iterable[str]) -> Iterator[tuple[str, re.Match[str] | None]]:
+    return ((name, _NUMBER.search(name)) for name in names)

@@ -87,6 +87,7 @@ class Space:
         """The space, whose names differ and whose start can be parsed."""
         dimensions = layout.dimensions
         if not dimensions:
+            cls(layout.text, dimensions, layout, options).recipe({})  # which tells of words that are no holes
             raise RecipeError(Problem("nothing in the recipe is left open", file=findings.file, fix=_EXAMPLE))
         double = twice(dimensions)
         if double is not None:
