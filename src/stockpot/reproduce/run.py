@@ -63,13 +63,12 @@ class Outcome:
         for one in self.claim.measures:
             low, high = self.spread(one.name)
             asked = [{**asdict(a), "holds": self.holds(a)} for a in self.claim.asked if a.measure == one.name]
-            measures.append(
-                {**asdict(one), "median": self.median(one.name), "least": low, "most": high, "asked": asked}
-            )
-        told = {key: getattr(self.claim, key) for key in ("name", "title", "source", "notes")}
+            paper, where = self.bed.paper(one)
+            told = {"name": one.name, "about": one.about, "paper": paper, "where": where}
+            measures.append({**told, "median": self.median(one.name), "least": low, "most": high, "asked": asked})
         return {
             "format": 1,
-            **told,
+            **{key: getattr(self.claim, key) for key in ("name", "title", "source", "notes")},
             "bed": {key: getattr(self.bed, key) for key in ("name", "about", "known")},
             "seeds": list(self.seeds),
             "measures": measures,
