@@ -20,6 +20,8 @@ __all__ = ["SEEDS", "Outcome", "bed_of", "reproduce"]
 SEEDS = (0, 1, 2)
 """Seeds that a claim is measured with unless others are asked for."""
 
+_DATA = "set STOCKPOT_DATA (or --data) to a folder with images/ and text/, as docs/reproduce.md describes"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -115,17 +117,16 @@ def bed_of(claim: Claim, name: str | None, data: Path | None) -> Bed:
     Raises:
         RecipeError: when there is none.
     """
-    fix = "set STOCKPOT_DATA (or --data) to a folder with images/ and text/, as docs/reproduce.md describes"
     if name is None:
         usable = [bed for bed in claim.beds if data is not None or not bed.needs_data]
         if not usable:
-            raise RecipeError(Problem(f"{claim.name} needs data", fix=fix))
+            raise RecipeError(Problem(f"{claim.name} needs data", fix=_DATA))
         return usable[0]
     beds = {bed.name: bed for bed in claim.beds}
     if name not in beds:
         raise RecipeError(Problem(f"{claim.name} has no bed {name!r}", fix=f"one of {', '.join(beds)}"))
     if beds[name].needs_data and data is None:
-        raise RecipeError(Problem(f"{claim.name} on {name} needs data", fix=fix))
+        raise RecipeError(Problem(f"{claim.name} on {name} needs data", fix=_DATA))
     return beds[name]
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "key",
     "placed",
     "shortened",
+    "spaced",
     "width_of",
 ]
 
@@ -228,6 +229,12 @@ def shortened(words: str, wide: float) -> str:
     while len(words) > 2 and width_of(words) > wide:
         words = "…" + words.lstrip("…")[1:]
     return words
+
+
+def spaced(values: Sequence[float], length: float, gap: float) -> Sequence[float]:
+    """As many of ``values``, evenly, as stand ``gap`` pixels apart on ``length`` of them."""
+    every = max(1, math.ceil(len(values) * gap / length)) if values else 1
+    return values[::every]
 
 
 def apart(wanted: Sequence[float], low: float, high: float, gap: float = APART) -> list[float]:
