@@ -251,6 +251,7 @@ def little(monkeypatch):
     language = replace(prose.FULL, vocabulary=300, width=16, base=replace(step, steps=30), tuned=step)
     monkeypatch.setattr(prose, "FULL", replace(language, characters=20_000, held=8_000))
     monkeypatch.setattr("stockpot.reproduce.texts.bench._SAMPLES", 40)
+    monkeypatch.setattr("stockpot.reproduce.texts.bench._LAMBDAS", (0.0, 0.5, 1.0))
     monkeypatch.setattr("stockpot.reproduce.claims.cocktail._LENGTH", 100)
 
 

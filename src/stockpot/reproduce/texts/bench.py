@@ -19,6 +19,8 @@ __all__ = ["BENCHES", "Comments", "Prose", "Reviews", "Sentences"]
 
 _SAMPLES, _TOKENS = 1000, 24
 """Texts that a model writes, and tokens of each."""
+_LAMBDAS = tuple(round(0.05 * i, 2) for i in range(21))
+"""How far is gone to forget."""
 
 
 class Sentences:
@@ -78,9 +80,8 @@ class Comments:
             _saved(self._lab, self._place, name, state)
             for name, state in (("base", self._lab.base), ("tuned", self._lab.fine_tune))
         )
-        values = tuple(round(0.05 * i, 2) for i in range(21))
         suite = self._place.suite({"others": control, "toxic": target})
-        return Forgetting(suite, base, tuned, "toxic", "others", 0.95, values)
+        return Forgetting(suite, base, tuned, "toxic", "others", 0.95, _LAMBDAS)
 
 
 class Prose:
