@@ -26,6 +26,7 @@ __all__ = [
     "cache_of",
     "check_out",
     "check_writable",
+    "command_line",
     "models_of",
     "show_tables",
     "suite_of",
@@ -154,13 +155,17 @@ def show_tables(*results: Result | None) -> None:
 
 def background_of(suite: Suite, options: Mapping[str, Any], lineage: Mapping[str, Ancestor]) -> Background:
     """How this run came about, for its page."""
-    import shlex
-
     from stockpot.evaluate.background import Background
 
+    return Background.now(suite.text, command=command_line(), seed=options["seed"], lineage=lineage)
+
+
+def command_line() -> str:
+    """The command that runs, in a form for a shell; empty where none does."""
+    import shlex
+
     asked = click.get_current_context().find_root().obj
-    command = shlex.join(["stockpot", *asked.arguments]) if asked is not None else ""
-    return Background.now(suite.text, command=command, seed=options["seed"], lineage=lineage)
+    return shlex.join(["stockpot", *asked.arguments]) if asked is not None else ""
 
 
 def write_reports(options: Mapping[str, Any], data: Any, page: Callable[[], str]) -> None:

@@ -40,6 +40,7 @@ svg .trial { fill: var(--c5); fill-opacity: 0.6; } svg .stopped { fill: var(--pa
 svg .lost, svg .edge { fill: none; stroke: var(--bad); stroke-width: 1.5; } svg .edge { stroke: var(--c5); }
 svg .front { fill: none; stroke: var(--mark); stroke-width: 2; } svg .model { fill: var(--c1); }
 svg .poor { fill: var(--paper); stroke: var(--c1); stroke-width: 1.5; }
+svg .asked { fill: var(--c2); fill-opacity: 0.16; } svg .missed { stroke: var(--bad); }
 svg .ring { fill: none; stroke: var(--mark); stroke-width: 1.5; }
 svg .heat { fill: var(--c0); } svg .below { fill: var(--c1); } svg .absent { fill: none; stroke: var(--line); }
 svg .shade { stroke: var(--line); } svg .on { fill: var(--paper); }

@@ -14,7 +14,6 @@ from stockpot.search.objective import Objective
 from stockpot.search.plots import Axis, Curve, curves, scatter
 from stockpot.search.soups import KINDS, Soup
 from stockpot.search.sweeps import SWEEPS, Normalised, Sweep
-from stockpot.search.sweeps.result import RANDOM
 from stockpot.search.told import step_told, sweep_told
 
 __all__ = ["soup_lineage", "soup_page", "sweep_lineage", "sweep_page"]
@@ -105,7 +104,7 @@ def _chance(found: Sweep, task: str) -> list[tuple[float, Cell]]:
     """The cells along the random vector; at 0 it begins as the other does."""
     assert found.random is not None
     rows = {cell.model: cell for cell in found.random.cells if cell.task == task}
-    names = {v: RANDOM + name if v else name for v, name in zip(found.values, found.names, strict=True)}
+    names = {value: found.random_name(value) for value in found.values}
     return [(value, rows[name]) for value, name in names.items() if name in rows]
 
 
