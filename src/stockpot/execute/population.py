@@ -79,7 +79,7 @@ class Population(Generic[E]):
         return sums
 
     def sample(self, *, whole_blocks: bool) -> Iterator[tuple[E, tuple[int, ...], int]]:
-        """(member, where ranges begin, their length), spread over all elements; whole blocks where inputs are computed."""
+        """(member, where ranges begin, their length), over all elements; whole blocks where inputs are computed."""
         if whole_blocks:
             for block in sorted({self.blocks // 3, 2 * self.blocks // 3}):
                 _place, member, start, n = self.at(block)
