@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,7 @@ def test_an_error_of_one_of_several_claims_leaves_the_others(claims, capsys, tmp
     assert "NOT MEASURED: breaks: no model converged in breaks-toy-0" in err
     assert "HOLDS: gains on toy" in out
     first, second = json.loads((tmp_path / "a.json").read_text())
-    assert first == {"name": "breaks", "error": "no model converged in breaks-toy-0"}
+    assert first == {"name": "breaks", "bed": None, "error": "no model converged in breaks-toy-0"}
     assert second["held"]
     assert run(capsys, "breaks")[0] == 6
 
@@ -170,6 +171,33 @@ def test_all_leaves_out_what_the_data_does_not_allow(claims, capsys, monkeypatch
     assert "left out: else has no bed 'toy'" in err
     assert "HOLDS: gains on toy" in out
     assert run(capsys, "all", "--bed", "nowhere")[0] == 1
+
+
+def test_all_beds(claims, capsys, tmp_path):
+    """Each that the data allows; those that it does not are named, and a claim that has none left is an error."""
+    code, out, err = run(capsys, "gains", "--bed", "all", "--data", str(tmp_path))
+    assert code == 0
+    assert out.splitlines()[-3:] == ["HOLDS: gains on real", "HOLDS: gains on toy", "2 of 2 hold"]
+    code, out, err = run(capsys, "all", "--bed", "all")
+    assert "left out: gains on real needs data" in err
+    assert "HOLDS: gains on toy" in out
+    claims["far"] = claim_of(Asked("gain", above=0), name="far", needs_data=True)
+    code, out, err = run(capsys, "gains", "far", "--bed", "all")
+    assert code == 1
+    assert "NOT MEASURED: far: far needs data" in err
+
+
+def test_a_bed_may_have_figures_of_its_own_in_the_paper():
+    """They stand instead of the measure's, everywhere; one for what is not measured is no claim."""
+    own = Bed("toy", "a toy", gain_of, needs_data=False, papers={"gain": (4.5, "table 2")})
+    claim = replace(HOLDS, beds=(own,))
+    outcome = reproduce(claim)
+    assert any(line.split()[2:4] == ["4.5", "3"] for line in outcome_told(outcome) if "<points>" in line)
+    assert "Paper: gain, <points>: table 2." in "\n".join(outcome_told(outcome))
+    assert "paper&#x27;s figure: 4.5" in outcome_page([outcome])
+    assert (outcome.as_data()["measures"][0]["paper"], outcome.as_data()["measures"][0]["where"]) == (4.5, "table 2")
+    with pytest.raises(AssertionError):
+        replace(HOLDS, beds=(replace(own, papers={"other": (1.0, "")}),))
 
 
 def test_what_is_told(claims, capsys, tmp_path):
@@ -197,6 +225,8 @@ def test_the_page(claims, capsys, tmp_path):
     assert "HOLDS: gains on toy" in text
     assert "DOES NOT HOLD: loses" in text
     assert "http" not in text.replace("http-equiv", "")
+    assert text.count("<svg") == 2
+    assert "stockpot reproduce gains loses --html" in text
 
 
 def test_known_claims_are_told_from_failures_that_are_not():

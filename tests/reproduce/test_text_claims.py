@@ -15,17 +15,19 @@ import pytest
 
 from stockpot.errors import CheckpointError
 from stockpot.reproduce import CLAIMS, Setting, reproduce
-from stockpot.reproduce.texts import encoder, negation, prose, sentences
-from stockpot.reproduce.texts.addition import cosine
-from stockpot.reproduce.texts.encoder import Examples, Schedule, Shape
-from stockpot.reproduce.texts.mixtures import unevenness
+from stockpot.reproduce.claims.cocktail import unevenness
+from stockpot.reproduce.labs import forget
+from stockpot.reproduce.texts import encoder, prose, sentences
+from stockpot.reproduce.texts.bench import BENCHES
+from stockpot.reproduce.texts.encoder import Examples, Shape
 from stockpot.reproduce.texts.reading import Labelled, Pair, domains, labelled, pairs, source_code
 from stockpot.reproduce.texts.reading import prose as read_prose
 from stockpot.reproduce.texts.words import Vocabulary
+from stockpot.reproduce.texts.writing import written_texts
+from stockpot.reproduce.training import Schedule
 
-OWN = [
-    name for name, claim in CLAIMS.items() if claim.beds[0].measure.__module__.startswith("stockpot.reproduce.texts")
-]
+OWN = [(name, bed.name) for name, claim in CLAIMS.items() for bed in claim.beds if bed.name in BENCHES]
+NAMES = [" on ".join(one) for one in OWN]
 SHAPE = Shape(words=60, embedding=8, width=16)
 GOODS = ("apparel", "toys_games", *sentences.SHIFTS, "MR", "imdb")
 
@@ -159,7 +161,7 @@ def test_padding_does_not_count(start):
 def test_fine_tuning_learns_and_leaves_heads_alone(start):
     """So that task vectors have no heads; what is trained does not change in place."""
     before = {name: value.copy() for name, value in start.items()}
-    tuned = encoder.fine_tuned(start, "sst2", examples(), Schedule(150, 1e-2, dropped=0.0), 0)
+    tuned = encoder.fine_tuned(start, {"sst2": examples()}, Schedule(150, 1e-2, dropped=0.0), 0)
     learnt, new = examples(), [(encoder.sst2(one, examples().inputs).argmax(1)) for one in (start, tuned)]
     assert (new[1] == learnt.labels).mean() > 0.95 > 0.7 > (new[0] == learnt.labels).mean()
     for name in start:
@@ -172,18 +174,11 @@ def test_training_is_repeated_exactly(start):
     again = encoder.pretrained(
         examples(), {"sst2": examples(), "trec": examples()}, SHAPE, Schedule(3, 1e-3, batch=8), 0
     )
-    tuned = [encoder.fine_tuned(start, "sst2", examples(), Schedule(2, 1e-3), seed) for seed in (0, 0, 1)]
+    tuned = [encoder.fine_tuned(start, {"sst2": examples()}, Schedule(2, 1e-3), seed) for seed in (0, 0, 1)]
     for name in start:
         assert np.array_equal(start[name], again[name])
         assert np.array_equal(tuned[0][name], tuned[1][name])
     assert not np.array_equal(tuned[0]["out.weight"], tuned[2]["out.weight"])
-
-
-def test_cosines_of_task_vectors():
-    """Over all tensors together."""
-    zero = {"a": np.zeros(2), "b": np.zeros(1)}
-    one, other = {"a": np.array([3.0, 0]), "b": np.array([4.0])}, {"a": np.array([1.0, 0]), "b": np.zeros(1)}
-    assert cosine(zero, one, other) == pytest.approx(0.6)
 
 
 # --- the language models ---------------------------------------------------------------------------------------------
@@ -196,15 +191,6 @@ def test_unevenness_of_weights():
     assert math.isfinite(unevenness([0.0, 1e9], 1e-3))
 
 
-def test_a_random_vector_is_as_long():
-    """Tensor by tensor; a tensor that did not move does not."""
-    start, end = {"a": np.zeros((3, 4), np.float32), "b": np.ones(5)}, {"a": np.full((3, 4), 2.0), "b": np.ones(5)}
-    found = negation.random_like(start, end, 0)
-    assert np.linalg.norm(found["a"]) == pytest.approx(np.linalg.norm(end["a"]), rel=1e-6)
-    assert np.array_equal(found["b"], end["b"])
-    assert not np.array_equal(found["a"], negation.random_like(start, end, 1)["a"])
-
-
 def test_texts_that_are_written_end():
     """After the token that ends a text there are only such; the same seed writes the same."""
     import torch
@@ -214,12 +200,12 @@ def test_texts_that_are_written_end():
             logits = torch.tensor([0.0, 0.0, -1e9]).repeat(*input_ids.shape, 1)
             return type("Output", (), {"logits": logits, "past_key_values": None})
 
-    found = negation.written_texts(Network(), 0, 200, 6, seed=1).numpy()
+    found = written_texts(Network(), 0, 200, 6, seed=1).numpy()
     assert found.shape == (200, 6)
     ended = np.cumsum(found == 0, axis=1) > 0
     assert (found[ended] == 0).all()
     assert 60 < (found[:, 0] == 0).sum() < 140
-    assert np.array_equal(found, negation.written_texts(Network(), 0, 200, 6, seed=1).numpy())
+    assert np.array_equal(found, written_texts(Network(), 0, 200, 6, seed=1).numpy())
 
 
 # --- the claims ------------------------------------------------------------------------------------------------------
@@ -264,21 +250,23 @@ def little(monkeypatch):
     monkeypatch.setattr(sentences, "FULL", small)
     language = replace(prose.FULL, vocabulary=300, width=16, base=replace(step, steps=30), tuned=step)
     monkeypatch.setattr(prose, "FULL", replace(language, characters=20_000, held=8_000))
-    monkeypatch.setattr(negation, "_SAMPLES", 40)
-    monkeypatch.setattr("stockpot.reproduce.texts.mixtures._LENGTH", 100)
+    monkeypatch.setattr("stockpot.reproduce.texts.bench._SAMPLES", 40)
+    monkeypatch.setattr("stockpot.reproduce.texts.bench._LAMBDAS", (0.0, 0.5, 1.0))
+    monkeypatch.setattr("stockpot.reproduce.claims.cocktail._LENGTH", 100)
 
 
-@pytest.mark.parametrize("name", OWN)
-def test_each_claim_is_measured(name, data, little, tmp_path):
+@pytest.mark.parametrize(("name", "bed"), OWN, ids=NAMES)
+def test_each_claim_is_measured(name, bed, data, little, tmp_path):
     """On little data the figures are there, finite, and consistent; what they are is another matter."""
     claim = CLAIMS[name]
-    outcome = reproduce(claim, data=data, seeds=[0], folder=tmp_path)
+    outcome = reproduce(claim, bed=bed, data=data, seeds=[0], folder=tmp_path)
     run = outcome.runs[0]
-    assert all(math.isfinite(value) for key, value in run.items() if key != "share")
-    if name == "soup-greedy-texts":
+    assert all(math.isfinite(value) for key, value in run.items() if key != "target" or run["base"])
+    if name == "soup-greedy":
         assert run["held_out"] >= 0
-    if name == "task-addition-texts":
-        assert run["gain"] == pytest.approx(run["best"] - run["base"])
+    if name == "task-addition":
+        assert run["more"] == pytest.approx(run["kept"] - run["base"])
+        assert run["worst"] <= run["kept"]
     if name == "lm-cocktail":
         assert run["weights"] >= 1
     (folder,) = tmp_path.iterdir()
@@ -290,21 +278,21 @@ def test_two_measurements_are_the_same(data, little, tmp_path):
     """Of one seed, when nothing is kept of the first."""
     runs = []
     for place in ("one", "two"):
-        sentences._lab.cache_clear()
-        runs.append(reproduce(CLAIMS["wise-ft-texts"], data=data, seeds=[3], folder=tmp_path / place).runs)
+        forget()
+        runs.append(reproduce(CLAIMS["wise-ft"], bed="reviews", data=data, seeds=[3], folder=tmp_path / place).runs)
     assert runs[0] == runs[1]
 
 
-@pytest.mark.parametrize("name", OWN)
-def test_missing_data_is_told(name, tmp_path):
+@pytest.mark.parametrize(("name", "bed"), OWN, ids=NAMES)
+def test_missing_data_is_told(name, bed, tmp_path):
     """With the file's name and what to set."""
     with pytest.raises(CheckpointError, match="STOCKPOT_DATA"):
-        reproduce(CLAIMS[name], data=tmp_path, seeds=[9], folder=tmp_path)
+        reproduce(CLAIMS[name], bed=bed, data=tmp_path, seeds=[9], folder=tmp_path)
 
 
 def test_no_text_learns_and_tells(data, little):
     """A text of the report is in no other part of any task, even where files repeat it."""
-    tasks = sentences.lab_of(Setting(0, data, Path(), print)).tasks.values()
+    tasks = sentences.sentences_of(Setting(0, data, Path(), print)).tasks.values()
     roles = [
         [{row.tobytes() for row in getattr(t, role).inputs} for t in tasks] for role in ("train", "select", "report")
     ]
@@ -316,7 +304,7 @@ def test_no_text_learns_and_tells(data, little):
 
 def test_shifts_are_new_to_all_models(data, little):
     """Neither starts nor vocabularies see goods of the shifts, or films."""
-    lab = sentences.lab_of(Setting(0, data, Path(), print))
+    lab = sentences.sentences_of(Setting(0, data, Path(), print))
     assert set(lab._broad) == {"apparel", "toys_games"}
     assert set(lab.shifts) == set(sentences.SHIFTS)
 

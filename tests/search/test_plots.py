@@ -21,6 +21,7 @@ from stockpot.search.plots import (
     Dot,
     Slice,
     Spot,
+    Strip,
     Trial,
     curves,
     genome,
@@ -29,6 +30,7 @@ from stockpot.search.plots import (
     pareto,
     scatter,
     slices,
+    strips,
 )
 from stockpot.search.plots.frame import Scale, apart
 
@@ -302,6 +304,41 @@ def test_slices_tell_dimensions_and_choices_apart():
     assert shown["ties"] == shown["task_arithmetic"] == shown["dare_ties"] - 15
 
 
+WORDS = {"value": "a seed", "middle": "median", "other": "the paper's figure", "asked": "what is asked"}
+
+
+def test_strips_have_a_scale_each_and_show_what_is_asked():
+    """Values, middle and another's figure stand at their places; what is asked is a band to the edge or the bound."""
+    missed = Strip("gain", (1.0, 2.0, 4.0), 2.0, other=3.0, low=2.5, holds=False)
+    within = Strip("gap", (-10.0, 30.0), 10.0, low=-20.0, high=20.0)
+    tree = parsed(strips([missed, within], **WORDS))
+    _, first, second = [r for r in tree.iter("rect") if r.get("class") == "asked"]
+    drawn = [g for g in tree.iter("g") if g.find("title") is not None]
+    places = [tuple(map(float, re.findall(r"-?[\d.]+", g.get("transform")))) for g in drawn]
+    looks = [g[0].get("class") for g in drawn]
+    assert looks == ["trial", "trial", "trial", "bar missed", "model", "trial", "trial", "bar"]
+    xs = [x for x, _ in places]
+    assert xs[0] < xs[1] == xs[3] < xs[4] < xs[2]
+    assert xs[4] - xs[1] == pytest.approx(xs[2] - xs[4], abs=0.11)
+    assert xs[7] - xs[5] == pytest.approx(xs[6] - xs[7], abs=0.11)
+    assert {y for _, y in places[:5]} != {y for _, y in places[5:]}
+    left, wide = float(first.get("x")), float(first.get("width"))
+    assert left == pytest.approx((xs[1] + xs[4]) / 2, abs=0.11)
+    assert left + wide == pytest.approx(688, abs=0.11)
+    left, wide = float(second.get("x")), float(second.get("width"))
+    assert left + wide / 2 == pytest.approx(xs[7] - (xs[7] - xs[5]) / 2, abs=0.2)
+    assert drawn[4].find("title").text == "the paper's figure: 3"
+
+
+def test_signs_that_are_not_drawn_have_no_key():
+    """Without another's figure and without bounds nothing is said of them; what is no number is not drawn."""
+    plain = strips([Strip("gain", (1.0, math.nan), math.nan)], **WORDS)
+    assert "paper" not in plain.partition(">")[2]
+    assert "asked" not in plain
+    assert plain.count("<title>1</title>") == 1
+    assert not re.search(r"nan|inf", plain)
+
+
 def test_no_label_hides_another():
     """With many spots in one place, many levels at one height, long names and many columns."""
     names = [f"model-{i}-of-many" for i in range(5)]
@@ -322,6 +359,8 @@ def test_no_label_hides_another():
     chosen = tuple(Dot(choices[i % 4], 0.1 * i) for i in range(10))
     sliced = [Slice(f"parameters.weight of layers {i}", dots) for i in range(4)]
     assert_readable(slices([*sliced, Slice("merge_method", chosen, choices=choices)], GAIN))
+    small = [Strip("a figure whose name is long " * 9, (1e-5, 1.00001e-5), 1e-5, 0.9e-5), Strip("b", (1e9,), 1e9)]
+    assert_readable(strips([*small, Strip("c", (-123.456, -123.4), -123.41, low=-123.5)], **WORDS))
     line = tuple((i / 10, i / 10, i / 10 - 0.1, i / 10 + 0.1) for i in range(11))
     assert_readable(curves([Curve(name, line) for name in names], "lambda", "accuracy"))
     assert_readable(scatter([(f"alpha {i / 10}", i / 10, 0.5 + i / 1000) for i in range(11)], "x", "y", "alpha 0.9"))
@@ -338,6 +377,7 @@ def test_labels_are_moved_apart_and_stay_inside():
 def test_nothing_to_draw_is_empty():
     """No trials, no spots, no numbers, no dots; one value, or equal ones, do not divide by zero."""
     assert history([], GAIN) == pareto([], (COST, GAIN)) == genome([], [], [], "w") == slices([], GAIN) == ""
+    assert strips([], **WORDS) == ""
     assert pareto([Spot("a", math.nan, 1)], (COST, GAIN)) == ""
     one = history([Trial(0, None, "failed")], GAIN) + history([Trial(3, 1.0)], GAIN)
     one += pareto([Spot("a", 0, 0), Spot("b", math.inf, -math.inf)], (COST, GAIN))
@@ -352,6 +392,7 @@ def test_names_of_strangers_stay_text():
         pareto([Spot(EVIL, 1, 1, "model", told=EVIL), Spot("b", 2, 2)], (Axis(EVIL, "lower"), GAIN)),
         history([Trial(0, 1.0, told=EVIL), Trial(1, 2.0)], Axis(EVIL, "lower"), [(EVIL, 1.0)]),
         genome([EVIL], [(EVIL, EVIL)], [[1.0]], EVIL),
+        strips([Strip(EVIL, (1.0,), 1.0, other=2.0, low=0.0)], **dict.fromkeys(WORDS, EVIL)),
         slices([Slice(EVIL, (Dot(EVIL, 1.0, told=EVIL),), choices=(EVIL,))], Axis(EVIL)),
     ]
     for svg in drawn:

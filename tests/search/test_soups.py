@@ -314,14 +314,6 @@ def test_a_task_that_fails_on_one_average(bench, capsys):
     assert "far" not in data["members"]
 
 
-def test_a_model_stands_in_a_soup_once(bench):
-    """However its path is written: such a soup would have given it two shares without saying so."""
-    (bench / "link").symlink_to(bench / "m1")
-    for twice in ("m1", "./m1", str(bench / "m1"), "link"):
-        with pytest.raises(RecipeError, match="is given twice"):
-            made(bench, "m0", "m1", twice)
-
-
 def test_a_recipe_has_numbers_and_words_for_any_reader_of_yaml():
     """Small shares too: 1e-05 is a word there, and so recipes written here are read alike by mergekit."""
     models = [(candidate("a b"), 1e-05), (candidate("on"), {"w.weight": 1e-07, "yes": 0.5})]
@@ -335,3 +327,11 @@ def test_a_recipe_has_numbers_and_words_for_any_reader_of_yaml():
             "parameters": {"weight": [{"filter": "w.weight", "value": 1e-07}, {"filter": "yes", "value": 0.5}]},
         },
     ]
+
+
+def test_a_model_stands_in_a_soup_once(bench):
+    """However its path is written: such a soup would have given it two shares without saying so."""
+    (bench / "link").symlink_to(bench / "m1")
+    for twice in ("m1", "./m1", str(bench / "m1"), "link"):
+        with pytest.raises(RecipeError, match="is given twice"):
+            made(bench, "m0", "m1", twice)

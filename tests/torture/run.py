@@ -15,11 +15,13 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "search"))
 
 import evaluations
 import faults
 import full_disk
 import kills
+import searches
 import system_calls
 from scene import Scene
 from scenes import SCENES
@@ -120,6 +122,14 @@ def killed_evaluations(folder, options):
     return f"{each} kills each of {' and '.join(evaluations.VERBS)}, each repeated: equal figures, the cache sound"
 
 
+def killed_searches(folder, options):
+    """SIGKILL at random moments of searches."""
+    count = max(1, options.kills // 5)
+    runs, whole = searches.kill_searches(folder, count)
+    told = f"{count} kills of searches in {runs} runs, {whole} searches ended: trials and tables as of one in one piece"
+    return f"{told}, studies sound, no process left"
+
+
 PARTS = {
     "random-kills": random_kills,
     "exact-kills": exact_kills,
@@ -128,6 +138,7 @@ PARTS = {
     "full-disks": full_disks,
     "failing-system-calls": failing_system_calls,
     "evaluations": killed_evaluations,
+    "searches": killed_searches,
 }
 
 

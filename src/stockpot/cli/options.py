@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -23,6 +24,7 @@ __all__ = [
     "progress_bar",
     "recipe_options",
     "say",
+    "set_aside",
     "show_notes",
     "with_options",
 ]
@@ -116,6 +118,27 @@ def say(text: str, *, error: bool = False, lines: bool = True) -> None:
     Where ``lines`` is false, a name that holds a line end cannot pass for a line of its own either.
     """
     click.echo(printable(redacted(text), lines=lines), err=error)
+
+
+@contextmanager
+def set_aside() -> Iterator[None]:
+    """Standard output is for a document alone: what is printed meanwhile, by code of users too, goes to standard error.
+
+    So it does in processes that are started meanwhile.
+    """
+    own, kept = sys.stdout, -1
+    own.flush()
+    with suppress(OSError):  # closed from the start
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout = own
+        if kept >= 0:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def print_json(data: Any) -> None:

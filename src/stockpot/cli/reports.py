@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from stockpot.cli.merge import Asked, carry_out
-from stockpot.cli.options import SIZE, print_json, say, show_notes, with_options
+from stockpot.cli.options import SIZE, print_json, say, set_aside, show_notes, with_options
 
 if TYPE_CHECKING:
     from stockpot.evaluate import Cache, Candidate, Cell, Result, Suite
@@ -26,6 +26,7 @@ __all__ = [
     "cache_of",
     "check_out",
     "check_writable",
+    "command_line",
     "models_of",
     "show_tables",
     "suite_of",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_ASIDE = "stockpot.standard-output"
 
 _IN = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUT = click.Path(allow_dash=True, dir_okay=False, path_type=Path)
@@ -87,6 +90,8 @@ def suite_of(path: Path, options: Mapping[str, Any]) -> Suite:
     from stockpot.evaluate import load_suite
 
     check_writable(options["json_path"], options["html_path"])
+    if str(options["json_path"]) == "-":
+        _set_aside()
     suite = load_suite(path, same_data=options["same_data"], allow_code=options["allow_code"])
     show_notes(suite.notes)
     return suite
@@ -154,13 +159,17 @@ def show_tables(*results: Result | None) -> None:
 
 def background_of(suite: Suite, options: Mapping[str, Any], lineage: Mapping[str, Ancestor]) -> Background:
     """How this run came about, for its page."""
-    import shlex
-
     from stockpot.evaluate.background import Background
 
+    return Background.now(suite.text, command=command_line(), seed=options["seed"], lineage=lineage)
+
+
+def command_line() -> str:
+    """The command that runs, in a form for a shell; empty where none does."""
+    import shlex
+
     asked = click.get_current_context().find_root().obj
-    command = shlex.join(["stockpot", *asked.arguments]) if asked is not None else ""
-    return Background.now(suite.text, command=command, seed=options["seed"], lineage=lineage)
+    return shlex.join(["stockpot", *asked.arguments]) if asked is not None else ""
 
 
 def write_reports(options: Mapping[str, Any], data: Any, page: Callable[[], str]) -> None:
@@ -172,6 +181,7 @@ def write_reports(options: Mapping[str, Any], data: Any, page: Callable[[], str]
 
     json_path, html_path = options["json_path"], options["html_path"]
     if str(json_path) == "-":
+        _give_back()
         print_json(data)
     elif json_path is not None:
         text = json.dumps(plain(data), indent=1, ensure_ascii=False)
@@ -197,6 +207,19 @@ def write_winner(recipe: Recipe, out: Path | None, options: Mapping[str, Any]) -
         quiet=options["quiet"] or str(options["json_path"]) == "-",
     )
     carry_out(lambda: plan(recipe, out, overwrite=asked.overwrite, **limits), asked)
+
+
+def _set_aside() -> None:
+    """From now on standard output is kept for the result, until :func:`_give_back`, or until the verb ends."""
+    context, stack = click.get_current_context(), ExitStack()
+    stack.enter_context(set_aside())
+    context.call_on_close(stack.close)
+    context.meta[_ASIDE] = stack
+
+
+def _give_back() -> None:
+    stack: ExitStack = click.get_current_context().meta.get(_ASIDE, ExitStack())
+    stack.close()
 
 
 def check_writable(*paths: Path | None) -> None:

@@ -68,6 +68,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--grid-points", type=click.IntRange(2), default=5, show_default=True, help="Grid: values of a range.")
 @click.option("--study", type=_FILE, default=None, help="SQLite file of the trials [default: RECIPE.search.sqlite].")
 @click.option("--jobs", type=click.IntRange(0), default=1, show_default=True, help="Processes; 0: within this one.")
+@click.option("--trial-seconds", type=float, default=None, help="A trial that takes longer has failed.")
 @click.option("--recipe-out", type=_FILE, default=None, help="Write the winner's recipe to this file.")
 @winner_options
 @suite_options
@@ -92,7 +93,7 @@ def command(recipe: Path, suite_path: Path, out: Path | None, **options: Any) ->
     asked = {
         key: options[key]
         for key in ("trials", "sampler", "metrics", "pareto", "rungs", "top", "random", "lambda_points", "grid_points",
-                    "jobs", "device")
+                    "jobs", "trial_seconds", "device")
     }  # fmt: skip
     loader = partial(load_suite, suite_path, allow_code=options["allow_code"], same_data=options["same_data"])
     limits = {key: options[key] for key in ("memory", "threads", "seed") if options[key] is not None}

@@ -40,6 +40,7 @@ svg .trial { fill: var(--c5); fill-opacity: 0.6; } svg .stopped { fill: var(--pa
 svg .lost, svg .edge { fill: none; stroke: var(--bad); stroke-width: 1.5; } svg .edge { stroke: var(--c5); }
 svg .front { fill: none; stroke: var(--mark); stroke-width: 2; } svg .model { fill: var(--c1); }
 svg .poor { fill: var(--paper); stroke: var(--c1); stroke-width: 1.5; }
+svg .asked { fill: var(--c2); fill-opacity: 0.16; } svg .missed { stroke: var(--bad); }
 svg .ring { fill: none; stroke: var(--mark); stroke-width: 1.5; }
 svg .heat { fill: var(--c0); } svg .below { fill: var(--c1); } svg .absent { fill: none; stroke: var(--line); }
 svg .shade { stroke: var(--line); } svg .on { fill: var(--paper); }
@@ -167,8 +168,7 @@ def _difference(figure: Figure) -> str:
 def _plot(cells: Sequence[Cell]) -> str:
     """The ranking metric's intervals, one line for each model; a figure whose interval is unknown is a dot alone."""
     figures = [cell.figures[0] for cell in cells]
-    known = [v for f in figures for v in (f.low, f.value, f.high) if math.isfinite(v)]
-    low, high = min(known), max(known)
+    low, high = min(f.drawn[0] for f in figures), max(f.drawn[1] for f in figures)
     margin = 0.05 * (high - low) or abs(high) * 0.05 or 1.0
     low, high = low - margin, high + margin
 
@@ -187,8 +187,9 @@ def _plot(cells: Sequence[Cell]) -> str:
         y = _TOP + _ROW * (i + 0.5)
         label = escaped(_end(shown(cell.model)))
         parts.append(f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end">{label}</text>')
-        if math.isfinite(figure.low):
-            parts.append(f'<line class="bar" x1="{x(figure.low)}" y1="{y}" x2="{x(figure.high)}" y2="{y}"/>')
+        start, end = map(x, figure.drawn)
+        if end > start:
+            parts.append(f'<line class="bar" x1="{start}" y1="{y}" x2="{end}" y2="{y}"/>')
         parts.append(f'<circle class="dot" cx="{x(figure.value)}" cy="{y}" r="4"/>')
     return "".join([*parts, "</svg>"])
 

@@ -285,13 +285,13 @@ def _summed(row: ModelRow, cells: Sequence[Cell]) -> ModelRow:
 
 
 def told(error: BaseException) -> str:
-    """An error in a few words, on one line; with the place in a user's code that it came from, where there is one."""
+    """An error in a few words, on one line; with the place in a user's code, or in any where it has no words."""
     if isinstance(error, StockpotError):
         text = "; ".join(str(p).replace("\n  fix: ", " – ") for p in error.problems[:3])
     else:
         words, place = str(error).strip(), place_of(error)
         text = f"{type(error).__name__}: {words or _raised_at(error)}"
-        text += f" ({place})" if words and place else ""
+        text = f"{text} ({place})" if words and place else text
     return printable(redacted(" ".join(text.split())))[:500]
 
 

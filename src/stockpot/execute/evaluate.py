@@ -8,7 +8,7 @@ work on whole matrices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Self
@@ -123,6 +123,16 @@ class Evaluator:
         """``sums`` over some of the elements; a mask of infinities that all inputs share adds nothing."""
         finite = np.isfinite(sums)
         return sums if np.all(finite) or not alike(self.node, self._reader) else np.where(finite, sums, 0.0)
+
+    def gather_pieces(self, starts: Sequence[int], n: int, space: Workspace) -> Bytes:
+        """As :meth:`gather` of several ranges of ``n`` elements, one after the other; where the inputs are stored."""
+        raw = space.take(("raw", self.height), (len(self._children), len(starts) * n * self._width), np.uint8)
+        for row, child in zip(raw, self._children, strict=True):
+            assert isinstance(child, Read)
+            width = child.dtype.itemsize
+            part = row[: len(starts) * n * width]
+            self._reader.read_pieces(child.ref, [start * width for start in starts], part.data)
+        return raw
 
     def gather(self, start: int, n: int, space: Workspace) -> Bytes:
         """The bytes of all inputs, then companions, then the base; one row each."""

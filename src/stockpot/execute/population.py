@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -25,6 +25,9 @@ _SPACED = 1 << 15
 _SMALL_PIECES = 6144
 _SMALL_PIECE = 256
 """Of a model, whose tensors differ, it is many short ones."""
+
+_TOGETHER = 64
+"""Pieces that are read at a time: fewer elements than a block has."""
 
 
 class Population(Generic[E]):
@@ -75,19 +78,21 @@ class Population(Generic[E]):
             raise NotFiniteError
         return sums
 
-    def sample(self, *, whole_blocks: bool) -> Iterator[tuple[E, int, int]]:
-        """Ranges spread over all elements; whole blocks where inputs are themselves computed."""
+    def sample(self, *, whole_blocks: bool) -> Iterator[tuple[E, tuple[int, ...], int]]:
+        """(member, where ranges begin, their length), over all elements; whole blocks where inputs are computed."""
         if whole_blocks:
             for block in sorted({self.blocks // 3, 2 * self.blocks // 3}):
-                yield self.at(block)[1:]
+                _place, member, start, n = self.at(block)
+                yield member, (start,), n
             return
         single = len(self.members) == 1
         spaced = min(_PIECES, max(_FEWEST, self.elements // _SPACED))
         pieces, length = (spaced, _PIECE) if single else (_SMALL_PIECES, _SMALL_PIECE)
         pieces = min(pieces, max(1, self.elements // length))
-        for piece in range(pieces):
-            element = self.elements * piece // pieces
-            place = bisect_right(self._places, element) - 1
+        elements = [self.elements * piece // pieces for piece in range(pieces)]
+        for place, own in groupby(elements, lambda element: bisect_right(self._places, element) - 1):
             member = self.members[place]
-            start = min(element - self._places[place], max(0, member.grid.elements - length))
-            yield member, start, min(length, member.grid.elements)
+            last = max(0, member.grid.elements - length)
+            starts = tuple(min(element - self._places[place], last) for element in own)
+            for i in range(0, len(starts), _TOGETHER):
+                yield member, starts[i : i + _TOGETHER], min(length, member.grid.elements)

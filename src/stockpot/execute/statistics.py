@@ -25,6 +25,9 @@ __all__ = ["settle_program"]
 _SAMPLED = 1 << 16
 """Keys of a block that a sample looks at."""
 
+_WORTH = 1 << 16
+"""Elements of a tensor of one block from which on pieces of it are read twice, to tell which keys to keep."""
+
 CAPACITY = 1 << 21
 CAPACITY_OF_A_MODEL = 1 << 23
 """Keys inside a bracket that are kept of each input (8 MiB, 32 MiB); beyond it the bracket is narrowed instead."""
@@ -44,6 +47,8 @@ class _Member(Protocol):
     def flat(self) -> bool: ...
 
     def gather(self, start: int, n: int, space: Workspace) -> Bytes: ...
+
+    def gather_pieces(self, starts: Sequence[int], n: int, space: Workspace) -> Bytes: ...
 
     def settled(self, sums: Floats) -> Floats: ...
 
@@ -127,7 +132,7 @@ class _Search:
 
     def phases(self) -> Iterator[Phase]:
         """A look at a sample, then passes until every search is settled: nearly always one."""
-        if self._population.blocks > 1 and any(s.open for s in self._searches):
+        if self._sampled and any(s.open for s in self._searches):
             yield Phase("sample", 1, self._sample, _nothing)
         while any(s.open for s in self._searches):
             yield self._bracket_phase()
@@ -146,12 +151,28 @@ class _Search:
     def _sample(self, _: int, space: Workspace, __: Tick) -> None:
         whole = not all(m.flat for m in self._population.members) or self._prepared
         found: list[npt.NDArray[np.uint32]] = []
-        for member, start, n in self._population.sample(whole_blocks=whole):
+        for member, starts, n in self._population.sample(whole_blocks=whole):
+            if self._stored and not whole:
+                found.append(
+                    self._stored_keys(member, member.gather_pieces(starts, n, space), len(starts) * n, space).copy()
+                )
+                continue
             stride = max(1, n // _SAMPLED)
-            found.append(self._keys(member, start, n, space)[:, ::stride].copy())
+            found += [self._keys(member, start, n, space)[:, ::stride].copy() for start in starts]
+        self._guess(np.concatenate(found, axis=1))
+
+    def _guess(self, keys: npt.NDArray[np.uint32]) -> None:
+        """Bracket what is sought by some of the keys, one row for each input."""
         for search, source in zip(self._searches, self._sources, strict=True):
             if search.open:
-                search.guess(np.concatenate([keys[source] for keys in found]))
+                search.guess(keys[source])
+
+    @property
+    def _sampled(self) -> bool:
+        """Whether a look at a sample costs less than keeping all keys."""
+        members = self._population.members
+        worth = self._stored and self._population.elements >= _WORTH and all(m.flat for m in members)
+        return worth or self._population.blocks > 1
 
     @property
     def _prepared(self) -> bool:
@@ -161,9 +182,12 @@ class _Search:
         """Keys of a range, one row for each input."""
         if not self._stored:
             return member.keys(start, n, space, self._place, self._kind)
-        raw = member.gather(start, n, space)
+        return self._stored_keys(member, member.gather(start, n, space), n, space)
+
+    def _stored_keys(self, member: _Member, raw: Bytes, n: int, space: Workspace) -> npt.NDArray[np.uint32]:
+        """Keys of what was read, one row for each input."""
         scratch = space.take(("scratch",), (3, ROW), np.float64)
-        keys = space.take(("keys",), (member.count, n), np.uint32)
+        keys = space.take(("found",), (member.count, n), np.uint32)
         for k in range(member.count):
             select.keys_block(raw, member.codes, n, member.base, k, keys[k], scratch)
         return keys

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -110,6 +110,7 @@ class Bed:
         needs_data: Whether it reads :attr:`Setting.data`.
         seconds: What a seed takes, about, on two cores.
         known: Why the claim does not hold here, where that is known; such a bed is still measured, and still fails.
+        papers: Measure → the paper's figure that this bed is like, and where it stands, instead of the measure's own.
     """
 
     name: str
@@ -118,6 +119,11 @@ class Bed:
     needs_data: bool = True
     seconds: float = 60
     known: str = ""
+    papers: Mapping[str, tuple[float | None, str]] = field(default_factory=dict)
+
+    def paper(self, measure: Measure) -> tuple[float | None, str]:
+        """The paper's figure for this bed, and where it stands."""
+        return self.papers.get(measure.name, (measure.paper, measure.where))
 
 
 @dataclass(frozen=True)
@@ -147,4 +153,5 @@ class Claim:
         assert self.asked, self.name
         assert self.beds, self.name
         assert {one.measure for one in self.asked} <= known, self.name
+        assert all(set(bed.papers) <= known for bed in self.beds), self.name
         assert all(str(one) for one in self.asked), self.name  # a condition without bounds always holds

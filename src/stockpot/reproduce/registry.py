@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stockpot.reproduce.claim import Claim
-from stockpot.reproduce.images import diverse, searching, shifts, soups, tasks
-from stockpot.reproduce.texts import addition, mixtures, negation
-from stockpot.reproduce.texts import shifts as texts
+from stockpot.reproduce.claims import cocktail, diverse, negation, searching, shifts, soups, tasks
 
 __all__ = ["CLAIMS"]
 
@@ -20,15 +18,10 @@ _ALL: tuple[Claim, ...] = (
     diverse.DIWA,
     diverse.RATATOUILLE,
     tasks.ADDITION,
-    tasks.NEGATION,
-    tasks.TIES,
-    searching.SEARCH,
-    texts.SOUP,
-    texts.WISE_FT,
-    addition.ADDITION,
-    addition.TIES,
     negation.NEGATION,
-    mixtures.COCKTAIL,
+    tasks.TIES,
+    cocktail.COCKTAIL,
+    searching.SEARCH,
 )
 
 CLAIMS: Mapping[str, Claim] = MappingProxyType({claim.name: claim for claim in _ALL})

@@ -20,6 +20,8 @@ __all__ = ["SEEDS", "Outcome", "bed_of", "reproduce"]
 SEEDS = (0, 1, 2)
 """Seeds that a claim is measured with unless others are asked for."""
 
+_DATA = "set STOCKPOT_DATA (or --data) to a folder with images/ and text/, as docs/reproduce.md describes"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -63,13 +65,12 @@ class Outcome:
         for one in self.claim.measures:
             low, high = self.spread(one.name)
             asked = [{**asdict(a), "holds": self.holds(a)} for a in self.claim.asked if a.measure == one.name]
-            measures.append(
-                {**asdict(one), "median": self.median(one.name), "least": low, "most": high, "asked": asked}
-            )
-        told = {key: getattr(self.claim, key) for key in ("name", "title", "source", "notes")}
+            paper, where = self.bed.paper(one)
+            told = {"name": one.name, "about": one.about, "paper": paper, "where": where}
+            measures.append({**told, "median": self.median(one.name), "least": low, "most": high, "asked": asked})
         return {
             "format": 1,
-            **told,
+            **{key: getattr(self.claim, key) for key in ("name", "title", "source", "notes")},
             "bed": {key: getattr(self.bed, key) for key in ("name", "about", "known")},
             "seeds": list(self.seeds),
             "measures": measures,
@@ -116,17 +117,16 @@ def bed_of(claim: Claim, name: str | None, data: Path | None) -> Bed:
     Raises:
         RecipeError: when there is none.
     """
-    fix = "set STOCKPOT_DATA (or --data) to a folder with images/ and text/, as docs/reproduce.md describes"
     if name is None:
         usable = [bed for bed in claim.beds if data is not None or not bed.needs_data]
         if not usable:
-            raise RecipeError(Problem(f"{claim.name} needs data", fix=fix))
+            raise RecipeError(Problem(f"{claim.name} needs data", fix=_DATA))
         return usable[0]
     beds = {bed.name: bed for bed in claim.beds}
     if name not in beds:
         raise RecipeError(Problem(f"{claim.name} has no bed {name!r}", fix=f"one of {', '.join(beds)}"))
     if beds[name].needs_data and data is None:
-        raise RecipeError(Problem(f"{claim.name} on {name} needs data", fix=fix))
+        raise RecipeError(Problem(f"{claim.name} on {name} needs data", fix=_DATA))
     return beds[name]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from stockpot.evaluate.page import document, escaped, grid
+from stockpot.evaluate.background import Background
+from stockpot.evaluate.page import about, document, escaped, grid
 from stockpot.reproduce.claim import Asked, Measure
 from stockpot.reproduce.run import Outcome
+from stockpot.search.plots import Strip, strips
 
 __all__ = ["outcome_page", "outcome_told", "summary_told"]
 
@@ -47,7 +49,7 @@ def verdict(outcome: Outcome) -> str:
     return f"DOES NOT HOLD: {name}: {'; '.join(failed)}.{known}"
 
 
-def outcome_page(outcomes: Sequence[Outcome]) -> str:
+def outcome_page(outcomes: Sequence[Outcome], run: Background | None = None) -> str:
     """All outcomes in one file that needs no network."""
     lines = ["<h1>Claims, reproduced in miniature</h1>", *(_summary(outcomes) if len(outcomes) > 1 else ())]
     for outcome in outcomes:
@@ -56,12 +58,34 @@ def outcome_page(outcomes: Sequence[Outcome]) -> str:
             f"<h2 id={_anchor(outcome)}>{escaped(claim.title)}</h2>",
             f"<p class=dim>{escaped(claim.source)}. Tried on {escaped(outcome.bed.about)}; seeds "
             f"{', '.join(map(str, outcome.seeds))}; {outcome.seconds:.0f} s.</p>",
+            f"<p{'' if outcome.held else ' class=bad'}><b>{escaped(verdict(outcome))}</b></p>",
+            _picture(outcome),
             grid(_HEAD, [_cells(outcome, measure) for measure in claim.measures]),
             *([f"<p class=dim>{escaped(papers)}</p>"] if (papers := _papers(outcome)) else []),
             *([f"<p>{escaped(claim.notes)}</p>"] if claim.notes else []),
-            f"<p{'' if outcome.held else ' class=bad'}><b>{escaped(verdict(outcome))}</b></p>",
         ]
-    return document("Claims, reproduced in miniature", lines)
+    return document("Claims, reproduced in miniature", [*lines, *about(run)])
+
+
+def _picture(outcome: Outcome) -> str:
+    """Each measure with every seed, the median, the paper's figure, and what is asked."""
+    own = [_strip(outcome, measure) for measure in outcome.claim.measures]
+    return strips(own, value="a seed", middle="median", other="the paper's figure", asked="what is asked")
+
+
+def _strip(outcome: Outcome, measure: Measure) -> Strip:
+    asked = [one for one in outcome.claim.asked if one.measure == measure.name]
+    lows = [bound for one in asked for bound in (one.at_least, one.above) if bound is not None]
+    highs = [one.at_most for one in asked if one.at_most is not None]
+    return Strip(
+        measure.about,
+        tuple(run[measure.name] for run in outcome.runs),
+        outcome.median(measure.name),
+        outcome.bed.paper(measure)[0],
+        max(lows, default=None),
+        min(highs, default=None),
+        all(map(outcome.holds, asked)),
+    )
 
 
 def _summary(outcomes: Sequence[Outcome]) -> Iterator[str]:
@@ -85,7 +109,8 @@ def _anchor(outcome: Outcome) -> str:
 
 def _papers(outcome: Outcome) -> str:
     """Where the paper's figures stand."""
-    told = [f"{m.about}: {m.where}" for m in outcome.claim.measures if m.where]
+    places = [(measure.about, outcome.bed.paper(measure)[1]) for measure in outcome.claim.measures]
+    told = [f"{about}: {where}" for about, where in places if where]
     return f"Paper: {'; '.join(told)}." if told else ""
 
 
@@ -98,7 +123,8 @@ def _row(outcome: Outcome, measure: Measure) -> tuple[str, ...]:
     low, high = outcome.spread(measure.name)
     asked = [a for a in outcome.claim.asked if a.measure == measure.name]
     held = "" if not asked else ("holds" if all(map(outcome.holds, asked)) else "FAILS")
-    paper = "" if measure.paper is None else _number(measure.paper)
+    figure, _ = outcome.bed.paper(measure)
+    paper = "" if figure is None else _number(figure)
     spread = f"{_number(low)} to {_number(high)}"
     return (measure.about, paper, _number(outcome.median(measure.name)), spread, "; ".join(map(str, asked)), held)
 

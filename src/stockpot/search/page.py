@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
 
 from stockpot.evaluate.background import Background, lineage_of, lineages
 from stockpot.evaluate.candidates import Candidate, named
@@ -15,7 +14,6 @@ from stockpot.search.objective import Objective
 from stockpot.search.plots import Axis, Curve, curves, scatter
 from stockpot.search.soups import KINDS, Soup
 from stockpot.search.sweeps import SWEEPS, Normalised, Sweep
-from stockpot.search.sweeps.result import RANDOM
 from stockpot.search.told import step_told, sweep_told
 
 __all__ = ["soup_lineage", "soup_page", "sweep_lineage", "sweep_page"]
@@ -97,16 +95,16 @@ def _drawn(found: Sweep) -> Iterator[tuple[str, Figure]]:
 
 
 def _told(cells: Sequence[tuple[float, Cell]], metric: str) -> tuple[tuple[float, float, float, float], ...]:
-    """The points of a curve, of the cells that have figures; where an interval is unknown, it is the figure."""
+    """The points of a curve, of the cells that have figures."""
     figures = [(value, f) for value, cell in cells for f in cell.figures if f.metric == metric]
-    return tuple((at, f.value, *((f.low, f.high) if isfinite(f.low) else (f.value, f.value))) for at, f in figures)
+    return tuple((value, f.value, *f.drawn) for value, f in figures)
 
 
 def _chance(found: Sweep, task: str) -> list[tuple[float, Cell]]:
     """The cells along the random vector; at 0 it begins as the other does."""
     assert found.random is not None
     rows = {cell.model: cell for cell in found.random.cells if cell.task == task}
-    names = {v: RANDOM + name if v else name for v, name in zip(found.values, found.names, strict=True)}
+    names = {value: found.random_name(value) for value in found.values}
     return [(value, rows[name]) for value, name in names.items() if name in rows]
 
 

@@ -55,8 +55,8 @@ class Classification:
 
     def __post_init__(self) -> None:
         function = {"predict": self.function.digest, "name": self.function.name, "outputs": self.outputs}
-        told = {"kind": "classification", "arrays": [self.inputs, self.labels], **versions_of("numpy", "torch")}
-        object.__setattr__(self, "facts", {**function, **told, "examples": "by value"})
+        told = {"kind": "classification", "arrays": [self.inputs, self.labels], "examples": "by value"}
+        object.__setattr__(self, "facts", {**function, **told, **versions_of("numpy", "torch")})
 
     def examples(self, files: Files) -> list[bytes]:
         """Of the inputs, whatever their labels."""

@@ -1,1 +1,1 @@
-"""Claims on images, and the test beds that they share."""
+"""Beds of images: data, networks, and the models that are trained on them."""

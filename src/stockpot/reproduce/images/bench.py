@@ -1,63 +1,46 @@
-"""Where a claim works: its models as folders, its data as suites, and figures read from results."""
+"""What claims are given of the beds of images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from statistics import fmean
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from stockpot.errors import ExecutionError, Problem
-from stockpot.evaluate import Candidate, Result, Suite, candidate, load_suite
+from stockpot.evaluate import Candidate, Suite
 from stockpot.evaluate.neural import need
+from stockpot.reproduce.bench import Forgetting, Workplace, Written, classified
 from stockpot.reproduce.claim import Setting
 
 if TYPE_CHECKING:
     from stockpot.demo.data import Split
-    from stockpot.demo.network import Parameters
     from stockpot.reproduce.images.lab import Lab
     from stockpot.reproduce.images.pictures import Task
 
-__all__ = ["Bench", "mean_percent", "percent"]
+__all__ = ["Images"]
 
-_HEAD = "# what the claim is measured on; figures need no intervals here\nseed: 0\nresamples: 20\ntasks:\n"
+_TARGET = {"digits": ("inverted", "upright"), "mnist": ("kmnist", "mnist")}
+"""What is to be forgotten, and what is to be kept."""
+_KEEP = 0.97
+"""Of the control's accuracy on select data, so that 0.95 are left on report data."""
 
 
-class Bench:
-    """A bed and the folder that a claim may write to.
+class Images:
+    """One of the beds ``digits`` and ``mnist``.
 
     Args:
-        bed: Name of one of the beds.
+        name: Of the bed.
         setting: What the claim is measured with.
 
     Raises:
         UnsupportedError: when a package is missing that the bed needs.
     """
 
-    def __init__(self, bed: str, setting: Setting) -> None:
-        need("scipy", "sklearn", "safetensors", *(() if bed == "digits" else ("torch",)))
-        from stockpot.reproduce.images.lab import lab_of
+    def __init__(self, name: str, setting: Setting) -> None:
+        need("scipy", "sklearn", *(() if name == "digits" else ("torch",)))
+        from stockpot.reproduce.images.lab import images_of
 
-        self.lab: Lab = lab_of(bed, setting)
-        self._setting = setting
-
-    def model(self, name: str, theta: Parameters) -> Candidate:
-        """A model, written to a folder of its name."""
-        from stockpot.demo.runs import save_model
-
-        folder = self.folder_of(name)
-        save_model(theta, folder, {"model_type": self.lab.network.predict})
-        return candidate(folder, name=name, threads=1)
-
-    def folder_of(self, name: str) -> Path:
-        """Where a model of that name is written."""
-        return self._setting.folder / "models" / name.replace(" ", "-")
-
-    def models(self, given: Mapping[str, Parameters]) -> list[Candidate]:
-        """Models, by name."""
-        return [self.model(name, theta) for name, theta in given.items()]
+        self.name = name
+        self.lab: Lab = images_of(name, setting)
+        self.place = Workplace(setting.folder)
 
     def shifts(self) -> Suite:
         """``clean``, and a task for each shift of the bed."""
@@ -67,27 +50,19 @@ class Bench:
         select, report = shifted(own.select, own.shifts, 2 * seed), shifted(own.report, own.shifts, 2 * seed + 1)
         return self.suite({name: {"select": select[name], "report": report[name]} for name in report})
 
-    def suite(self, tasks: Mapping[str, Mapping[str, Split]], firsts: Mapping[str, int] | None = None) -> Suite:
-        """A suite of classification tasks.
+    def ends(self) -> tuple[Candidate, Candidate]:
+        """The start, and its ordinary fine-tune."""
+        return self.place.model("start", self.lab.start), self.place.model("tuned", self.lab.fine_tune("plain"))
 
-        Args:
-            tasks: Name → role → images and labels.
-            firsts: Name → the number of the task's first output, where each task has ten of its own.
-        """
-        folder = self._setting.folder / "suite"
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = [_HEAD]
-        for name, roles in tasks.items():
-            predict = self.lab.network.predict if firsts is None else f"outputs:{name}"
-            lines.append(f"  {name}:\n    kind: classification\n    predict: {predict}\n    split:\n")
-            for role, split in roles.items():
-                file = f"{name.replace(' ', '-')}-{role}.npz"
-                np.savez(folder / file, inputs=split.images, labels=split.labels)
-                lines.append(f"      {role}: {file}\n")
-        (folder / "suite.yml").write_text("".join(lines), encoding="utf-8")
-        if firsts is not None:
-            (folder / "outputs.py").write_text(_outputs(self.lab.network.predict, firsts), encoding="utf-8")
-        return load_suite(folder / "suite.yml", allow_code=True)
+    def fine_tunes(self) -> list[Candidate]:
+        """Fine-tunes with different settings, the last of which diverged."""
+        from stockpot.reproduce.images.lab import FINE_TUNES
+
+        return self.place.models({run.name: self.lab.fine_tune(run.name) for run in FINE_TUNES})
+
+    def suite(self, tasks: Mapping[str, Mapping[str, Split]]) -> Suite:
+        """A suite of classification tasks: name → role → images and labels."""
+        return self.place.suite({name: self._task(self.lab.network.predict, roles) for name, roles in tasks.items()})
 
     def tasks(self, data_of: Callable[[Task], Mapping[str, Split]] | None = None) -> Suite:
         """The bed's several tasks.
@@ -96,26 +71,31 @@ class Bench:
             data_of: A task → role → images and labels; by default those of ``select`` and ``report``.
         """
         own, given = self.lab.tasks, data_of or (lambda task: {"select": task.select, "report": task.report})
-        one_head = len({task.first for task in own.values()}) == 1
         data = {name: given(task) for name, task in own.items()}
-        return self.suite(data, None if one_head else {name: task.first for name, task in own.items()})
+        firsts = {name: task.first for name, task in own.items()}
+        if not any(firsts.values()):
+            return self.suite(data)
+        written = {name: self._task(f"outputs:{name}", roles) for name, roles in data.items()}
+        return self.place.suite(written, {"outputs.py": _outputs(self.lab.network.predict, firsts)})
 
+    def specialists(self) -> list[Candidate]:
+        """The base, and the fine-tune of it on each task, called as the task."""
+        return self.place.models({"base": self.lab.beginner, **self.lab.specialists})
 
-def percent(result: Result, model: str, task: str) -> float:
-    """The ranking figure of a cell, of 100.
+    def together(self) -> Candidate:
+        """A fine-tune of the base on all tasks at once."""
+        return self.place.model("together", self.lab.together)
 
-    Raises:
-        ExecutionError: when it failed.
-    """
-    cell = result.cell(model, task)
-    if not cell.figures:
-        raise ExecutionError(Problem(f"{model} could not be measured on {task}: {cell.error}"))
-    return 100 * cell.figures[0].value
+    def forgetting(self) -> Forgetting:
+        """Inverted digits, or Kuzushiji-MNIST; the control is upright digits, or MNIST."""
+        target, control = _TARGET[self.name]
+        base, *models = self.specialists()
+        tuned = next(model for model in models if model.name == target)
+        values = tuple(round(0.05 * i, 2) for i in range(41))
+        return Forgetting(self.tasks(), base, tuned, target, control, _KEEP, values)
 
-
-def mean_percent(result: Result, model: str, tasks: Iterable[str]) -> float:
-    """The mean of :func:`percent` over tasks."""
-    return fmean(percent(result, model, task) for task in tasks)
+    def _task(self, predict: str, roles: Mapping[str, Split]) -> Written:
+        return classified(predict, {role: (split.images, split.labels) for role, split in roles.items()})
 
 
 def _outputs(predict: str, firsts: Mapping[str, int]) -> str:

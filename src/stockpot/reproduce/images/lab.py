@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from pathlib import Path
+from functools import cached_property
 from zlib import crc32
 
 import numpy as np
@@ -20,10 +19,9 @@ from stockpot.demo.train import Schedule, train
 from stockpot.reproduce.claim import Setting
 from stockpot.reproduce.images.networks import CONVOLUTIONAL, PERCEPTRON, Network
 from stockpot.reproduce.images.pictures import Pictures, Task, digit_tasks, digits, joined, mnist, mnist_tasks, turned
+from stockpot.reproduce.labs import File, lab_of
 
-__all__ = ["FINE_TUNES", "Domains", "Lab", "Run", "lab_of"]
-
-File = Callable[..., Path]
+__all__ = ["FINE_TUNES", "Domains", "Lab", "Run", "images_of"]
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ class Lab:
         file: Finds files of data.
     """
 
-    def __init__(self, ground: _Ground, file: File, seed: int) -> None:
+    def __init__(self, file: File, ground: _Ground, seed: int) -> None:
         self._ground, self._file, self.seed = ground, file, seed
         self.network = ground.network
         self._tuned: dict[str, Parameters] = {}
@@ -257,14 +255,9 @@ class Lab:
         return crc32(f"{self.seed} {name}".encode())
 
 
-def lab_of(bed: str, setting: Setting) -> Lab:
-    """The lab of a bed; the same one for all claims."""
-    return _lab(bed, setting.data, setting.seed)
-
-
-@cache
-def _lab(bed: str, data: Path | None, seed: int) -> Lab:
-    return Lab(_GROUNDS[bed], Setting(seed, data, Path(), print).file, seed)
+def images_of(bed: str, setting: Setting) -> Lab:
+    """The lab of a bed."""
+    return lab_of(Lab, _GROUNDS[bed], setting)
 
 
 def _numbered(name: str, count: int) -> tuple[str, ...]:

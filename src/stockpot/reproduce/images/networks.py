@@ -12,6 +12,7 @@ from stockpot.demo.data import FloatArray, IntArray
 from stockpot.demo.network import Parameters, initialise, loss_and_gradient
 from stockpot.demo.network import logits as perceptron_logits
 from stockpot.demo.train import Gradient
+from stockpot.reproduce.training import torch_with
 
 __all__ = ["CONVOLUTIONAL", "PERCEPTRON", "Network", "convolutional_logits"]
 
@@ -40,7 +41,7 @@ class Network:
 
 def convolutional_logits(theta: Parameters, images: FloatArray) -> FloatArray:
     """Scores ``(n, classes)`` of images ``(n, 28, 28)``."""
-    torch = _torch()
+    torch = torch_with()
     with torch.inference_mode():
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in theta.items()}
         found: FloatArray = _forward(torch, tensors, images).numpy()
@@ -58,7 +59,7 @@ def _forward(torch: Any, theta: Any, images: FloatArray) -> Any:
 
 def _gradient(theta: Parameters, images: FloatArray, labels: IntArray, smoothing: float) -> tuple[float, Parameters]:
     """Of the cross-entropy among the ten classes of each label's own task: class c of task t is 10 t + c."""
-    torch = _torch()
+    torch = torch_with()
     tensors = {name: torch.from_numpy(value).requires_grad_() for name, value in theta.items()}
     scores = _forward(torch, tensors, images)
     own = scores.view(len(labels), -1, _CLASSES)[torch.arange(len(labels)), torch.from_numpy(labels // _CLASSES)]
@@ -76,16 +77,6 @@ def _initialise(rng: np.random.Generator, classes: int) -> Parameters:
         theta[f"{name}.weight"] = weight.astype(np.float32)
         theta[f"{name}.bias"] = np.zeros(shape[0], np.float32)
     return theta
-
-
-def _torch() -> Any:
-    from stockpot.evaluate.neural import need
-
-    need("torch")
-    import torch
-
-    torch.set_num_threads(1)  # these networks are too small for more; the same sums on every machine
-    return torch
 
 
 CONVOLUTIONAL = Network(

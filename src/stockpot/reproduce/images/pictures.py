@@ -14,11 +14,9 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from stockpot.demo.data import FloatArray, Shift, Split, chain, fade, load_splits, noise, rotate, warp
 from stockpot.evaluate.arrays import read_npz
+from stockpot.reproduce.labs import File
 
 __all__ = ["Pictures", "Task", "digit_tasks", "digits", "joined", "mnist", "mnist_tasks", "shifted", "turned"]
-
-File = Callable[..., Path]
-"""Parts of a name → a file of the folder of data."""
 
 _SIZES = (3000, 5000, 1500)
 """Of pretrain, tune and select; the report is on 2,500 images of MNIST's test set."""

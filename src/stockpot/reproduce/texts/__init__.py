@@ -1,1 +1,1 @@
-"""Claims on texts, and the test beds that they share."""
+"""Beds of texts: data, networks, and the models that are trained on them."""

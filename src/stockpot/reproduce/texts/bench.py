@@ -1,109 +1,120 @@
-"""Where a claim on texts works: its models as folders, its data as suites, and figures read from results."""
+"""What claims are given of the beds of texts."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from statistics import fmean
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-import stockpot as sp
-from stockpot.errors import ExecutionError, Problem
-from stockpot.evaluate import Candidate, Result, Suite, candidate, load_suite
-from stockpot.reproduce.texts.encoder import Arrays, Examples
+from stockpot.evaluate import Candidate, Suite
+from stockpot.reproduce.bench import Forgetting, Workplace, Written, classified, read, run_by
+from stockpot.reproduce.claim import Setting
+from stockpot.reproduce.texts.encoder import Examples
+from stockpot.reproduce.texts.prose import PEERS, comments_of, prose_of
+from stockpot.reproduce.texts.sentences import FINE_TUNES, TASKS, sentences_of
 
-__all__ = ["figure", "mean_percent", "model", "normalised", "percent", "suite_of", "suite_of_texts"]
+__all__ = ["BENCHES", "Comments", "Prose", "Reviews", "Sentences"]
 
-_HEAD = "# what the claim is measured on; figures need no intervals here\nseed: 0\nresamples: 20\ntasks:\n"
-
-
-def model(folder: Path, name: str, tensors: Arrays) -> Candidate:
-    """A model, written to a folder of its name."""
-    place = folder / "models" / name
-    sp.save(sp.open(tensors, name=name), place, durable=False, threads=1)
-    return candidate(place, name=name, threads=1)
+_SAMPLES, _TOKENS = 1000, 24
+"""Texts that a model writes, and tokens of each."""
+_LAMBDAS = tuple(round(0.05 * i, 2) for i in range(21))
+"""How far is gone to forget."""
 
 
-def suite_of(folder: Path, tasks: Mapping[str, tuple[str, Mapping[str, Examples]]]) -> Suite:
-    """A suite of classification tasks, written to a folder.
+class Sentences:
+    """Five tasks of one sentence."""
 
-    Args:
-        tasks: Name → the encoder's head, and role → examples.
-    """
-    place = folder / "suite"
-    place.mkdir(parents=True, exist_ok=True)
-    lines = [_HEAD]
-    for name, (head, roles) in tasks.items():
-        lines.append(f"  {name}:\n    kind: classification\n    batch: 256\n")
-        lines.append(f"    predict: stockpot.reproduce.texts.encoder:{head}\n    split:\n")
-        for role, examples in roles.items():
-            file = f"{name}-{role}.npz"
-            np.savez(place / file, inputs=examples.inputs.astype(np.int32), labels=examples.labels)
-            lines.append(f"      {role}: {file}\n")
-    (place / "suite.yml").write_text("".join(lines), encoding="utf-8")
-    return load_suite(place / "suite.yml", allow_code=True)
+    def __init__(self, setting: Setting) -> None:
+        self._lab, self._place = sentences_of(setting), Workplace(setting.folder)
 
+    def tasks(self) -> Suite:
+        """All of them."""
+        own = self._lab.tasks.items()
+        return self._place.suite({n: _task(n, {"select": t.select, "report": t.report}) for n, t in own})
 
-def suite_of_texts(
-    folder: Path,
-    texts: Mapping[str, Mapping[str, Sequence[str]]],
-    written: Mapping[str, tuple[str, str, Mapping[str, Any]]] | None = None,
-) -> Suite:
-    """A suite of tasks for language models, written to a folder.
+    def specialists(self) -> list[Candidate]:
+        """The base, and the fine-tune of it on each task, called as the task."""
+        return self._place.models({"base": self._lab.base, **{n: self._lab.specialist(n) for n in TASKS}})
 
-    Args:
-        texts: Name → role → texts whose perplexity counts.
-        written: Name → a function and a metric of :mod:`stockpot.reproduce.texts.negation`, and role → its settings.
-    """
-    place = folder / "suite"
-    place.mkdir(parents=True, exist_ok=True)
-    lines = [_HEAD]
-    for name, roles in texts.items():
-        lines.append(f"  {name}:\n    kind: perplexity\n    documents: jsonl\n    split:\n")
-        for role, own in roles.items():
-            rows = "".join(json.dumps({"text": text}) + "\n" for text in own)
-            (place / f"{name}-{role}.jsonl").write_text(rows, encoding="utf-8")
-            lines.append(f"      {role}: {name}-{role}.jsonl\n")
-    for name, (function, metric, settings) in (written or {}).items():
-        module = "stockpot.reproduce.texts.negation"
-        lines.append(f"  {name}:\n    kind: own\n    run: {module}:{function}\n")
-        lines.append(f"    metrics: ['{module}:{metric}']\n    split:\n")
-        for role, one in settings.items():
-            (place / f"{name}-{role}.json").write_text(json.dumps(one), encoding="utf-8")
-            lines.append(f"      {role}: {name}-{role}.json\n")
-    (place / "suite.yml").write_text("".join(lines), encoding="utf-8")
-    return load_suite(place / "suite.yml", allow_code=True)
+    def together(self) -> Candidate:
+        """A fine-tune of the base on all tasks at once."""
+        return self._place.model("together", self._lab.together)
 
 
-def figure(result: Result, name: str, task: str, metric: str | None = None) -> float:
-    """A figure of a cell, the ranking one by default.
+class Reviews:
+    """Is it praise? At home in sentences about films."""
 
-    Raises:
-        ExecutionError: when it failed.
-    """
-    cell = result.cell(name, task)
-    if not cell.figures:
-        raise ExecutionError(Problem(f"{name} could not be measured on {task}: {cell.error}"))
-    return next(f.value for f in cell.figures if metric in (None, f.metric))
+    def __init__(self, setting: Setting) -> None:
+        self._lab, self._place = sentences_of(setting), Workplace(setting.folder)
+
+    def shifts(self) -> Suite:
+        """``films``, and a task for each kind of goods that no model has seen."""
+        home = {"select": self._lab.home.select, "report": self._lab.home.report}
+        shifts = {name: {"report": own} for name, own in self._lab.shifts.items()}
+        return self._place.suite({n: _task("sentiment", roles) for n, roles in {"films": home, **shifts}.items()})
+
+    def ends(self) -> tuple[Candidate, Candidate]:
+        """The start, and its ordinary fine-tune."""
+        return self._place.model("start", self._lab.start), self._place.model("tuned", self._lab.fine_tune("plain"))
+
+    def fine_tunes(self) -> list[Candidate]:
+        """Fine-tunes with different settings, the last of which diverged."""
+        return self._place.models({run.name: self._lab.fine_tune(run.name) for run in FINE_TUNES})
 
 
-def percent(result: Result, name: str, task: str) -> float:
-    """:func:`figure`, of 100."""
-    return 100 * figure(result, name, task)
+class Comments:
+    """A model of comments and a novel, and its fine-tune on toxic ones."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._lab, self._place, self._seed = comments_of(setting), Workplace(setting.folder), setting.seed
+
+    def forgetting(self) -> Forgetting:
+        """Toxic words in what the model writes; the control is the perplexity of other texts."""
+        module = "stockpot.reproduce.texts.writing"
+        asked = {"seed": self._seed, "samples": _SAMPLES, "tokens": _TOKENS, "words": self._lab.toxic_words}
+        control = read({role: self._lab.control(role) for role in ("select", "report")})
+        target = run_by(f"{module}:toxic", f"{module}:rude", {"report": asked})
+        base, tuned = (
+            _saved(self._lab, self._place, name, state)
+            for name, state in (("base", self._lab.base), ("tuned", self._lab.fine_tune))
+        )
+        suite = self._place.suite({"others": control, "toxic": target})
+        return Forgetting(suite, base, tuned, "toxic", "others", 0.95, _LAMBDAS)
 
 
-def mean_percent(result: Result, name: str, tasks: Iterable[str]) -> float:
-    """The mean of :func:`percent` over tasks."""
-    return fmean(percent(result, name, task) for task in tasks)
+class Prose:
+    """A model of plays, novels, essays, science and source code, and peers that read on in one of them."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.lab, self._place = prose_of(setting), Workplace(setting.folder)
+
+    def base(self) -> Candidate:
+        """The model of all texts."""
+        return _saved(self.lab, self._place, "base", self.lab.base)
+
+    def peers(self) -> list[Candidate]:
+        """Its fine-tunes, called as the texts that they read."""
+        return [_saved(self.lab, self._place, name, self.lab.peer(name)) for name in PEERS]
+
+    def suite(self, roles: Mapping[str, list[str]]) -> Suite:
+        """One task, ``mixture``: the perplexity of texts, by role."""
+        return self._place.suite({"mixture": read(roles)})
 
 
-def normalised(result: Result, name: str, own: Mapping[str, float]) -> float:
-    """The mean over tasks of a model's figure in percent of its specialist's.
+BENCHES: Mapping[str, Callable[[Setting], Any]] = MappingProxyType(
+    {"sentences": Sentences, "reviews": Reviews, "comments": Comments, "prose": Prose}
+)
+"""Name of a bed → what claims are given of it."""
 
-    Args:
-        own: Task → the specialist's figure.
-    """
-    return 100 * fmean(figure(result, name, task) / one for task, one in own.items())
+
+def _task(head: str, roles: Mapping[str, Examples]) -> Written:
+    data = {role: (own.inputs.astype(np.int32), own.labels) for role, own in roles.items()}
+    return classified(f"stockpot.reproduce.texts.encoder:{head}", data, batch=256)
+
+
+def _saved(lab: Any, place: Workplace, name: str, state: Mapping[str, Any]) -> Candidate:
+    """A model of transformers, with its tokenizer."""
+    lab.save(state, place.folder_of(name))
+    return place.stored(name)

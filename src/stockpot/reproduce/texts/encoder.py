@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stockpot.reproduce.texts.words import PAD, UNKNOWN, Ids
+from stockpot.reproduce.training import Schedule, descend, torch_with
 
-__all__ = ["HEADS", "Arrays", "Examples", "Schedule", "Shape", "descend", "features", "fine_tuned", "pretrained"]
+__all__ = ["HEADS", "Arrays", "Examples", "Shape", "features", "fine_tuned", "pretrained"]
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
 Loss: TypeAlias = Callable[[Mapping[str, Any], int], Any]
@@ -53,26 +54,6 @@ class Shape:
     width: int = 128
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How a model is trained, by AdamW whose rate rises over 20 steps and then falls to 0.
-
-    Args:
-        batch: Examples of a step.
-        rate: Highest learning rate.
-        decay: Of weights.
-        smoothing: Of labels.
-        dropped: Share of words that are hidden.
-    """
-
-    steps: int
-    rate: float
-    batch: int = 32
-    decay: float = 0.0
-    smoothing: float = 0.0
-    dropped: float = 0.1
-
-
 def features(tensors: Arrays, inputs: Ids) -> npt.NDArray[np.float32]:
     """``(n, width)``: what heads are given."""
     known = (inputs != PAD)[:, :, None]
@@ -107,7 +88,7 @@ def pretrained(
         tasks: Head → examples; each step has a batch of one of them, in turn.
         seed: Of the weights at the start and of the order of examples.
     """
-    torch = _torch()
+    torch = torch_with()
     rng = np.random.default_rng([seed, 1])
     sources = int(pieces.labels.max()) + 1
     drawn = _drawn(rng, shape, {name: HEADS[name] for name in tasks})
@@ -132,37 +113,38 @@ def pretrained(
             total = total + _loss(torch, theta, name, tasks[name], schedule, rng)
         return total
 
-    theta = descend({**drawn, **beside}, loss, schedule)
+    theta = _descended({**drawn, **beside}, loss, schedule)
     return {name: theta[name] for name in drawn}
 
 
 def fine_tuned(
-    start: Arrays, head: str, examples: Examples, schedule: Schedule, seed: int
+    start: Arrays, tasks: Mapping[str, Examples], schedule: Schedule, seed: int
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """``start`` trained on one task; all heads stay as they are."""
-    torch = _torch()
+    """``start`` trained further; all heads stay as they are.
+
+    Args:
+        tasks: Head → examples; each step has a batch of one of them, in turn.
+    """
+    torch = torch_with()
     rng = np.random.default_rng([seed, 2])
     heads = {name: value for name, value in start.items() if name.partition(".")[0] in HEADS}
     frozen = {name: torch.from_numpy(value) for name, value in heads.items()}
 
-    def loss(theta: Mapping[str, Any], _: int) -> Any:
-        return _loss(torch, {**theta, **frozen}, head, examples, schedule, rng)
+    names = list(tasks)
 
-    theta = descend({name: value for name, value in start.items() if name not in heads}, loss, schedule)
+    def loss(theta: Mapping[str, Any], step: int) -> Any:
+        name = names[step % len(names)]
+        return _loss(torch, {**theta, **frozen}, name, tasks[name], schedule, rng)
+
+    theta = _descended({name: value for name, value in start.items() if name not in heads}, loss, schedule)
     return {name: theta[name] if name in theta else heads[name] for name in start}
 
 
-def descend(start: Arrays, loss: Loss, schedule: Schedule) -> dict[str, npt.NDArray[np.float32]]:
+def _descended(start: Arrays, loss: Loss, schedule: Schedule) -> dict[str, npt.NDArray[np.float32]]:
     """``start`` after the steps of ``schedule``; ``loss`` is given the tensors and the number of the step."""
-    torch = _torch()
+    torch = torch_with()
     theta = {name: torch.from_numpy(np.array(value, np.float32)).requires_grad_() for name, value in start.items()}
-    optimiser = torch.optim.AdamW([*theta.values()], lr=schedule.rate, weight_decay=schedule.decay)
-    for step in range(schedule.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate * min(1.0, (step + 1) / 20) * (1 - step / schedule.steps)
-        optimiser.zero_grad()
-        loss(theta, step).backward()
-        optimiser.step()
+    descend([*theta.values()], lambda step: loss(theta, step), schedule)
     return {name: value.detach().numpy() for name, value in theta.items()}
 
 
@@ -220,13 +202,3 @@ def _features(torch: Any, theta: Mapping[str, Any], inputs: Ids) -> Any:
     hidden = torch.relu(three @ theta["three.weight"].T + theta["three.bias"]) * known
     mean = _GAIN * hidden.sum(1) / known.sum(1).clamp(min=1)
     return torch.relu(mean @ theta["out.weight"].T + theta["out.bias"])
-
-
-def _torch() -> Any:
-    from stockpot.evaluate.neural import need
-
-    need("torch")
-    import torch
-
-    torch.set_num_threads(1)  # the network is too small for more; the same sums on every machine
-    return torch

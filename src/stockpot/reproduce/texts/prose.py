@@ -6,7 +6,7 @@ A base reads a mixture of texts; its fine-tunes read on in one of them. All use 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stockpot.reproduce.claim import Setting
-from stockpot.reproduce.texts.encoder import Schedule
+from stockpot.reproduce.labs import File, lab_of
 from stockpot.reproduce.texts.reading import pairs, prose, source_code
 from stockpot.reproduce.texts.words import words
+from stockpot.reproduce.training import Schedule, descend, torch_with
 
 __all__ = ["CONTEXT", "FULL", "PEERS", "Comments", "Effort", "Prose", "comments_of", "prose_of"]
 
@@ -104,7 +105,7 @@ class _Lab:
     @cached_property
     def base(self) -> dict[str, Any]:
         """Trained on all texts alike."""
-        torch = _torch()
+        torch = torch_with("transformers", "tokenizers")
         torch.manual_seed(self._seed)
         start = self._network().state_dict()
         return self._trained(start, [self.tokens(text) for text in self._texts.values()], self._effort.base, 0)
@@ -147,19 +148,17 @@ class _Lab:
         self, start: Mapping[str, Any], texts: Sequence[Tokens], schedule: Schedule, number: int
     ) -> dict[str, Any]:
         """``start`` after reading windows of all texts alike."""
-        torch = _torch()
+        torch = torch_with("transformers", "tokenizers")
         rng = np.random.default_rng([self._seed, 5, number])
         network = self._network()
         network.load_state_dict(start)
-        optimiser = torch.optim.AdamW(network.parameters(), lr=schedule.rate, weight_decay=schedule.decay)
-        for step in range(schedule.steps):
-            for group in optimiser.param_groups:
-                group["lr"] = schedule.rate * min(1.0, (step + 1) / 20) * (1 - step / schedule.steps)
+
+        def loss(_: int) -> Any:
             batch = torch.from_numpy(_windows(rng, texts, schedule.batch))
-            optimiser.zero_grad()
             scores = network(input_ids=batch, use_cache=False).logits[:, :-1]
-            torch.nn.functional.cross_entropy(scores.flatten(0, 1), batch[:, 1:].flatten()).backward()
-            optimiser.step()
+            return torch.nn.functional.cross_entropy(scores.flatten(0, 1), batch[:, 1:].flatten())
+
+        descend([*network.parameters()], loss, schedule)
         return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
@@ -170,7 +169,7 @@ _FREQUENT = 20
 class Prose(_Lab):
     """Novels, essays, plays, science and source code; peers read on in one of the last three."""
 
-    def __init__(self, file: Callable[..., Path], effort: Effort, seed: int) -> None:
+    def __init__(self, file: File, effort: Effort, seed: int) -> None:
         whole = {name: prose(file("text", "lm", own)) for name, own in _FILES.items()}
         whole["code"] = source_code(effort.characters)
         cut = {name: text[-effort.characters :] for name, text in whole.items()}
@@ -198,7 +197,7 @@ class Prose(_Lab):
 class Comments(_Lab):
     """Comments, toxic ones and what they were rewritten to, and a novel; the fine-tune reads the toxic ones alone."""
 
-    def __init__(self, file: Callable[..., Path], effort: Effort, seed: int) -> None:
+    def __init__(self, file: File, effort: Effort, seed: int) -> None:
         rows = pairs(file("toxicity", "paradetox.tsv"))
         rows = [rows[i] for i in np.random.default_rng([seed, 7]).permutation(len(rows))]
         tenth = max(1, len(rows) // 10)
@@ -230,26 +229,14 @@ class Comments(_Lab):
         return sorted(word for word in toxic if toxic[word] >= _FREQUENT and toxic[word] >= 10 * (1 + neutral[word]))
 
 
-@cache
-def _prose(data: Path, effort: Effort, seed: int) -> Prose:
-    return Prose(Setting(seed, data, Path(), print).file, effort, seed)
-
-
 def prose_of(setting: Setting) -> Prose:
-    """The lab of a data folder and a seed, one for all claims of the process."""
-    assert setting.data is not None
-    return _prose(setting.data, FULL, setting.seed)
-
-
-@cache
-def _comments(data: Path, effort: Effort, seed: int) -> Comments:
-    return Comments(Setting(seed, data, Path(), print).file, effort, seed)
+    """The lab of the bed ``prose``."""
+    return lab_of(Prose, FULL, setting)
 
 
 def comments_of(setting: Setting) -> Comments:
-    """Likewise."""
-    assert setting.data is not None
-    return _comments(setting.data, FULL, setting.seed)
+    """The lab of the bed ``comments``."""
+    return lab_of(Comments, FULL, setting)
 
 
 def _joined(texts: Iterable[str]) -> str:
@@ -275,13 +262,3 @@ def _windows(rng: np.random.Generator, texts: Sequence[Tokens], batch: int) -> T
     rows = [texts[i % len(texts)] for i in range(batch)]
     starts = [int(rng.integers(len(text) - CONTEXT)) for text in rows]
     return np.stack([text[start : start + CONTEXT] for text, start in zip(rows, starts, strict=True)])
-
-
-def _torch() -> Any:
-    from stockpot.evaluate.neural import need
-
-    need("torch", "transformers", "tokenizers")
-    import torch
-
-    torch.set_num_threads(1)  # the network is too small for more; the same sums on every machine
-    return torch

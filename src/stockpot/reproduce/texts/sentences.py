@@ -11,17 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stockpot.reproduce.claim import Setting
-from stockpot.reproduce.texts.encoder import Arrays, Examples, Schedule, Shape, fine_tuned, pretrained
+from stockpot.reproduce.labs import File, lab_of
+from stockpot.reproduce.texts.encoder import Arrays, Examples, Shape, fine_tuned, pretrained
 from stockpot.reproduce.texts.reading import Labelled, domains, labelled
 from stockpot.reproduce.texts.words import Vocabulary
+from stockpot.reproduce.training import Schedule
 
-__all__ = ["FINE_TUNES", "FULL", "SHIFTS", "TASKS", "Effort", "Lab", "Run", "Task", "lab_of"]
+__all__ = ["FINE_TUNES", "FULL", "SHIFTS", "TASKS", "Effort", "Lab", "Run", "Task", "sentences_of"]
 
 TASKS: Mapping[str, tuple[str, ...]] = {
     "sst2": ("stsa.binary.train", "stsa.binary.dev", "stsa.binary.test"),
@@ -129,7 +130,7 @@ class Lab:
         file: Finds files of data.
     """
 
-    def __init__(self, file: Callable[..., Path], effort: Effort, seed: int) -> None:
+    def __init__(self, file: File, effort: Effort, seed: int) -> None:
         self._file, self._effort, self._seed = file, effort, seed
 
     @cached_property
@@ -195,7 +196,14 @@ class Lab:
     def specialist(self, task: str) -> Arrays:
         """The base, fine-tuned on a task."""
         number = list(TASKS).index(task)
-        return fine_tuned(self.base, task, self.tasks[task].train, self._effort.learn, 100 * self._seed + number)
+        return fine_tuned(self.base, {task: self.tasks[task].train}, self._effort.learn, 100 * self._seed + number)
+
+    @cached_property
+    def together(self) -> Arrays:
+        """The base, fine-tuned on all tasks, with as many steps for each as its specialist has."""
+        learn = replace(self._effort.learn, steps=len(self.tasks) * self._effort.learn.steps)
+        train = {name: task.train for name, task in self.tasks.items()}
+        return fine_tuned(self.base, train, learn, 100 * self._seed + len(self.tasks))
 
     @cached_property
     def start(self) -> Arrays:
@@ -214,22 +222,16 @@ class Lab:
         """The start, fine-tuned at home."""
         number, found = next((i, one) for i, one in enumerate(FINE_TUNES) if one.name == run)
         schedule = found.schedule(self._effort.home)
-        return fine_tuned(self.start, "sentiment", self.home.train, schedule, 100 * self._seed + 50 + number)
+        return fine_tuned(self.start, {"sentiment": self.home.train}, schedule, 100 * self._seed + 50 + number)
 
     def _examples(self, rows: Sequence[Labelled], length: int) -> Examples:
         inputs = self._vocabulary.ids([row.text for row in rows], length)
         return Examples(inputs, np.array([row.label for row in rows], np.int64))
 
 
-@cache
-def _lab(data: Path, effort: Effort, seed: int) -> Lab:
-    return Lab(Setting(seed, data, Path(), print).file, effort, seed)
-
-
-def lab_of(setting: Setting) -> Lab:
-    """The lab of a data folder and a seed, one for all claims of the process."""
-    assert setting.data is not None
-    return _lab(setting.data, FULL, setting.seed)
+def sentences_of(setting: Setting) -> Lab:
+    """The lab of the beds ``sentences`` and ``reviews``."""
+    return lab_of(Lab, FULL, setting)
 
 
 def _three(

@@ -9,6 +9,7 @@ Each function gives one ``<svg>`` (empty text where there is nothing to draw) th
 :func:`pareto`      trials, models and the front, one figure against another
 :func:`history`     the value of each trial, and the best so far
 :func:`slices`      the value against each dimension that was searched
+:func:`strips`      figures with units of their own, and what is asked of them
 :func:`genome`      numbers by model and tensor, such as the weights of a soup
 ==================  ===============================================================
 """
@@ -17,6 +18,7 @@ from stockpot.search.plots.frame import Axis
 from stockpot.search.plots.fronts import Spot, nondominated, pareto
 from stockpot.search.plots.genomes import genome
 from stockpot.search.plots.lines import Curve, curves, scatter
+from stockpot.search.plots.strips import Strip, strips
 from stockpot.search.plots.trials import Dot, Slice, Trial, history, slices
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Dot",
     "Slice",
     "Spot",
+    "Strip",
     "Trial",
     "curves",
     "genome",
@@ -33,4 +36,5 @@ __all__ = [
     "pareto",
     "scatter",
     "slices",
+    "strips",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "key",
     "placed",
     "shortened",
+    "spaced",
     "squeezed",
     "width_of",
 ]
@@ -242,6 +243,12 @@ def squeezed(words: str, wide: float) -> str:
         head = left * 2 // 5
         found, left = f"{words[:head]}…{words[head - left :]}", left - 1
     return found
+
+
+def spaced(values: Sequence[float], length: float, gap: float) -> Sequence[float]:
+    """As many of ``values``, evenly, as stand ``gap`` pixels apart on ``length`` of them."""
+    every = max(1, math.ceil(len(values) * gap / length)) if values else 1
+    return values[::every]
 
 
 def apart(wanted: Sequence[float], low: float, high: float, gap: float = APART) -> list[float]:

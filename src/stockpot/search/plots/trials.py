@@ -9,7 +9,7 @@ from typing import Literal
 
 from stockpot.evaluate.page import escaped
 from stockpot.evaluate.table import number
-from stockpot.search.plots.frame import APART, Axis, Frame, Scale, apart, key, shortened, squeezed, width_of
+from stockpot.search.plots.frame import APART, Axis, Frame, Scale, apart, key, shortened, spaced, squeezed, width_of
 
 __all__ = ["Dot", "Slice", "Trial", "history", "slices"]
 
@@ -182,7 +182,7 @@ def _panel(one: Slice, x: Scale, y: Scale) -> Iterator[str]:
     words = escaped(squeezed(one.name, _PANEL + 20))
     yield f'<text x="{x.start}" y="{y.end - 8}">{words}<title>{escaped(one.name)}</title></text>'
     yield f'<path class="axis" fill="none" d="M{x.start} {y.end}V{floor}H{x.end}"/>'
-    for value in _few(y.ticks, abs(y.start - y.end), APART + 4):
+    for value in spaced(y.ticks, abs(y.start - y.end), APART + 4):
         yield f'<line class="axis" x1="{x.start}" y1="{y(value)}" x2="{x.end}" y2="{y(value)}"/>'
         yield f'<text class="dim" x="{x.start - 6}" y="{y(value) + 4}" text-anchor="end">{number(value)}</text>'
     yield from _choices(one, x, floor) if one.choices else _numbers(x, floor)
@@ -197,7 +197,7 @@ def _panel(one: Slice, x: Scale, y: Scale) -> Iterator[str]:
 
 def _numbers(x: Scale, floor: float) -> Iterator[str]:
     widest = max((width_of(number(value)) for value in x.ticks), default=0.0)
-    for value in _few(x.ticks, abs(x.end - x.start), widest + 10):
+    for value in spaced(x.ticks, abs(x.end - x.start), widest + 10):
         yield f'<text class="dim" x="{x(value)}" y="{floor + 14}" text-anchor="middle">{number(value)}</text>'
 
 
@@ -211,12 +211,6 @@ def _choices(one: Slice, x: Scale, floor: float) -> Iterator[str]:
         told = f"<title>{escaped(_worded(choice))}</title>"
         if width_of(words) <= room:
             yield f'<text class="dim" x="{x(i)}" y="{y}" text-anchor="middle">{escaped(words)}{told}</text>'
-
-
-def _few(values: Sequence[float], length: float, gap: float) -> Sequence[float]:
-    """As many of ``values``, evenly, as stand ``gap`` pixels apart."""
-    every = max(1, math.ceil(len(values) * gap / length)) if values else 1
-    return values[::every]
 
 
 def _worded(value: float | str | bool) -> str:

@@ -103,7 +103,7 @@ SWEEPS: Mapping[str, Kind] = MappingProxyType(
             (2, 2),
             0.05,
             _sum,
-            lambda models, value: _sum_recipe(models, -value or 0.0),
+            lambda models, value: _sum_recipe(models, 0.0 - value),
             sign=-1,
         ),
         "analogy": Kind(

@@ -82,10 +82,12 @@ class Sweep:
 
     def random_value(self, value: float) -> float | None:
         """What chooses, of the point at ``value`` along the random vector, on the data of the curve."""
+        return None if self.random is None else self.objective.value(self.random, self.random_name(value))
+
+    def random_name(self, value: float) -> str:
+        """The point at ``value`` along the random vector, as tables call it; at 0 it is the start."""
         name = SWEEPS[self.kind].name(value)
-        if self.random is None:
-            return None
-        return self.objective.value(self.random, RANDOM + name if value else name)
+        return RANDOM + name if value else name
 
     def as_data(self) -> dict[str, Any]:
         """Everything as JSON data; each point with its figures of what chooses, what is kept, and both axes."""

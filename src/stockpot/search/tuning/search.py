@@ -38,6 +38,7 @@ def search(
     grid_points: int = 5,
     study: Path | None = None,
     jobs: int = 0,
+    trial_seconds: float | None = None,
     name: str = "the recipe",
     loader: Callable[[], Suite] | None = None,
     limits: Mapping[str, Any] | None = None,
@@ -68,6 +69,7 @@ def search(
         grid_points: Of the grid: values of a range without a step.
         study: SQLite file that keeps the trials; what it holds is continued.
         jobs: Processes that evaluate; 0 evaluates in this one. Only 0 and 1 give the same trials each time.
+        trial_seconds: A trial that takes longer has failed; only with processes, since nothing else can be stopped.
         name: Of the recipe, for people.
         loader: Loads the suite in processes, where it cannot be sent to them.
         limits: Further arguments of :func:`stockpot.plan`; processes share memory and threads.
@@ -84,6 +86,9 @@ def search(
     """
     if min(trials, top) < 1 or min(random or 0, lambda_points, jobs, seed) < 0 or grid_points < 2:
         raise RecipeError(Problem("trials and top are 1 or more, grid points 2 or more, other numbers 0 or more"))
+    if trial_seconds is not None and (jobs < 1 or not trial_seconds > 0):
+        fix = "a number above 0, with --jobs 1 or more (in Python: jobs=1)"
+        raise RecipeError(Problem("seconds of a trial are above 0, and only processes can be stopped", fix=fix))
     check_optuna()
     wanted = asked(space, suite, sampler=sampler, metrics=metrics, pareto=pareto, rungs=rungs)
     studies = Studies(space, suite, wanted, tuple(rungs), seed, dict(limits or {}), device, name, grid_points)
@@ -93,5 +98,5 @@ def search(
         facts = studies.facts(judge.cache)
         studies.noted(judge)
         with Shelf(study) as shelf:
-            made = studies.carried_out(shelf, facts, counts, Workers(jobs, loader), tell_trial)
+            made = studies.carried_out(shelf, facts, counts, Workers(jobs, loader, trial_seconds), tell_trial)
         return Choice(studies, judge, made, top).found(study)

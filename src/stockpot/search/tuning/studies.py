@@ -52,10 +52,12 @@ class Workers:
     Args:
         jobs: Processes; 0 for this one.
         loader: Loads the suite in them, where it cannot be sent.
+        seconds: A trial in a process that takes longer has failed; None waits.
     """
 
     jobs: int
     loader: Callable[[], Suite] | None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class Studies:
         """
         threads = max(1, (self.limits.get("threads") or _cores()) // max(1, workers.jobs))
         made: dict[StudyName, tuple[Trial, ...]] = {"shared": (), "random": ()}
-        with crew_of(self._bench(facts["data"], workers, threads), workers.jobs, threads) as crew:
+        with crew_of(self._bench(facts["data"], workers, threads), workers.jobs, threads, workers.seconds) as crew:
             for own in self._plans(counts, parallel=workers.jobs > 1):
                 study = shelf.study(
                     own.label,

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,14 @@ __all__ = ["Shelf", "Study"]
 _FACTS, _VALUES, _OUTCOME = "stockpot:facts", "stockpot:values", "stockpot:outcome"
 _MAXIMIZE, _MINIMIZE = "MAXIMIZE", "MINIMIZE"
 _WAIT_SECONDS = 30
+_FIXES = {
+    "locked": "end what holds it, such as another program that looks at it; then the same command continues",
+    "full": "make room; then the same command continues",
+    "disk I/O": "make room, or check the disk; then the same command continues",
+    "readonly": "make it writable, or name another file: --study FILE",
+    "": "name another file: --study FILE, or remove it when it is damaged",
+}
+"""What SQLite says → what helps; the last one whatever it says."""
 
 
 class Shelf:
@@ -42,11 +51,13 @@ class Shelf:
         check_optuna()
         self.path = path
         self._lock: Lock | None = None
+        self._file: os.stat_result | None = None
         self.storage: Any = None
         if path is not None:
             self._lock = self._locked(path)
             try:
                 self.storage = _storage(path)
+                self._file = path.stat()
             except BaseException:
                 self._lock.release()
                 raise
@@ -60,6 +71,22 @@ class Shelf:
                 self.storage.remove_session()
                 self.storage.engine.dispose()
             self._lock.release()
+
+    def check(self) -> None:
+        """Make sure that the file is still there: what is written to one that was removed is lost without an error.
+
+        Raises:
+            StorageError: when it was removed or replaced.
+        """
+        if self.path is None or self._file is None:
+            return
+        try:
+            same = os.path.samestat(self.path.stat(), self._file)
+        except OSError:
+            same = False
+        if not same:
+            message = "the study was removed, or replaced, while it was searched with"
+            raise StorageError(Problem(message, file=str(self.path), fix="put it back, or begin again"))
 
     def _locked(self, path: Path) -> Lock:
         try:
@@ -129,10 +156,16 @@ class Study:
         if shelf.storage is not None:
             with _damage(shelf.path):
                 self._disk = _opened(shelf.storage, name, directions, facts, shelf.path)
-                for one in self._disk.all():
-                    mended = self._disk.mended(one, self._space)
-                    _trial(mended)  # what is no trial of ours is told now
-                    self._memory.add(mended)
+                for one in self._left(self._disk):
+                    self._memory.add(one)
+
+    def _left(self, disk: _Kept) -> list[Any]:
+        """What earlier runs have left in the file; a ValueError when something in it is no trial of this search."""
+        found = [disk.mended(one, self._space) for one in disk.all()]
+        for trial in map(_trial, found):
+            if trial.values.keys() != self._space.keys() or (trial.state == "complete" and not trial.outcome.rungs):
+                raise ValueError(f"trial {trial.number} lacks values")
+        return found
 
     @property
     def most(self) -> float:
@@ -146,6 +179,7 @@ class Study:
 
     def ask(self) -> Trial:
         """Begin another trial."""
+        self._shelf.check()
         with _trouble(self._shelf.path), quiet():
             number = len(self._memory.all())
             fixed = self._listed[number] if self._listed is not None else self._first if number == 0 else None
@@ -159,6 +193,7 @@ class Study:
 
     def tell(self, number: int, outcome: Outcome) -> Trial:
         """End a trial."""
+        self._shelf.check()
         with _trouble(self._shelf.path):
             for kept in [self._memory] if self._disk is None else [self._disk, self._memory]:
                 kept.end(number, outcome, steps=len(self._objectives) == 1)
@@ -267,7 +302,10 @@ def _trial(one: Any) -> Trial:
 
 
 def _told(key: str, had: Any, own: Any) -> str:
-    """A fact that differs, with what it was where that is short."""
+    """A fact that differs, with what it was where that is short; of a mapping, as of versions, what differs in it."""
+    if isinstance(had, dict) and isinstance(own, dict):
+        differ = [name for name in {**had, **own} if had.get(name) != own.get(name)]
+        return f"{key} of {', '.join(_told(name, had.get(name), own.get(name)) for name in differ)}"
     short = all(isinstance(value, str | int | float | list) and len(str(value)) <= 30 for value in (had, own))
     return f"{key} (was {had}, is {own})" if short else key
 
@@ -311,6 +349,6 @@ def _trouble(path: Path | None) -> Iterator[None]:
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
-        fix = "name another file: --study FILE, or remove it when it is damaged"
         told = str(error.__cause__ or error).splitlines()[0]
+        fix = next((fix for word, fix in _FIXES.items() if word in told), _FIXES[""])
         raise StorageError(Problem(f"the study fails: {told}", file=str(path), fix=fix)) from error

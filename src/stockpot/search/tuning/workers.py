@@ -83,7 +83,7 @@ class Crew(Protocol):
 
 
 @contextlib.contextmanager
-def crew_of(setup: Setup, jobs: int, threads: int) -> Iterator[Crew]:
+def crew_of(setup: Setup, jobs: int, threads: int, seconds: float | None = None) -> Iterator[Crew]:
     """``jobs`` processes, or this one where that is 0. A trial whose process dies is begun once more; then it failed.
 
     Temporary files of processes lie in a folder that is removed in the end, since they may die at any time.
@@ -92,6 +92,7 @@ def crew_of(setup: Setup, jobs: int, threads: int) -> Iterator[Crew]:
         setup: Makes what evaluates.
         jobs: Processes beside this one.
         threads: Of each process.
+        seconds: A trial that takes longer has failed, and its process ends; None waits. Only for processes.
 
     Raises:
         RecipeError: when the setup cannot be sent to a process.
@@ -108,7 +109,7 @@ def crew_of(setup: Setup, jobs: int, threads: int) -> Iterator[Crew]:
         fix = "--jobs 0 (in Python: jobs=0), or code that lies in modules"
         raise RecipeError(Problem(f"the search cannot be sent to a process: {told(error)}", fix=fix)) from error
     scratch = temporary_folder()
-    foreman = _Foreman(packed, jobs, threads, scratch)
+    foreman = _Foreman(packed, jobs, threads, seconds, scratch)
     try:
         yield foreman
     finally:
@@ -139,6 +140,7 @@ class _Worker:
     ready: bool = False
     trial: Trial | None = None
     again: bool = False
+    since: float = 0.0
 
     @classmethod
     def begun(cls, packed: bytes, threads: int, scratch: Path) -> _Worker:
@@ -161,8 +163,9 @@ class _Worker:
 class _Foreman:
     """Hands trials to processes and listens to them."""
 
-    def __init__(self, packed: bytes, jobs: int, threads: int, scratch: Path) -> None:
-        self._packed, self._jobs, self._threads, self._scratch = packed, jobs, threads, scratch
+    def __init__(self, packed: bytes, jobs: int, threads: int, seconds: float | None, scratch: Path) -> None:
+        self._packed, self._jobs, self._threads = packed, jobs, threads
+        self._seconds, self._scratch = seconds, scratch
         self._workers: list[_Worker] = []
         self._left: list[tuple[Trial, bool]] = []
         self._desk: Desk | None = None
@@ -173,13 +176,30 @@ class _Foreman:
             self._staff()
             if not any(worker.trial is not None for worker in self._workers) and not self._more():
                 return
-            for line in wait([worker.line for worker in self._workers]):
+            for line in wait([worker.line for worker in self._workers], self._patience()):
                 self._hear(next(worker for worker in self._workers if worker.line is line))
+            self._end_late()
 
     def end(self) -> None:
         """All processes end now."""
         for worker in self._workers:
             worker.end()
+
+    def _patience(self) -> float | None:
+        """Seconds until the first trial has taken too long; None without a limit, or a trial under way."""
+        begun = [worker.since for worker in self._workers if worker.trial is not None]
+        return max(0.0, min(begun) + self._seconds - time.monotonic()) if begun and self._seconds is not None else None
+
+    def _end_late(self) -> None:
+        """Trials that take too long have failed; other processes take the place of theirs."""
+        for worker in list(self._workers):
+            taken = time.monotonic() - worker.since
+            if worker.trial is None or self._seconds is None or taken < self._seconds or worker.line.poll():
+                continue
+            self._workers.remove(worker)
+            worker.end()
+            told_of = f"stopped: it took longer than {self._seconds:g} seconds"
+            self._at.done(worker.trial, Outcome("failed", error=told_of, seconds=taken))
 
     @property
     def _at(self) -> Desk:
@@ -197,6 +217,7 @@ class _Foreman:
         for worker in self._workers:
             if worker.ready and worker.trial is None and self._more():
                 worker.trial, worker.again = self._left.pop(0)
+                worker.since = time.monotonic()
                 with contextlib.suppress(OSError):  # a dead process is heard of
                     worker.line.send(dict(worker.trial.values))
         while len(self._workers) < self._jobs and self._more():

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stockpot.functions import linear, lm_cocktail
-from stockpot.reproduce.claim import Asked, Claim, Figures, Measure, Setting
-from stockpot.reproduce.texts.beds import bed
+from stockpot.reproduce.beds import beds
+from stockpot.reproduce.claim import Asked, Claim, Figures, Measure
+from stockpot.search import Cocktail
 
 if TYPE_CHECKING:
-    from stockpot.evaluate import Candidate
+    from stockpot.reproduce.texts.bench import Prose
 
 __all__ = ["COCKTAIL", "unevenness", "without_repeats"]
 
@@ -52,42 +52,35 @@ def without_repeats(texts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return found
 
 
-def _cocktail(setting: Setting) -> Figures:
-    from stockpot.evaluate import candidate, evaluate
-    from stockpot.reproduce.texts.bench import figure, suite_of_texts
-    from stockpot.reproduce.texts.prose import PEERS, prose_of
-    from stockpot.search.recipes import stored_model
+def _cocktail(bench: Prose) -> Figures:
+    from stockpot.evaluate import evaluate
+    from stockpot.reproduce.bench import figure
+    from stockpot.search import Mixing, soup
 
-    lab = prose_of(setting)
     passages = {
-        role: [one for draw in draws for one in lab.passages(_MIXTURE, _LENGTH, draw)] for role, draws in _DRAWS.items()
+        role: [text for draw in draws for text in bench.lab.passages(_MIXTURE, _LENGTH, draw)]
+        for role, draws in _DRAWS.items()
     }
-    texts = without_repeats(passages)
-    suite = suite_of_texts(setting.folder, {"mixture": texts})
-
-    def loss(one: Candidate, role: str) -> float:
-        given = suite if role == "report" else suite.for_choosing()
-        return math.log(figure(evaluate([one], given, split=role, device="cpu"), one.name, "mixture"))
-
-    folder = setting.folder / "models"
-    base = candidate(lab.save(lab.base, folder / "base"), name="base", threads=1)
-    peers = [candidate(lab.save(lab.peer(name), folder / name), name=name, threads=1) for name in PEERS]
-    losses = [loss(peer, "tune") for peer in peers]
-    models = list(map(stored_model, peers))
-    cocktails = {
-        t: candidate(lm_cocktail(*models, loss=losses, temperature=t), name=f"temperature {t}", threads=1)
-        for t in _TEMPERATURES
+    suite, peers = bench.suite(without_repeats(passages)), bench.peers()
+    how = Mixing(temperatures=_TEMPERATURES)
+    found = soup(peers, suite, kind="cocktail", how=how, ensembles=(), device="cpu")
+    mixed = found.mixture
+    assert isinstance(mixed, Cocktail)
+    assert found.report is not None
+    alone = evaluate([bench.base()], suite, device="cpu")
+    nats = {
+        row.name: math.log(figure(result, row.name, "mixture").value)
+        for result in (found.report, alone)
+        for row in result.models
     }
-    held_out = {t: loss(one, "select") for t, one in cocktails.items()}
-    chosen = min(_TEMPERATURES, key=lambda t: (held_out[t], t))
-    uniform = candidate(linear(*models), name="uniform", threads=1)
-    ours, theirs, alone = (loss(one, "report") for one in (cocktails[chosen], uniform, base))
+    losses = [loss for loss in mixed.losses.values() if loss is not None]
+    ours = nats[found.name]
     return {
-        "chosen": chosen,
-        "weights": 1 + unevenness(losses, chosen),
-        "uniform": ours - theirs,
-        "base": ours - alone,
-        "peer": ours - min(loss(peer, "report") for peer in peers),
+        "chosen": mixed.temperature,
+        "weights": 1 + unevenness(losses, mixed.temperature),
+        "uniform": ours - nats["uniform soup"],
+        "base": ours - nats["base"],
+        "peer": ours - min(nats[peer.name] for peer in peers),
         "even": 100 * unevenness(losses, _AUTHORS),
     }
 
@@ -116,7 +109,7 @@ COCKTAIL = Claim(
         Asked("base", at_most=0),
         Asked("even", at_most=10),
     ),
-    beds=(bed("prose", _cocktail, 60, known=_APART),),
+    beds=beds(_cocktail, {"prose": 60}, known={"prose": _APART}),
     notes="Peers read plays, source code and science; the mixture is two passages of plays and three of science, which "
     "no model has read. The paper has no figures of this; it reports 48.0 after 45.9 on MMLU without fine-tuning.",
 )

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from stockpot.reproduce.beds import beds
 from stockpot.reproduce.claim import Asked, Claim, Figures, Measure
-from stockpot.reproduce.images.beds import beds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stockpot.demo.data import Split
     from stockpot.evaluate import Suite
-    from stockpot.reproduce.images.bench import Bench
+    from stockpot.reproduce.images.bench import Images
 
 __all__ = ["SEARCH"]
 
@@ -24,13 +24,11 @@ _FIRST = {"digits": "layers.0", "mnist": "hidden"}
 """Tensors with a coefficient of their own in each model; the other layers share one, so that there are six."""
 
 
-def _search(bench: Bench) -> Figures:
+def _search(bench: Images) -> Figures:
     from stockpot.search import Space, search
 
-    models = {"base": bench.lab.beginner, **bench.lab.specialists}
-    places = {model.name: str(bench.folder_of(model.name)) for model in bench.models(models)}
-    bed = "digits" if "inverted" in bench.lab.tasks else "mnist"
-    space = Space.of(_recipe(places, _FIRST[bed]))
+    places = {model.name: str(bench.place.folder_of(model.name)) for model in bench.specialists()}
+    space = Space.of(_recipe(places, _FIRST[bench.name]))
     found = search(
         space,
         _suite(bench),
@@ -62,7 +60,7 @@ def _number(figures: Sequence[float | None]) -> float:
     return value
 
 
-def _suite(bench: Bench) -> Suite:
+def _suite(bench: Images) -> Suite:
     """Few images to search with; what is left of the select data is there for the winner to be measured on."""
     from stockpot.demo.data import Split
 

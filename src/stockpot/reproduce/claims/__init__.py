@@ -1,0 +1,1 @@
+"""The claims, by kind. Each is measured in one way on all its beds."""
