@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -35,6 +36,12 @@ class Figure:
     difference_low: float | None = None
     difference_high: float | None = None
     retention: float | None = None
+
+    @property
+    def drawn(self) -> tuple[float, float]:
+        """The interval; the figure itself where it has none, as when no resample has a figure."""
+        known = math.isfinite(self.low) and math.isfinite(self.high)
+        return (self.low, self.high) if known else (self.value, self.value)
 
 
 @dataclass(frozen=True)
