@@ -54,7 +54,7 @@ def test_an_owner_may_be_called_as_the_base_is(bench):
         (bench / name).rename(bench / folder / "model")
     tasks = ("clean", "noisy")
     found = swept(bench, "add", "v1/model", "v2/model", own=dict.fromkeys(tasks, "v2/model"))
-    assert found.objective.owners == dict.fromkeys(tasks, "model")
+    assert found.objective.owners == dict.fromkeys(tasks, "v2/model")
     assert found.normalised_report is not None
 
 
