@@ -191,12 +191,12 @@ def test_failures_are_trials(tmp_path):
     trials = run(tmp_path / "study", "random", trials=30, setup=setup)
     failed = [trial for trial in trials if trial.state == "failed"]
     assert {trial.number for trial in failed} == {t.number for t in trials if t.values["x0"] < 0.4}
-    told = {re.fullmatch(r"(.*) \(tuned\.py, line \d+\)", trial.outcome.error)[1] for trial in failed}
-    assert told == {
+    places = re.compile(r" \(tuned\.py, line \d+\)$")
+    assert {places.sub("", trial.outcome.error) for trial in failed} == {
         "MemoryError: too little for large values",
         "MemoryError: too little for small values",
     }
-    assert commonest(trials) == "MemoryError: too little for large values"
+    assert places.sub("", commonest(trials)) == "MemoryError: too little for large values"
     assert told(run(tmp_path / "study", "random", trials=30, setup=setup)) == told(trials)
 
 
