@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tuned import BOTH, LOWER, Bowl, begin, bowl, floats, sampler
+from tuned import BOTH, LOWER, Bowl, Parent, begin, bowl, floats, sampler
 
 from stockpot.errors import ExecutionError, PlanError, RecipeError, StorageError
 from stockpot.search.spaces.dimensions import Dimension
@@ -397,3 +397,9 @@ def test_processes_leave_no_temporary_files(tmp_path, monkeypatch):
     assert [trial.state for trial in run(None, "random", trials=3, setup=Littering(), jobs=1)] == ["complete"] * 3
     assert list(tmp_path.iterdir()) == []
     assert os.environ["TMPDIR"] == str(tmp_path)
+
+
+def test_a_trial_may_start_processes():
+    """As tasks do that run vLLM."""
+    trials = run(None, trials=2, setup=Parent(), jobs=1)
+    assert [trial.figures for trial in trials] == [(bowl(trial.values),) for trial in trials]

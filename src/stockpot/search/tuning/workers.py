@@ -147,7 +147,8 @@ class _Worker:
         """A process that is starting."""
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        process = context.Process(target=_work, args=(packed, there, threads, os.getpid()), daemon=True)
+        # no daemon: those may not start processes of their own, as tasks do that run vLLM
+        process = context.Process(target=_work, args=(packed, there, threads, os.getpid()), daemon=False)
         with _environment(threads, scratch):
             process.start()
         there.close()
