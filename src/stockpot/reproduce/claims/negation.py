@@ -49,7 +49,7 @@ def _left(result: Result, model: str, base: str, task: str) -> float:
     return 100 * share
 
 
-_LARGE = "toxic generations, GPT-2 Large, table 2"
+_LARGE = "toxic generations, GPT-2 Large"
 
 NEGATION = Claim(
     name="task-negation",
