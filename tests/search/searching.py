@@ -10,6 +10,7 @@ import numpy as np
 
 from evaluating import digits, digits_bench, networks, save_arrays, trained
 from files import write_model
+from stockpot.evaluate import load_suite
 
 SUITE = """tasks:
   clean:
@@ -32,6 +33,11 @@ def fine_tunes():
     rng = np.random.default_rng(0)
     found["diverged"] = {n: (a + rng.normal(0, 3, a.shape)).astype(np.float32) for n, a in base.items()}
     return found
+
+
+def suite_in(folder):
+    """The suite of a bench."""
+    return load_suite(folder / "suite.yml", allow_code=True)
 
 
 def search_bench(folder):

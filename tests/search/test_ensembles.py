@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from searching import MODELS, fine_tunes, search_bench
+from searching import MODELS, fine_tunes
 
 from evaluating import digits
 from stockpot.errors import ExecutionError, RecipeError
@@ -14,13 +14,6 @@ from stockpot.evaluate import Ensemble, candidate, evaluate, load_suite
 from stockpot.evaluate.ensemble import ensembled
 from stockpot.evaluate.page import page
 from stockpot.evaluate.table import table
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STOCKPOT_CACHE_DIR", str(tmp_path / "cache"))
-    return search_bench(tmp_path)
 
 
 def outputs(theta, x):

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from searching import RECIPE, SIX, SUITE, Reader, tuning_bench
+from searching import RECIPE, SIX, SUITE, Reader, suite_in, tuning_bench
 
 import stockpot as sp
 from files import read_model
@@ -42,10 +42,6 @@ def bench(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STOCKPOT_CACHE_DIR", str(tmp_path / "cache"))
     return tuning_bench(tmp_path)
-
-
-def suite_in(bench):
-    return load_suite(bench / "suite.yml", allow_code=True)
 
 
 def found_in(bench, **how):

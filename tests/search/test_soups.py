@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import yaml
-from searching import MODELS, Reader, fine_tunes, search_bench
+from searching import MODELS, Reader, fine_tunes, suite_in
 
 import stockpot as sp
 from evaluating import networks
@@ -18,17 +18,6 @@ from stockpot.errors import ExecutionError, RecipeError
 from stockpot.evaluate import Cache, candidate, evaluate, load_suite
 from stockpot.search import RunningAverage, objective_of, soup
 from stockpot.search.recipes import written
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STOCKPOT_CACHE_DIR", str(tmp_path / "cache"))
-    return search_bench(tmp_path)
-
-
-def suite_in(bench):
-    return load_suite(bench / "suite.yml", allow_code=True)
 
 
 def made(bench, *names, **how):

@@ -8,29 +8,18 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from searching import Reader, fine_tunes, search_bench
+from searching import Reader, fine_tunes, suite_in
 
 import stockpot as sp
 from evaluating import networks, save_arrays
 from files import write_model
 from stockpot.cli.main import main
 from stockpot.errors import ExecutionError, PlanError, RecipeError
-from stockpot.evaluate import candidate, evaluate, load_suite
+from stockpot.evaluate import candidate, evaluate
 from stockpot.search import Line, cosines, sweep
 from stockpot.search.sweeps import Normalised
 
 VALUES = [0, 0.25, 0.5, 0.75]
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STOCKPOT_CACHE_DIR", str(tmp_path / "cache"))
-    return search_bench(tmp_path)
-
-
-def suite_in(bench):
-    return load_suite(bench / "suite.yml", allow_code=True)
 
 
 def swept(bench, kind, *names, **how):

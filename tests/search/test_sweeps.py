@@ -8,30 +8,19 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from searching import Reader, fine_tunes, search_bench
+from searching import Reader, fine_tunes, suite_in
 
 import stockpot as sp
 from evaluating import networks
 from files import read_model, write_model
 from stockpot.cli.main import main
 from stockpot.errors import RecipeError, StockpotError
-from stockpot.evaluate import Blend, Ensemble, candidate, evaluate, load_suite
+from stockpot.evaluate import Blend, Ensemble, candidate, evaluate
 from stockpot.search import SWEEPS, Line, sweep
 from stockpot.search.plots import Curve, curves, scatter
 from stockpot.search.sweeps import negatable
 
 CLEAN = ["clean.loss"]
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("STOCKPOT_CACHE_DIR", str(tmp_path / "cache"))
-    return search_bench(tmp_path)
-
-
-def suite_in(bench):
-    return load_suite(bench / "suite.yml", allow_code=True)
 
 
 def swept(bench, kind, *names, **how):
