@@ -183,6 +183,7 @@ def problems(folder, task, **how):
 @pytest.fixture(scope="module")
 def oracle(bench):
     """lm-eval's own figures of the merge that was written to a folder."""
+    import torch
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
@@ -195,7 +196,7 @@ def oracle(bench):
                 model_args={"pretrained": str(bench / "merged"), "dtype": "float32"},
                 tasks=[str(bench / f"{task}.yaml")],
                 task_manager=TaskManager(include_defaults=False),
-                device="cpu",
+                device="cuda" if torch.cuda.is_available() else "cpu",
                 batch_size=8,
                 bootstrap_iters=0,
                 **how,
