@@ -15,7 +15,7 @@ from stockpot.evaluate import load_suite
 from stockpot.reproduce import CLAIMS, Setting, reproduce
 from stockpot.reproduce.images.bench import Images
 from stockpot.reproduce.images.lab import images_of
-from stockpot.reproduce.images.networks import CONVOLUTIONAL, PERCEPTRON
+from stockpot.reproduce.images.networks import COLOUR, CONVOLUTIONAL, PERCEPTRON
 from stockpot.reproduce.images.pictures import digits, mnist, mnist_tasks, shifted, turned
 
 OURS = [name for name, claim in CLAIMS.items() if "digits" in {bed.name for bed in claim.beds}]
@@ -36,6 +36,10 @@ EXACT = {
 DATA = Path(os.environ.get("STOCKPOT_DATA", "nowhere"))
 needs_data = pytest.mark.skipif(
     not (DATA / "images" / "usps_all.mat").is_file(), reason="STOCKPOT_DATA names no folder with images/"
+)
+
+CONVOLUTIONS = pytest.mark.parametrize(
+    ("network", "shape"), [(CONVOLUTIONAL, (28, 28)), (COLOUR, (3, 32, 32))], ids=["grey", "colour"]
 )
 
 
@@ -114,30 +118,32 @@ def test_decay_pulls_to_zero_and_fixed_tensors_stay():
     assert moved == [name for name in start if not name.startswith("layers.1.")]
 
 
-def test_the_convolutional_gradient():
+@CONVOLUTIONS
+def test_the_convolutional_gradient(network, shape):
     """It is the slope of the loss, by differences, and of no output but those of the label's own task."""
     pytest.importorskip("torch")
     rng = np.random.default_rng(0)
-    theta = CONVOLUTIONAL.initialise(rng, 20)
-    images, labels = rng.random((8, 28, 28)).astype(np.float32), np.array([1, 3, 9, 0, 2, 2, 7, 5])
-    _, gradient = CONVOLUTIONAL.gradient(theta, images, labels, 0.1)
+    theta = network.initialise(rng, 20)
+    images, labels = rng.random((8, *shape)).astype(np.float32), np.array([1, 3, 9, 0, 2, 2, 7, 5])
+    _, gradient = network.gradient(theta, images, labels, 0.1)
     step = {name: np.float32(4e-4) * value for name, value in gradient.items()}
     ends = [{n: theta[n] + sign * step[n] for n in theta} for sign in (-1, 1)]
-    low, high = (CONVOLUTIONAL.gradient(end, images, labels, 0.1)[0] for end in ends)
+    low, high = (network.gradient(end, images, labels, 0.1)[0] for end in ends)
     slope = sum(float(np.vdot(gradient[name], step[name])) for name in theta)
     assert high - low == pytest.approx(2 * slope, rel=0.02)
     assert not gradient["head.weight"][10:].any()
     assert gradient["head.weight"][:10].any()
 
 
-def test_the_convolutional_loss_is_that_of_its_outputs():
+@CONVOLUTIONS
+def test_the_convolutional_loss_is_that_of_its_outputs(network, shape):
     """The outputs that suites measure are those that training lowers the loss of."""
     pytest.importorskip("torch")
     rng = np.random.default_rng(1)
-    theta = CONVOLUTIONAL.initialise(rng, 20)
-    images, labels = rng.random((6, 28, 28)).astype(np.float32), np.array([11, 13, 19, 10, 12, 15])
-    loss, _ = CONVOLUTIONAL.gradient(theta, images, labels, 0.0)
-    own = CONVOLUTIONAL.logits(theta, images).astype(np.float64)[:, 10:]
+    theta = network.initialise(rng, 20)
+    images, labels = rng.random((6, *shape)).astype(np.float32), np.array([11, 13, 19, 10, 12, 15])
+    loss, _ = network.gradient(theta, images, labels, 0.0)
+    own = network.logits(theta, images).astype(np.float64)[:, 10:]
     chances = np.exp(own) / np.exp(own).sum(axis=1, keepdims=True)
     assert loss == pytest.approx(-np.log(chances[np.arange(6), labels - 10]).mean(), rel=1e-5)
 

@@ -46,7 +46,7 @@ _SHARES = (0.15, 0.35, 0.2)
 
 @dataclass(frozen=True)
 class Split:
-    """Images ``(n, side, side)`` with values in [0, 1], and their labels ``(n,)`` in 0..9."""
+    """Images ``(n, side, side)``, in colour ``(n, 3, side, side)``, of values in [0, 1]; labels ``(n,)`` in 0..9."""
 
     images: FloatArray
     labels: IntArray
@@ -86,7 +86,7 @@ def warp(images: FloatArray, angle: FloatArray, move: FloatArray) -> FloatArray:
     """Turn and move every image, interpolating linearly; what enters from outside is black.
 
     Args:
-        images: ``(n, side, side)``.
+        images: ``(n, side, side)``, or ``(n, channels, side, side)``: all channels of an image move alike.
         angle: ``(n,)``, radians.
         move: ``(n, 2)``, pixels down and to the right.
     """
@@ -98,8 +98,9 @@ def warp(images: FloatArray, angle: FloatArray, move: FloatArray) -> FloatArray:
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     which = np.broadcast_to(np.arange(len(images))[:, None, None], y.shape)
     source = np.stack([which, cos * y + sin * x + centre, cos * x - sin * y + centre])
-    moved = map_coordinates(images, source, order=1, mode="grid-constant")
-    return np.asarray(moved, dtype=np.float32)
+    planes = images.reshape(len(images), -1, side, side)
+    moved = [map_coordinates(planes[:, c], source, order=1, mode="grid-constant") for c in range(planes.shape[1])]
+    return np.stack(moved, axis=1, dtype=np.float32).reshape(images.shape)
 
 
 def _uniform(rng: np.random.Generator, size: tuple[int, ...], limit: float) -> FloatArray:
@@ -144,7 +145,7 @@ def fade(lowest: float, highest: float | None = None) -> Shift:
 
     def shift(images: FloatArray, rng: np.random.Generator) -> FloatArray:
         top = lowest if highest is None else highest
-        factor = rng.uniform(lowest, top, (len(images), 1, 1)).astype(np.float32)
+        factor = rng.uniform(lowest, top, (len(images), *(1 for _ in images.shape[1:]))).astype(np.float32)
         return np.asarray(0.5 + factor * (images - 0.5), dtype=np.float32)
 
     return shift

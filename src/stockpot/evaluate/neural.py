@@ -72,7 +72,7 @@ def need(*packages: str, extra: str | None = "evaluate") -> None:
     """
     missing = [name for name in packages if name not in sys.modules and find_spec(name) is None]
     if missing:
-        names = {"sklearn": "scikit-learn"}
+        names = {"sklearn": "scikit-learn", "PIL": "Pillow"}
         told = " and ".join(names.get(name, name) for name in missing)
         fix = f"pip install {' '.join(missing)}" if extra is None else f"pip install 'stockpot[{extra}]'"
         raise UnsupportedError(Problem(f"this task needs {told}", fix=fix))

@@ -13,6 +13,7 @@ __all__ = ["beds"]
 _ENCODER = "an encoder of 0.43 million parameters, pretrained on reviews"
 _ABOUT = {
     "mnist": "MNIST, 12,000 images of 28 × 28, a convolutional network of 106,000 parameters",
+    "cifar": "CIFAR-10, 16,500 images of 32 × 32 in colour, a convolutional network of 138,000 parameters",
     "digits": "scikit-learn's digits, 1,797 images of 8 × 8, a perceptron of 51,000 parameters",
     "sentences": f"SST-2, Subj, TREC, CR and MPQA, up to 7,000 sentences each, {_ENCODER}",
     "reviews": f"reviews of ten kinds of goods, then SST-2; four other kinds as shifts, {_ENCODER}",
@@ -63,7 +64,7 @@ def _measured(measure: Callable[[Any], Figures], bed: str, setting: Setting) -> 
 
 def _bench(bed: str, setting: Setting) -> Any:
     """The bench of a bed; with it come the extras that it needs."""
-    if bed in ("digits", "mnist"):
+    if bed in ("digits", "mnist", "cifar"):
         from stockpot.reproduce.images.bench import Images
 
         return Images(bed, setting)

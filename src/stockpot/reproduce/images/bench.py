@@ -19,12 +19,14 @@ __all__ = ["Images"]
 
 _TARGET = {"digits": ("inverted", "upright"), "mnist": ("kmnist", "mnist")}
 """What is to be forgotten, and what is to be kept."""
+_NEEDS = {"digits": (), "mnist": ("torch",), "cifar": ("torch", "PIL")}
+"""Packages beside those that images are warped with."""
 _KEEP = 0.97
 """Of the control's accuracy on select data, so that 0.95 are left on report data."""
 
 
 class Images:
-    """One of the beds ``digits`` and ``mnist``.
+    """One of the beds ``digits``, ``mnist`` and ``cifar``; the last has one task alone.
 
     Args:
         name: Of the bed.
@@ -35,7 +37,7 @@ class Images:
     """
 
     def __init__(self, name: str, setting: Setting) -> None:
-        need("scipy", "sklearn", *(() if name == "digits" else ("torch",)))
+        need("scipy", "sklearn", *_NEEDS[name])
         from stockpot.reproduce.images.lab import images_of
 
         self.name = name

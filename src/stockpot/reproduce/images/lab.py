@@ -17,8 +17,18 @@ from stockpot.demo.data import Shift, Split, noise, rotate, translate
 from stockpot.demo.network import Parameters
 from stockpot.demo.train import Schedule, train
 from stockpot.reproduce.claim import Setting
-from stockpot.reproduce.images.networks import CONVOLUTIONAL, PERCEPTRON, Network
-from stockpot.reproduce.images.pictures import Pictures, Task, digit_tasks, digits, joined, mnist, mnist_tasks, turned
+from stockpot.reproduce.images.networks import COLOUR, CONVOLUTIONAL, PERCEPTRON, Network
+from stockpot.reproduce.images.pictures import (
+    Pictures,
+    Task,
+    cifar,
+    digit_tasks,
+    digits,
+    joined,
+    mnist,
+    mnist_tasks,
+    turned,
+)
 from stockpot.reproduce.labs import File, lab_of
 
 __all__ = ["FINE_TUNES", "Domains", "Lab", "Run", "images_of"]
@@ -80,51 +90,57 @@ class Domains:
 
 
 @dataclass(frozen=True)
+class _Several:
+    """Several tasks that one model can learn.
+
+    Args:
+        joint, learn: Epochs and rates: of the start that knows them a little, and of its fine-tunes, at a low rate, as
+            task arithmetic needs it.
+        few: Images of each task that the former learns from.
+    """
+
+    tasks: Callable[[File, int, int], Mapping[str, Task]]
+    joint: tuple[int, float]
+    learn: tuple[int, float]
+    few: int
+
+
+@dataclass(frozen=True)
 class _Ground:
     """What a bed is made of.
 
     Args:
         start, tune, scratch: Epochs and rates: of the start, of ordinary fine-tunes of it, and of training from nothing
             on the same images.
-        joint, learn: Of the start that knows several tasks a little, and of its fine-tunes, at a low rate, as task
-            arithmetic needs it.
-        few: Images of each task that the latter learns from.
+        several: None for a bed that no claim on several tasks has.
     """
 
     network: Network
     pictures: Callable[[File, int], Pictures]
-    tasks: Callable[[File, int, int], Mapping[str, Task]]
     start: tuple[int, float]
     tune: tuple[int, float]
     scratch: tuple[int, float]
-    joint: tuple[int, float]
-    learn: tuple[int, float]
-    few: int
+    several: _Several | None = None
 
 
 _GROUNDS = {
     "digits": _Ground(
         PERCEPTRON,
         lambda _, seed: digits(seed),
-        lambda _, seed, few: digit_tasks(seed, few),
         start=(400, 0.02),
         tune=(40, 0.04),
         scratch=(100, 0.02),
-        joint=(100, 0.02),
-        learn=(20, 0.01),
-        few=40,
+        several=_Several(lambda _, seed, few: digit_tasks(seed, few), joint=(100, 0.02), learn=(20, 0.01), few=40),
     ),
     "mnist": _Ground(
         CONVOLUTIONAL,
         mnist,
-        mnist_tasks,
         start=(20, 0.02),
         tune=(5, 0.03),
         scratch=(8, 0.02),
-        joint=(30, 0.02),
-        learn=(4, 0.01),
-        few=100,
+        several=_Several(mnist_tasks, joint=(30, 0.02), learn=(4, 0.01), few=100),
     ),
+    "cifar": _Ground(COLOUR, cifar, start=(20, 0.02), tune=(5, 0.01), scratch=(8, 0.02)),
 }
 
 
@@ -190,7 +206,9 @@ class Lab:
     @cached_property
     def recycled(self) -> Mapping[str, Parameters]:
         """The same runs from fine-tunes of the start on other images, with the same probed head; two from the start."""
-        others = {name: self._tune(f"start {name}", self.start, split) for name, split in self.pictures.others.items()}
+        others = {
+            name: self._tune(f"start {name}", self.start, split) for name, split in self.pictures.others().items()
+        }
         head = {name: value for name, value in self.probed.items() if name.startswith(self.network.head)}
         starts = [self.probed, *({**theta, **head} for theta in others.values())]
         names = [f"recycled {run.name}" for run in _MILD]
@@ -200,14 +218,14 @@ class Lab:
     @cached_property
     def tasks(self) -> Mapping[str, Task]:
         """Several tasks that one model can learn."""
-        return self._ground.tasks(self._file, self.seed, self._ground.few)
+        return self._several.tasks(self._file, self.seed, self._several.few)
 
     @cached_property
     def beginner(self) -> Parameters:
         """A start that knows every task a little; its last layer is every task's from then on."""
         few = joined(*(_numbered_on(task.few, task) for task in self.tasks.values()))
         heads = 1 + max(task.first for task in self.tasks.values()) // 10
-        return self._train("beginner", self._drawn("beginner", heads), few, self._ground.joint)
+        return self._train("beginner", self._drawn("beginner", heads), few, self._several.joint)
 
     @cached_property
     def specialists(self) -> Mapping[str, Parameters]:
@@ -219,9 +237,14 @@ class Lab:
         """A fine-tune of the beginner on all tasks at once."""
         return self._learnt("together", *self.tasks)
 
+    @property
+    def _several(self) -> _Several:
+        assert self._ground.several is not None  # no claim on several tasks has such a bed
+        return self._ground.several
+
     def _learnt(self, name: str, *tasks: str) -> Parameters:
         own = joined(*(_numbered_on(self.tasks[task].tune, self.tasks[task]) for task in tasks))
-        return self._train(name, self.beginner, own, self._ground.learn, fixed=(self.network.head,))
+        return self._train(name, self.beginner, own, self._several.learn, fixed=(self.network.head,))
 
     def _tune(self, name: str, start: Parameters, split: Split, run: Run = FINE_TUNES[0]) -> Parameters:
         epochs, rate = self._ground.tune

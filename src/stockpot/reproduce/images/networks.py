@@ -1,23 +1,23 @@
-"""The two networks of the test beds: the demo's perceptron in NumPy, and a small convolutional one in torch."""
+"""The networks of the test beds: the demo's perceptron in NumPy, and small convolutional ones in torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from stockpot.demo.data import FloatArray, IntArray
-from stockpot.demo.network import Parameters, initialise, loss_and_gradient
+from stockpot.demo.network import Parameters, loss_and_gradient
+from stockpot.demo.network import initialise as drawn
 from stockpot.demo.network import logits as perceptron_logits
 from stockpot.demo.train import Gradient
 from stockpot.reproduce.training import torch_with
 
-__all__ = ["CONVOLUTIONAL", "PERCEPTRON", "Network", "convolutional_logits"]
+__all__ = ["COLOUR", "CONVOLUTIONAL", "PERCEPTRON", "Network", "convolutional_logits"]
 
 _CLASSES = 10
-_SHAPES = {"first": (16, 1, 5, 5), "second": (32, 16, 3, 3), "hidden": (64, 32 * 7 * 7)}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Network:
 
 
 def convolutional_logits(theta: Parameters, images: FloatArray) -> FloatArray:
-    """Scores ``(n, classes)`` of images ``(n, 28, 28)``."""
+    """Scores ``(n, classes)`` of images ``(n, side, side)`` or ``(n, channels, side, side)``."""
     torch = torch_with()
     with torch.inference_mode():
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in theta.items()}
@@ -50,7 +50,8 @@ def convolutional_logits(theta: Parameters, images: FloatArray) -> FloatArray:
 
 def _forward(torch: Any, theta: Any, images: FloatArray) -> Any:
     layers = torch.nn.functional
-    x = torch.from_numpy(np.ascontiguousarray(images))[:, None]
+    x = torch.from_numpy(np.ascontiguousarray(images))
+    x = x[:, None] if x.ndim == 3 else x
     x = layers.relu(layers.conv2d(x, theta["first.weight"], theta["first.bias"], stride=2, padding=2))
     x = layers.relu(layers.conv2d(x, theta["second.weight"], theta["second.bias"], stride=2, padding=1))
     x = layers.relu(layers.linear(x.flatten(1), theta["hidden.weight"], theta["hidden.bias"]))
@@ -69,22 +70,33 @@ def _gradient(theta: Parameters, images: FloatArray, labels: IntArray, smoothing
     return float(loss.detach()), {name: tensor.grad.numpy() for name, tensor in tensors.items()}
 
 
-def _initialise(rng: np.random.Generator, classes: int) -> Parameters:
-    """He-normal weights and zero biases; 106,000 numbers with ten classes."""
-    theta: dict[str, FloatArray] = {}
-    for name, shape in {**_SHAPES, "head": (classes, _SHAPES["hidden"][0])}.items():
-        weight = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
-        theta[f"{name}.weight"] = weight.astype(np.float32)
-        theta[f"{name}.bias"] = np.zeros(shape[0], np.float32)
-    return theta
+def _shapes(channels: int, side: int) -> Mapping[str, tuple[int, ...]]:
+    """Of all weights but the head's; each convolution halves the side."""
+    return {"first": (16, channels, 5, 5), "second": (32, 16, 3, 3), "hidden": (64, 32 * (side // 4) ** 2)}
 
 
-CONVOLUTIONAL = Network(
-    "head.", _initialise, _gradient, convolutional_logits, "stockpot.reproduce.images.networks:convolutional_logits"
-)
+def _convolutional(channels: int, side: int) -> Network:
+    """Two convolutions and two dense layers: 106,000 numbers for 28 × 28 in grey, 138,000 for 32 × 32 in colour."""
+    shapes = _shapes(channels, side)
+
+    def initialise(rng: np.random.Generator, classes: int) -> Parameters:
+        """He-normal weights and zero biases."""
+        theta: dict[str, FloatArray] = {}
+        for name, shape in {**shapes, "head": (classes, shapes["hidden"][0])}.items():
+            weight = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+            theta[f"{name}.weight"] = weight.astype(np.float32)
+            theta[f"{name}.bias"] = np.zeros(shape[0], np.float32)
+        return theta
+
+    predict = "stockpot.reproduce.images.networks:convolutional_logits"
+    return Network("head.", initialise, _gradient, convolutional_logits, predict)
+
+
+CONVOLUTIONAL = _convolutional(1, 28)
+COLOUR = _convolutional(3, 32)
 PERCEPTRON = Network(
     "layers.2.",
-    lambda rng, _: initialise(rng),
+    lambda rng, _: drawn(rng),
     loss_and_gradient,
     perceptron_logits,
     "stockpot.demo.network:logits",

@@ -1,4 +1,4 @@
-"""Images that claims are tried on: four disjoint splits of digits, the shifts that test them, and tasks beside them."""
+"""Images that claims are tried on: four disjoint splits, the shifts that test them, and tasks beside them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from stockpot.demo.data import FloatArray, Shift, Split, chain, fade, load_splits, noise, rotate, warp
 from stockpot.evaluate.arrays import read_npz
+from stockpot.reproduce.images.jpegs import read_jpegs
 from stockpot.reproduce.labs import File
 
-__all__ = ["Pictures", "Task", "digit_tasks", "digits", "joined", "mnist", "mnist_tasks", "shifted", "turned"]
+__all__ = ["Pictures", "Task", "cifar", "digit_tasks", "digits", "joined", "mnist", "mnist_tasks", "shifted", "turned"]
 
 _SIZES = (3000, 5000, 1500)
-"""Of pretrain, tune and select; the report is on 2,500 images of MNIST's test set."""
+"""Of pretrain, tune and select of MNIST."""
+_CIFAR_SIZES = (4000, 8000, 2000)
+"""Likewise, of CIFAR-10."""
 _REPORT = 2500
+"""Images of a test set."""
 _TASK_SIZES = (4000, 1000, 1500)
 """Of tune, select and report of each task, beside the few that the base learns from."""
 
@@ -31,7 +35,7 @@ class Pictures:
 
     Args:
         shifts: What test images are changed by, by the name of the task.
-        others: Images for fine-tunes on something else, by name.
+        others: Makes images for fine-tunes on something else, by name.
     """
 
     pretrain: Split
@@ -40,7 +44,7 @@ class Pictures:
     report: Split
     broad: Shift
     shifts: Mapping[str, Shift]
-    others: Mapping[str, Split]
+    others: Callable[[], Mapping[str, Split]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,10 @@ class Task:
 def digits(seed: int) -> Pictures:
     """The 1,797 images of scikit-learn, 8 × 8."""
     cut = load_splits(seed)
-    others = {"inverted": _inverted(cut.tune), "noisy": _noisy(cut.tune, seed), "other": _quarters(cut.tune, 2)}
+
+    def others() -> Mapping[str, Split]:
+        return {"inverted": _inverted(cut.tune), "noisy": _noisy(cut.tune, seed), "other": _quarters(cut.tune, 2)}
+
     return Pictures(cut.pretrain, cut.tune, cut.select, cut.report, _BROAD, _shifts(8), others)
 
 
@@ -72,8 +79,23 @@ def mnist(file: File, seed: int) -> Pictures:
     pretrain, tune, select = _cut(_npz(file("images", "mnist_train.npz")), _SIZES, rng)
     (report,) = _cut(_npz(file("images", "mnist_test.npz")), (_REPORT,), rng)
     (kana,) = _cut(_kmnist(file), (len(tune.labels),), rng)
-    others = {"inverted": _inverted(tune), "noisy": _noisy(tune, seed), "other": kana}
+
+    def others() -> Mapping[str, Split]:
+        return {"inverted": _inverted(tune), "noisy": _noisy(tune, seed), "other": kana}
+
     return Pictures(pretrain, tune, select, report, _BROAD, _shifts(28), others)
+
+
+def cifar(file: File, seed: int) -> Pictures:
+    """16,500 images of CIFAR-10, 32 × 32 in colour, those that are not reported on of the training set."""
+    rng = np.random.default_rng(seed)
+    pretrain, tune, select = _cut_jpegs(file("images", "cifar10_train15k_jpeg.npz"), _CIFAR_SIZES, rng)
+    (report,) = _cut_jpegs(file("images", "cifar10_test_jpeg.npz"), (_REPORT,), rng)
+
+    def others() -> Mapping[str, Split]:
+        return {"inverted": _inverted(tune), "noisy": _noisy(tune, seed), "other": _quarters(tune, 2)}
+
+    return Pictures(pretrain, tune, select, report, _BROAD, _shifts(32), others)
 
 
 def digit_tasks(seed: int, few: int) -> Mapping[str, Task]:
@@ -137,7 +159,7 @@ def blur(sd: float) -> Shift:
     """Blur with a Gaussian of ``sd`` pixels."""
 
     def shift(images: FloatArray, rng: np.random.Generator) -> FloatArray:  # noqa: ARG001 - shifts are called so
-        return np.asarray(gaussian_filter(images, (0, sd, sd)), np.float32)
+        return np.asarray(gaussian_filter(images, (*(0 for _ in images.shape[:-2]), sd, sd)), np.float32)
 
     return shift
 
@@ -166,7 +188,7 @@ def _noisy(split: Split, seed: int) -> Split:
 
 
 def _quarters(split: Split, quarters: int) -> Split:
-    return Split(np.rot90(split.images, quarters, (1, 2)).copy(), split.labels)
+    return Split(np.rot90(split.images, quarters, (-2, -1)).copy(), split.labels)
 
 
 def _rows(split: Split, rows: npt.NDArray[np.int64]) -> Split:
@@ -186,6 +208,10 @@ def _split(images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Split:
 def _npz(path: Path) -> Split:
     arrays = read_npz(path)
     return _split(arrays["x"], arrays["y"])
+
+
+def _cut_jpegs(path: Path, sizes: tuple[int, ...], rng: np.random.Generator) -> list[Split]:
+    return _cut(_split(*read_jpegs(path, 32, sum(sizes))), sizes, rng)
 
 
 def _kmnist(file: File) -> Split:
