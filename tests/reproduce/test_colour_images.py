@@ -70,6 +70,8 @@ def test_images_are_decoded_in_order(tmp_path):
     assert np.abs(means - [[250, 10, 10], [128, 128, 128], [10, 10, 250]]).max() < 4
 
 
+HUGE = RED.replace(b"\x08\x00\x20\x00\x20", b"\x08\xff\x00\xff\x00", 1)
+"""An image whose header says that it is 65,280 × 65,280 pixels."""
 WRONG = {
     "no jpeg": ({"jpeg": None}, "it has no jpeg"),
     "no offset, no y": ({"offset": None, "y": None}, "it has no offset and no y"),
@@ -83,6 +85,7 @@ WRONG = {
     "cut off": (arrays_of([RED, GREY[:-40], RED], [0, 1, 2]), "image 1 cannot be decoded: .*[Tt]runcated"),
     "no image": (arrays_of([RED, RED, b"no image"], [0, 1, 2]), "image 2 cannot be decoded"),
     "another format": (arrays_of([encoded(plain(0), "PNG"), RED, RED], [0, 1, 2]), "image 0 cannot be decoded"),
+    "a huge size": (arrays_of([RED, RED, HUGE], [0, 1, 2]), "image 2 is larger than 32 × 32 pixels by far"),
     "another size": (arrays_of([RED, encoded(plain(0, 28)), RED], [0, 1, 2]), "image 1 is 28 × 28 pixels, not 32 × 32"),
 }
 

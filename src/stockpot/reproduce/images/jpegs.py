@@ -75,10 +75,13 @@ def _decoded(data: bytes, side: int) -> npt.NDArray[np.uint8]:
     """
     from PIL import Image
 
-    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-        if image.size != (side, side):
-            raise ValueError(f"is {image.width} × {image.height} pixels, not {side} × {side}")
-        return np.asarray(image.convert("RGB"), np.uint8).transpose(2, 0, 1)
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            if image.size != (side, side):
+                raise ValueError(f"is {image.width} × {image.height} pixels, not {side} × {side}")
+            return np.asarray(image.convert("RGB"), np.uint8).transpose(2, 0, 1)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"is larger than {side} × {side} pixels by far") from error
 
 
 def _reason(error: Exception) -> str:
