@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -19,7 +20,9 @@ import stockpot as sp
 from evaluating import TEXT, language_model, save_tokenizer, write_lines
 from stockpot.errors import RecipeError, StockpotError
 from stockpot.evaluate import Cache, candidate, evaluate, load_suite
+from stockpot.evaluate.figures import Bootstrap
 from stockpot.evaluate.harness.measures import FIGURES
+from stockpot.evaluate.harness.rows import TEXTS, numbers_of
 from stockpot.search import soup
 
 pytest.importorskip("lm_eval", reason="lm_eval is not installed: its tasks are not tested here")
@@ -74,7 +77,26 @@ filter_list:
     filter: [{function: regex, regex_pattern: "(.)"}, {function: take_first}]
 metric_list:
   - {metric: exact_match, aggregation: mean, higher_is_better: true}
+"""
+
+SPEAK = """
+include: write.yaml
+task: speak
+dataset_kwargs: {data_files: {test: speak.jsonl}}
+generation_kwargs: {until: ["."], do_sample: false, max_gen_toks: 30}
+filter_list:
+  - name: words
+    filter:
+      - {function: regex, regex_pattern: "([a-z])"}
+      - function: map
+        mapping_dict: {a: "The kettle was on the fire, and the soup had been there", h: "nobody took the last spoon"}
+        default_value: "a merge is a guess until it is measured"
+      - {function: take_first}
+metric_list:
   - {metric: bleu, aggregation: bleu, higher_is_better: true}
+  - {metric: chrf, aggregation: chrf, higher_is_better: true}
+  - {metric: chrf++, aggregation: chrf++, higher_is_better: true}
+  - {metric: ter, aggregation: ter, higher_is_better: false}
 """
 
 LAST = """
@@ -127,13 +149,18 @@ def filled(folder):
     for seed, name in enumerate(("one", "two")):
         language_model(folder / name, seed)
         save_tokenizer(folder / name, bos_token="<s>", eos_token="</s>")
-    for name, text in {"quiz": QUIZ, "prose": PROSE, "write": WRITE, "last": LAST}.items():
+    for name, text in {"quiz": QUIZ, "prose": PROSE, "write": WRITE, "speak": SPEAK, "last": LAST}.items():
         (folder / f"{name}.yaml").write_text(text)
     for number, name in enumerate(("train", "dev", "test")):
         write_lines(folder / f"{name}.jsonl", questions(20 * number, 20 * number + 20))
     write_lines(folder / "prose.jsonl", [{"text": line} for line in TEXT.strip().split("\n")])
     sp.save(merged(folder), folder / "merged")
     write_lines(folder / "write.jsonl", tasks_of_writing(folder / "merged", 6, 6))
+    lines = TEXT.strip().split("\n")
+    write_lines(
+        folder / "speak.jsonl", [{"prompt": TEXT[9 * i : 9 * i + 20], "answer": lines[i % 3]} for i in range(9)]
+    )
+    of_quiz(folder, "odd.yaml", ("acc_norm, aggregation: mean", "acc_norm, aggregation: bypass"))
     write_lines(folder / "last.jsonl", tasks_of_writing(folder / "merged", 12, 1))
     return folder
 
@@ -209,10 +236,11 @@ def oracle(bench):
 @pytest.mark.parametrize(
     ("task", "files", "names"),
     [
-        ("quiz", "test.jsonl", ["acc,none", "acc_norm,none", "f1,none"]),
+        ("quiz", "test.jsonl", ["acc,none", "acc_norm,none", "f1,none", "brier_score,none"]),
         ("prose", "prose.jsonl", ["word_perplexity,none", "byte_perplexity,none", "bits_per_byte,none"]),
         ("last", "last.jsonl", ["perplexity,none", "acc,none"]),
         ("write", "write.jsonl", ["exact_match,whole"]),
+        ("speak", "speak.jsonl", ["bleu,words", "chrf,words", "chrf++,words", "ter,words"]),
     ],
 )
 def test_figures_are_lm_evals_own_on_the_written_model(bench, oracle, task, files, names):
@@ -228,7 +256,8 @@ def test_few_shot_examples_limit_and_filter_are_lm_evals_own(bench, oracle):
     files = "split: {report: test.jsonl}, train: train.jsonl"
     found = figures(measured(bench, f"{{kind: lm_eval, task: quiz.yaml, few_shot: 1, limit: 11, {files}}}"))
     wanted = oracle("quiz", num_fewshot=1, limit=11)
-    assert found == pytest.approx({name: wanted[f"{name},none"] for name in ("acc", "acc_norm", "f1")}, rel=1e-12)
+    assert found == pytest.approx({name: wanted[f"{name},none"] for name in found}, rel=1e-12)
+    assert list(found) == ["acc", "acc_norm", "f1", "brier_score"]
     splits = 'split: {report: "@test"}, train: "@train"'
     again = measured(bench, f"{{kind: lm_eval, task: quiz.yaml, few_shot: 1, limit: 11, {splits}}}")
     assert (figures(again), again.cells[0].examples) == (found, 11)
@@ -400,10 +429,9 @@ def test_tables_of_parquet_are_read(bench):
         ("task: quiz.yaml, split: {report: prose.jsonl}", ["prose.jsonl", "'question' is undefined"]),
         ("task: quiz.yaml, split: {report: test.jsonl}, metrics: [acc_nrom]", ["'acc_nrom'", "did you mean acc_norm?"]),
         (
-            "task: quiz.yaml, split: {report: test.jsonl}, metrics: [brier_score]",
-            ["brier_score", "take acc, acc_norm"],
+            "task: odd.yaml, split: {report: test.jsonl}, metrics: [acc_norm]",
+            ["aggregated as bypass", "by code", "take acc, f1"],
         ),
-        ("task: write.yaml, split: {report: write.jsonl}, metrics: [bleu]", ["aggregated as bleu", "take exact_match"]),
         ("task: write.yaml, split: {report: write.jsonl}, filter: hole", ["no filter 'hole'", "did you mean whole?"]),
         ("task: quiz.yaml, split: {report: test.jsonl}, few_shot: 2", ["data of their own", 'train: "@train"']),
         ("task: quiz.yaml, split: {report: test.jsonl}, settings: {dtype: half}", ["those of vLLM", "backend: vllm"]),
@@ -419,6 +447,64 @@ def test_what_is_wrong_is_told_by_name(bench, task, told):
     text = problems(bench, f"{{kind: lm_eval, {task}}}")
     assert all(part in text for part in told), text
     assert "suite line 1" in text
+
+
+def test_counts_of_texts_are_sacrebleus():
+    """BLEU, chrF, chrF++ and TER of any choice of documents, some several times, with one reference or several."""
+    from lm_eval.api import metrics as own
+
+    words = TEXT.split()
+    texts = [" ".join(words[i : i + 9]) for i in range(0, 27, 3)]
+    one = [(" ".join(words[i : i + 8 + i % 3]), texts[i // 3]) for i in range(0, 27, 3)]
+    two = [([reference, text[9:], "soup"][: 2 + i % 2], [text]) for i, (reference, text) in enumerate(one)]
+    drawn = np.random.default_rng(0).integers(0, 9, 9)
+    for name, aggregate in {"bleu": own.bleu, "chrf": own.chrf, "chrf++": own.chrfpp, "ter": own.ter}.items():
+        for pairs in (one, two):
+            rows = numbers_of(name, pairs, name)
+            assert FIGURES[name](rows) == pytest.approx(aggregate(pairs), rel=1e-12)
+            fewest = [(reference if isinstance(reference, str) else reference[:2], text) for reference, text in pairs]
+            assert FIGURES[name](rows[drawn]) == pytest.approx(aggregate([fewest[i] for i in drawn]), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "values", "told"),
+    [
+        ("bleu", [1.0, 0.0], "t needs a text and its reference"),
+        ("ter", [("a", "b"), (None, "b")], "t needs a text and its reference"),
+        ("chrf", [("a", ["b", "c"])], "t needs a text and its reference"),
+        ("chrf", [([], "b")], "t needs a text and its reference"),
+        ("brier_score", [(-100, [0.5, 0.5])], "one right choice of each document, but one has -100"),
+        ("brier_score", [([0, 1], [0.5, 0.5])], "one has [0, 1]"),
+    ],
+    ids=["numbers", "no-reference", "two-texts", "no-references", "no-choice", "two-choices"],
+)
+def test_what_a_figure_cannot_be_made_of_is_told(aggregation, values, told):
+    """Metric and task are named."""
+    with pytest.raises(StockpotError, match=re.escape(told)):
+        numbers_of(aggregation, values, "t")
+
+
+def test_choices_may_be_more_or_fewer(bench):
+    """The Brier score is a mean of documents, each with its choices, where lm-eval itself has no figure."""
+    rows = questions(40, 50)
+    rows[3]["choices"].append("spoon")
+    write_lines(bench / "three.jsonl", rows)
+    parts = []
+    for name, own in {"three": rows, "third": rows[3:4], "rest": rows[:3] + rows[4:]}.items():
+        write_lines(bench / f"{name}.jsonl", own)
+        task = f"{{kind: lm_eval, task: quiz.yaml, metrics: [brier_score], split: {{report: {name}.jsonl}}}}"
+        parts.append(figures(measured(bench, task))["brier_score"])
+    assert parts[0] == pytest.approx((parts[1] + 9 * parts[2]) / 10)
+
+
+def test_a_thousand_documents_are_drawn_fast():
+    """A thousand draws of BLEU, chrF++ and TER of a thousand documents take a second, not minutes."""
+    rng = np.random.default_rng(0)
+    for name, width in TEXTS.items():
+        started = time.process_time()
+        found = Bootstrap().figures(rng.integers(1, 30, (1000, width)).astype(np.float64), FIGURES[name])
+        assert time.process_time() - started < 2
+        assert np.isfinite(found).all()
 
 
 def of_quiz(folder, name, *changes):

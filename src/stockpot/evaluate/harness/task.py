@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -19,8 +20,9 @@ from stockpot.evaluate.examples import content_of, digest, keys_of
 from stockpot.evaluate.harness.backends import SEED, Wanted, check_settings, running
 from stockpot.evaluate.harness.definitions import Definition, definition_of
 from stockpot.evaluate.harness.documents import Documents, digest_of
-from stockpot.evaluate.harness.measures import column, measures
-from stockpot.evaluate.harness.quiet import quietly
+from stockpot.evaluate.harness.measures import column, measures, registered
+from stockpot.evaluate.harness.quiet import quietly, swapped
+from stockpot.evaluate.harness.rows import numbers_of
 from stockpot.evaluate.neural import need, seeded
 from stockpot.evaluate.opened import Opened
 from stockpot.evaluate.protocol import EXAMPLE, Files, Metric, Predictions, is_named
@@ -66,7 +68,7 @@ def harness_task(
     train = data.get("train", ())
     shots = [str(path) if is_named(path) else content_of([path]) for path in train]
     facts = {"kind": "lm_eval", "task": found.digest, "name": found.name, "shots": shots, "documents": named}
-    packages = versions_of("lm_eval", "datasets", "torch", "transformers", "tokenizers")
+    packages = versions_of("lm_eval", "sacrebleu", "datasets", "torch", "transformers", "tokenizers")
     return Harness(builder, measures(asked, built[0], filtered), {**facts, **wanted.facts(), **packages})
 
 
@@ -90,7 +92,7 @@ class Harness:
     def predict(self, model: Opened, files: Files) -> Predictions:
         """See the class."""
         rows = self.builder.run(model, files)
-        columns = {name: array for name, values in rows.items() if (array := _numbers(values)) is not None}
+        columns = {name: array for name, array in rows.items() if array is not None}
         found = {EXAMPLE: keys_of(self.examples(files)), **columns}
         lengths = {name: len(array) for name, array in found.items()}
         if len(set(lengths.values())) > 1:
@@ -137,13 +139,14 @@ class _Builder:
                 self._digests[files] = [_seen(task, one) for one in self.documents(files)]
         return self._digests[files]
 
-    def run(self, model: Opened, files: Files) -> dict[str, list[Any]]:
-        """``metric,filter`` → what the task makes of each document."""
+    def run(self, model: Opened, files: Files) -> dict[str, npt.NDArray[np.float64] | None]:
+        """``metric,filter`` → what the task makes of each document; None where that is no number."""
         from lm_eval.evaluator import evaluate
 
         task, wanted = self.built(files), self._wanted
         sandboxed = not self._task.trusted
-        with quietly(), running(model, wanted) as made, quietly(sandboxed=sandboxed), seeded(SEED):
+        figures = swapped(task, "aggregation", lambda: defaultdict(lambda: len))  # made here, of rows
+        with quietly(), running(model, wanted) as made, quietly(sandboxed=sandboxed), seeded(SEED), figures:
             task.set_fewshot_seed(SEED)
             told = evaluate(
                 lm=made,
@@ -154,12 +157,16 @@ class _Builder:
                 fewshot_as_multiturn=True,
                 confirm_run_unsafe_code=self._allowed,
             )
-        rows: dict[str, list[Any]] = {}
+        task._instances = None  # noqa: SLF001 - requests and answers of a model that is done
+        rows: dict[tuple[str, str], list[Any]] = {}
         for sample in told["samples"][self.name]:
             for metric in sample["metrics"]:
-                rows.setdefault(column(metric, sample["filter"]), []).append(sample[metric])
-        task._instances = None  # noqa: SLF001 - requests and answers of a model that is done
-        return rows
+                rows.setdefault((metric, sample["filter"]), []).append(sample[metric])
+        how = {metric: registered(one) for metric, one in task.aggregation().items()}
+        return {
+            column(metric, own): numbers_of(how.get(metric), values, f"{metric} of {self.name}")
+            for (metric, own), values in rows.items()
+        }
 
     def _config(self, splits: Mapping[str, Any]) -> dict[str, Any]:
         """The task's settings, with documents and few-shot examples from ``splits`` alone."""
@@ -209,12 +216,3 @@ def _seen(task: Any, document: Mapping[str, Any]) -> bytes:
     if not isinstance(text, str) or not text.strip():
         text = task.doc_to_target(document)
     return digest(json.dumps([text, choices], default=repr))
-
-
-def _numbers(values: Sequence[Any]) -> npt.NDArray[Any] | None:
-    """The rows as numbers, ``(n,)`` or ``(n, k)``; None where they are none."""
-    try:
-        array = np.asarray(values)
-    except ValueError:  # rows of different lengths
-        return None
-    return array.astype(np.float64) if array.dtype.kind in "fiub" and array.ndim in (1, 2) else None
