@@ -625,6 +625,28 @@ def test_a_failure_is_the_cell_s(bench, tmp_path):
     assert "has no tokenizer" in result.cells[1].error
 
 
+@pytest.mark.parametrize(
+    ("task", "tokens", "told"),
+    [
+        ("write", {"bos_token": "<s>"}, "names no end of texts (eos_token), so write cannot stop"),
+        ("write", {}, "names no end of texts (eos_token), so write cannot stop"),
+        ("last", {}, "names neither a beginning nor an end of texts (bos_token, eos_token)"),
+        ("prose", {}, "names neither a beginning nor an end of texts (bos_token, eos_token)"),
+        ("last", {"bos_token": "<s>"}, None),
+        ("prose", {"eos_token": "</s>"}, None),
+    ],
+    ids=["write-bos", "write-none", "last-none", "prose-none", "last-bos", "prose-eos"],
+)
+def test_a_token_that_lm_eval_needs_is_named(bench, tmp_path, task, tokens, told):
+    """With the model and the file that lacks it, where lm-eval itself fails within."""
+    language_model(tmp_path / "mute")
+    save_tokenizer(tmp_path / "mute", **tokens)
+    suite = suite_of(bench, f"{{kind: lm_eval, task: {task}.yaml, split: {{report: {task}.jsonl}}}}")
+    error = evaluate([candidate(tmp_path / "mute")], suite).cells[0].error
+    assert told in error if told else error is None
+    assert not told or ("the tokenizer of mute" in error and "tokenizer_config.json" in error)
+
+
 def test_correlation_and_f1_are_scikit_learns():
     """Of labels and predictions: Matthews' coefficient of three classes, F1 of two, none where nothing is sought."""
     from sklearn.metrics import f1_score, matthews_corrcoef

@@ -1,7 +1,7 @@
 """What a task of lm-eval makes of documents, as a row of numbers for each of them.
 
-Figures of whole texts (BLEU, chrF, TER) are functions of sums over documents: of matching and possible n-grams, lengths,
-edits. These are the rows, as sacrebleu counts them, so that a figure of any choice of documents costs one sum.
+Figures of whole texts (BLEU, chrF, TER) are functions of sums over documents: of matching and possible n-grams, of
+lengths and edits. These are the rows, as sacrebleu counts them, so that a figure of any documents costs one sum.
 """
 
 from __future__ import annotations
@@ -45,15 +45,19 @@ def score_of_sums(aggregation: str, values: npt.NDArray[Any]) -> float:
 
 @cache
 def _scorer(aggregation: str) -> Any:
-    from sacrebleu import metrics
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+    from sacrebleu.metrics.ter import TER
 
-    made = {"bleu": metrics.BLEU, "chrf": metrics.CHRF, "chrf++": metrics.CHRF, "ter": metrics.TER}[aggregation]
-    return made(word_order=2) if aggregation == "chrf++" else made()
+    if aggregation == "chrf++":
+        return CHRF(word_order=2)
+    return {"bleu": BLEU, "chrf": CHRF, "ter": TER}[aggregation]()
 
 
 def _counts(aggregation: str, values: Sequence[Any], what: str) -> npt.NDArray[np.float64]:
-    """Of pairs (reference or references, text). Documents have as many references as the one that has the fewest, which
-    is what lm-eval hands on."""
+    """Of pairs (reference or references, text); of each as many references as the one with the fewest has, as lm-eval
+    takes them.
+    """
     try:
         references = [[one] if isinstance(one, str) else list(one) for one, _ in values]
         texts = [text if isinstance(text, str) else _only(text) for _, text in values]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stockpot.errors import CheckpointError, ExecutionError, Problem, RecipeError, StockpotError
+from stockpot.errors import CheckpointError, ExecutionError, Problem, RecipeError, StockpotError, UnsupportedError
 from stockpot.evaluate.examples import content_of, digest, keys_of
 from stockpot.evaluate.harness.backends import SEED, Wanted, check_settings, running
 from stockpot.evaluate.harness.definitions import Definition, definition_of
@@ -144,6 +144,7 @@ class _Builder:
         from lm_eval.evaluator import evaluate
 
         task, wanted = self.built(files), self._wanted
+        _check_tokens(model, task, wanted.backend)
         sandboxed = not self._task.trusted
         figures = swapped(task, "aggregation", lambda: defaultdict(lambda: len))  # made here, of rows
         with quietly(), running(model, wanted) as made, quietly(sandboxed=sandboxed), seeded(SEED), figures:
@@ -198,6 +199,18 @@ class _Builder:
             raise
         except Exception as error:
             raise CheckpointError(Problem(f"{what}: {type(error).__name__}: {error}")) from error
+
+
+def _check_tokens(model: Opened, task: Any, backend: str) -> None:
+    """Raise when the tokenizer lacks what lm-eval puts before texts, or ends them with."""
+    fix = 'name it in tokenizer_config.json beside the base (or first) model: "eos_token": "…"'
+    ends, begins = model.tokenizer.eos_token_id is not None, model.tokenizer.bos_token_id is not None
+    if task.OUTPUT_TYPE == "generate_until" and not ends:
+        message = f"the tokenizer of {model.name} names no end of texts (eos_token), so {task.config.task} cannot stop"
+        raise UnsupportedError(Problem(message, fix=fix))
+    if not (begins or ends) and (backend == "transformers" or task.OUTPUT_TYPE == "loglikelihood_rolling"):
+        message = f"the tokenizer of {model.name} names neither a beginning nor an end of texts (bos_token, eos_token)"
+        raise UnsupportedError(Problem(f"{message}, one of which lm-eval puts before them", fix=fix))
 
 
 def _filter(task: Any, wanted: str | None) -> str:
