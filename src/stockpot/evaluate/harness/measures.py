@@ -15,7 +15,7 @@ from stockpot.evaluate.harness.rows import TEXTS, score_of_sums
 from stockpot.evaluate.protocol import Metric, Predictions, mean
 from stockpot.recipe.known import nearest
 
-__all__ = ["FIGURES", "column", "measures", "registered"]
+__all__ = ["FIGURES", "column", "measures", "registered", "width_of"]
 
 Figure = Callable[[npt.NDArray[Any]], float]
 
@@ -116,6 +116,11 @@ def _measure(name: str, how: Any, higher: bool, filtered: str) -> Metric:
         return rows
 
     return Metric(name, "higher" if higher else "lower", values, FIGURES[known])
+
+
+def width_of(metric: str, task: Any) -> int:
+    """How many numbers of each document a metric of ``task`` that is measured here needs."""
+    return _WIDTHS.get(str(registered(task.aggregation()[metric])), 1)
 
 
 def registered(how: Any) -> str | None:

@@ -55,9 +55,7 @@ def _scorer(aggregation: str) -> Any:
 
 
 def _counts(aggregation: str, values: Sequence[Any], what: str) -> npt.NDArray[np.float64]:
-    """Of pairs (reference or references, text); of each as many references as the one with the fewest has, as lm-eval
-    takes them.
-    """
+    """Of pairs (reference or references, text); all have as many references as the one with fewest, as in lm-eval."""
     try:
         references = [[one] if isinstance(one, str) else list(one) for one, _ in values]
         texts = [text if isinstance(text, str) else _only(text) for _, text in values]

@@ -15,61 +15,71 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stockpot.checkpoint.places import stands
 from stockpot.errors import CheckpointError, ExecutionError, Problem, RecipeError, StockpotError, UnsupportedError
 from stockpot.evaluate.examples import content_of, digest, keys_of
-from stockpot.evaluate.harness.backends import SEED, Wanted, check_settings, running
-from stockpot.evaluate.harness.definitions import Definition, definition_of
+from stockpot.evaluate.harness.backends import SEED, Wanted, running
+from stockpot.evaluate.harness.definitions import Definition
 from stockpot.evaluate.harness.documents import Documents, digest_of
 from stockpot.evaluate.harness.measures import column, measures, registered
 from stockpot.evaluate.harness.quiet import quietly, swapped
 from stockpot.evaluate.harness.rows import numbers_of
-from stockpot.evaluate.neural import need, seeded
+from stockpot.evaluate.neural import seeded
 from stockpot.evaluate.opened import Opened
-from stockpot.evaluate.protocol import EXAMPLE, Files, Metric, Predictions, is_named
+from stockpot.evaluate.protocol import EXAMPLE, PATTERN, Files, Metric, Predictions, is_named
 from stockpot.execute.versions import versions_of
 from stockpot.recipe.known import nearest
 
-__all__ = ["Harness", "harness_task"]
+__all__ = ["Harness", "filter_of", "placed", "single"]
 
-_PACKAGES = ("lm_eval", "datasets", "torch", "transformers", "accelerate")
 _ROLE, _SHOTS = "documents", "shots"
 
 
-def harness_task(
-    task: str,
-    folder: Path,
+def single(
+    found: Definition,
     wanted: Wanted,
     data: Mapping[str, Files],
     asked: Sequence[Metric | str],
     *,
     allowed: bool = False,
 ) -> Harness:
-    """The task called ``task``, ready to be run on ``data``.
+    """The task ``found``, ready to be run on ``data``.
 
     Args:
-        folder: That the path of a task is relative to.
         data: Role → files or the split that is named; few-shot examples are those of ``train``.
         asked: Metrics, the task's own by name; all of the task's where there are none.
         allowed: Whether code that a task's file names may run.
 
     Raises:
-        StockpotError: says what is wrong with task, data or metrics.
+        StockpotError: says what is wrong with data or metrics.
     """
-    need(*_PACKAGES, extra="lm-eval")
-    check_settings(wanted.settings, wanted.backend)
-    found = definition_of(task, folder, allowed=allowed)
+    data = {role: placed(files, found.name) for role, files in data.items()}
     builder = _Builder(found, wanted, data.get("train", ()), allowed)
     roles = {role: files for role, files in data.items() if role != "train"}
     built = [builder.built(files) for files in roles.values()]
     if not built:
         raise RecipeError(Problem(f"{found.name} has no data", fix='split: {report: "@test"}'))
-    filtered = _filter(built[0], wanted.filtered)
+    filtered = filter_of(built[0], wanted.filtered)
     named = {str(f[0]): digest_of(builder.documents(f)) for f in data.values() if f and is_named(f[0])}
     train = data.get("train", ())
     shots = [str(path) if is_named(path) else content_of([path]) for path in train]
     facts = {"kind": "lm_eval", "task": found.digest, "name": found.name, "shots": shots, "documents": named}
     packages = versions_of("lm_eval", "sacrebleu", "datasets", "torch", "transformers", "tokenizers")
     return Harness(builder, measures(asked, built[0], filtered), {**facts, **wanted.facts(), **packages})
+
+
+def placed(files: Files, task: str) -> Files:
+    """``files`` as they are for a task: ``{task}`` in their paths is its name, without that of a group before it.
+
+    Raises:
+        RecipeError: when there is no such file.
+    """
+    short = task.rpartition("::")[2]
+    found = tuple(Path(str(path).replace(PATTERN, short)) for path in files)
+    for path in (path for path, before in zip(found, files, strict=True) if path != before):
+        if short in ("", ".", "..") or Path(short).name != short or not stands(path):
+            raise RecipeError(Problem(f"no such file: {path}", fix=f"a file for the task {task}"))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +94,10 @@ class Harness:
     builder: _Builder
     metrics: tuple[Metric, ...]
     facts: Mapping[str, Any]
+
+    def placed(self, files: Files) -> Files:
+        """The files that ``files``, of a suite, are for this task."""
+        return placed(files, self.builder.name)
 
     def examples(self, files: Files) -> list[bytes]:
         """Of what the model sees: prompt and choices, or the text that is predicted."""
@@ -213,7 +227,8 @@ def _check_tokens(model: Opened, task: Any, backend: str) -> None:
         raise UnsupportedError(Problem(f"{message}, one of which lm-eval puts before them", fix=fix))
 
 
-def _filter(task: Any, wanted: str | None) -> str:
+def filter_of(task: Any, wanted: str | None) -> str:
+    """The filter ``wanted`` of a task of lm-eval; its first where none is."""
     known = [one.name for one in task._filters]  # noqa: SLF001 - there is no other way to know
     if wanted is None or wanted in known:
         return wanted or str(known[0])
