@@ -18,7 +18,8 @@ import transformers
 
 import stockpot as sp
 from evaluating import TEXT, language_model, save_tokenizer, write_lines
-from stockpot.errors import RecipeError, StockpotError
+from harnessed import QUIZ, figures, lm_eval_figures, measured, merged, of_arc, problems, questions, suite_of
+from stockpot.errors import StockpotError
 from stockpot.evaluate import Cache, candidate, evaluate, load_suite
 from stockpot.evaluate.figures import Bootstrap
 from stockpot.evaluate.harness.measures import FIGURES
@@ -26,26 +27,6 @@ from stockpot.evaluate.harness.rows import TEXTS, numbers_of
 from stockpot.search import soup
 
 pytest.importorskip("lm_eval", reason="lm_eval is not installed: its tasks are not tested here")
-
-WORDS = [word.strip(".,;") for word in TEXT.split()]
-
-QUIZ = """
-task: quiz
-dataset_path: json
-dataset_kwargs: {data_files: {dev: dev.jsonl, test: test.jsonl, train: train.jsonl}}
-test_split: test
-fewshot_split: train
-output_type: multiple_choice
-doc_to_text: "Question: {{question}}\\nAnswer:"
-doc_to_choice: "{{choices}}"
-doc_to_target: answer
-metric_list:
-  - {metric: acc, aggregation: mean, higher_is_better: true}
-  - {metric: acc_norm, aggregation: mean, higher_is_better: true}
-  - {metric: f1, aggregation: f1, higher_is_better: true}
-  - {metric: brier_score, aggregation: brier_score, higher_is_better: false}
-metadata: {version: 1.0}
-"""
 
 PROSE = """
 task: prose
@@ -113,27 +94,6 @@ metric_list:
 """
 
 
-def questions(start, stop):
-    """Questions of two words, each with two words to choose from."""
-    pick = [WORDS[(7 * i) % len(WORDS)] for i in range(4 * stop)]
-    return [
-        {"question": f"{pick[i]} {pick[i + 1]} {i}", "choices": [pick[i + 2], pick[i + 3] + " soup"], "answer": i % 2}
-        for i in range(start, stop)
-    ]
-
-
-def of_arc(rows):
-    """Questions in the form of the data of arc_easy."""
-    return [
-        {
-            "question": r["question"],
-            "choices": {"text": r["choices"], "label": ["A", "B"]},
-            "answerKey": "AB"[r["answer"]],
-        }
-        for r in rows
-    ]
-
-
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     """Two language models, four tasks and their documents; what datasets keeps is kept beside them."""
@@ -143,6 +103,12 @@ def bench(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "kept")
         yield filled(folder)
+
+
+@pytest.fixture(scope="module")
+def oracle(bench):
+    """lm-eval's own figures of the merge that was written to a folder."""
+    return lambda task, **how: lm_eval_figures(bench, f"{task}.yaml", **how)[task]
 
 
 def filled(folder):
@@ -179,58 +145,6 @@ def tasks_of_writing(model, prompts, count):
         text = tokenizer.decode(ids[0, start:], skip_special_tokens=True).split(".")[0]
         rows.append({"prompt": prompt, "answer": text if number % 3 else "soup"})
     return rows
-
-
-def merged(folder):
-    return 0.5 * sp.open(folder / "one") + 0.5 * sp.open(folder / "two")
-
-
-def suite_of(folder, task, **how):
-    (folder / "suite.yml").write_text(f"tasks: {{t: {task}}}")
-    return load_suite(folder / "suite.yml", **how)
-
-
-def measured(folder, task, *models, **how):
-    result = evaluate(models or [candidate(merged(folder), name="merge")], suite_of(folder, task), **how)
-    assert result.failed == (), result.failed
-    return result
-
-
-def figures(result, number=0):
-    return {figure.metric: figure.value for figure in result.cells[number].figures}
-
-
-def problems(folder, task, **how):
-    """What is wrong with a suite of one task."""
-    with pytest.raises(RecipeError) as caught:
-        suite_of(folder, task, **how)
-    return "\n".join(map(str, caught.value.problems))
-
-
-@pytest.fixture(scope="module")
-def oracle(bench):
-    """lm-eval's own figures of the merge that was written to a folder."""
-    import torch
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
-    def run(task, **how):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(bench)
-            patch.setenv("HF_HUB_OFFLINE", "1")
-            found = simple_evaluate(
-                model="hf",
-                model_args={"pretrained": str(bench / "merged"), "dtype": "float32"},
-                tasks=[str(bench / f"{task}.yaml")],
-                task_manager=TaskManager(include_defaults=False),
-                device="cuda" if torch.cuda.is_available() else "cpu",
-                batch_size=8,
-                bootstrap_iters=0,
-                **how,
-            )
-        return {key: value for key, value in found["results"][task].items() if "," in key and "stderr" not in key}
-
-    return run
 
 
 @pytest.mark.parametrize(
@@ -414,7 +328,6 @@ def test_tables_of_parquet_are_read(bench):
     ("task", "told"),
     [
         ("task: arc_eazy, split: {report: test.jsonl}", ["no task 'arc_eazy'", "did you mean arc_easy?"]),
-        ("task: ai2_arc, split: {report: test.jsonl}", ["group of tasks", "arc_challenge, arc_easy"]),
         ("task: squadv2, split: {report: test.jsonl}", ["class of Python"]),
         ("task: humaneval, split: {report: test.jsonl}", ["unsafe_code", "--allow-code"]),
         ("task: nowhere.yaml, split: {report: test.jsonl}", ["no such task"]),
@@ -552,7 +465,7 @@ def test_code_in_a_task_runs_only_when_it_is_allowed(bench):
         ("dataset_path: json", "dataset_path: reference://x", "data at 'reference://x', which is no path"),
         ("dev: dev.jsonl", "dev: 'filecache::reference://x'", "filecache::reference://x"),
         ("task: quiz", "task: quiz\nclass: Quiz", "class of Python"),
-        ("task: quiz", "task: quiz\ngroup: all", "several tasks"),
+        ("task: quiz", "task: quiz\ntask_list: [quiz]", "several tasks"),
         ("task: quiz", "task: quiz\ninclude: strange.yaml", "include one another"),
         ("task: quiz", "task: !!python/name:os.system", "not valid YAML"),
         ("task: quiz", "task: [", "not valid YAML"),

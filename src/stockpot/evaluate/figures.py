@@ -118,6 +118,8 @@ class Strata:
         return self._mean(np.stack(found), rows)
 
     def _mean(self, figures: Floats, rows: Sequence[npt.NDArray[Any]]) -> Floats:
+        if len(rows) == 1:
+            return figures[0]  # to the last bit
         weights = [len(own) if self.by_size else 1 for own in rows]
         return np.asarray(np.average(figures, axis=0, weights=weights), dtype=np.float64)
 
