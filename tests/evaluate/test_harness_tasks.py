@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import numpy as np
@@ -497,34 +496,6 @@ def test_a_missing_package_is_named(bench, monkeypatch):
     text = problems(bench, "{kind: lm_eval, task: quiz.yaml, split: {report: test.jsonl}}")
     assert "needs lm_eval" in text
     assert "pip install 'stockpot[lm-eval]'" in text
-
-
-def test_vllm_is_handed_a_folder_for_its_time(bench, monkeypatch):
-    """Its stand-in here finds the whole merge, may run no code of it, and gives the figures; then nothing is left."""
-    from lm_eval.models.huggingface import HFLM
-
-    seen = {}
-
-    def stand_in(pretrained, **how):
-        seen.update(how, folder=Path(pretrained), files={path.name for path in Path(pretrained).iterdir()})
-        return HFLM(pretrained=transformers.AutoModelForCausalLM.from_pretrained(pretrained), backend="causal",
-                    tokenizer=transformers.AutoTokenizer.from_pretrained(pretrained), batch_size=8)  # fmt: skip
-
-    task = "{kind: lm_eval, task: quiz.yaml, backend: vllm, settings: {dtype: float32}, split: {report: test.jsonl}}"
-    suite = suite_of(bench, task)
-    assert "temporary" in str(suite.notes[0])
-    result = evaluate([candidate(merged(bench), name="merge")], suite)
-    assert "needs vllm" in result.cells[0].error
-    assert "pip install vllm" in result.cells[0].error
-    module = types.ModuleType("lm_eval.models.vllm_causallms")
-    module.VLLM = stand_in
-    monkeypatch.setitem(sys.modules, "vllm", types.ModuleType("vllm"))
-    monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", module)
-    found = figures(measured(bench, task))
-    assert found == figures(measured(bench, task.replace("backend: vllm, settings: {dtype: float32}, ", "")))
-    assert {"model.safetensors", "config.json", "tokenizer.json"} <= seen["files"]
-    assert (seen["dtype"], seen["trust_remote_code"]) == ("float32", False)
-    assert not seen["folder"].exists()
 
 
 def test_a_failure_is_the_cell_s(bench, tmp_path):
