@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -196,6 +197,25 @@ def test_groups_and_tags_of_lm_eval_take_local_files(world):
     assert time.process_time() - started < 20
     told = figures(result)
     assert told["acc"] == pytest.approx(np.mean([value for name, value in told.items() if "/" in name]))
+
+
+def test_the_example_of_the_page_is_measured(world, tmp_path):
+    """As docs/evaluate.md has it: a group with a group in it, files for each member, few-shot examples."""
+    text = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    block = next(one for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "school.yaml" in one)
+    listed = next(line.partition("# ")[2] for line in block.split("\n") if "school.yaml" in line)
+    listed = listed.replace(", task:", "\ntask:", 1).replace(
+        ", …", "\naggregate_metric_list: [{metric: acc}]\nnum_fewshot: 1"
+    )
+    (tmp_path / "school.yaml").write_text(listed)
+    for number, folder in enumerate(("dev", "test", "train")):
+        (tmp_path / folder).mkdir()
+        for name in ("sums", "spelling", "grammar"):
+            write_lines(tmp_path / folder / f"{name}.jsonl", questions(10 * number, 10 * number + 5 + len(name)))
+            (tmp_path / f"{name}.yaml").write_text(QUIZ.replace("task: quiz", f"task: {name}"))
+    (tmp_path / "suite.yml").write_text(block)
+    found = figures(evaluate([candidate(world / "one")], load_suite(tmp_path / "suite.yml", same_data=True)))
+    assert list(found) == ["acc", "sums/acc", "spelling/acc", "grammar/acc"]
 
 
 def test_a_failure_names_the_member(world):

@@ -465,6 +465,7 @@ def test_code_in_a_task_runs_only_when_it_is_allowed(bench):
         ("dev: dev.jsonl", "dev: 'filecache::reference://x'", "filecache::reference://x"),
         ("task: quiz", "task: quiz\nclass: Quiz", "class of Python"),
         ("task: quiz", "task: quiz\ntask_list: [quiz]", "several tasks"),
+        ("task: quiz", "task: quiz\ngroup: [all]", "several tasks"),
         ("task: quiz", "task: quiz\ninclude: strange.yaml", "include one another"),
         ("task: quiz", "task: !!python/name:os.system", "not valid YAML"),
         ("task: quiz", "task: [", "not valid YAML"),

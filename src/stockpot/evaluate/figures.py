@@ -105,8 +105,8 @@ class Strata:
     def __call__(self, values: npt.NDArray[Any]) -> float:
         """The figure."""
         rows = [part.rows(values) for part in self.parts]
-        figures = [part.figure(own) for part, own in zip(self.parts, rows, strict=True)]
-        return float(self._mean(np.array(figures, dtype=np.float64), rows))
+        figures = [[part.figure(own)] for part, own in zip(self.parts, rows, strict=True)]
+        return float(self._mean(np.array(figures, dtype=np.float64), rows)[0])
 
     def drawn(self, values: npt.NDArray[Any], bootstrap: Bootstrap) -> Floats:
         """The figure of each resample; parts are drawn from apart, the first with the draws that it has alone."""
@@ -118,9 +118,7 @@ class Strata:
         return self._mean(np.stack(found), rows)
 
     def _mean(self, figures: Floats, rows: Sequence[npt.NDArray[Any]]) -> Floats:
-        if len(rows) == 1:
-            return figures[0]  # to the last bit
-        weights = [len(own) if self.by_size else 1 for own in rows]
+        weights = [len(own) if self.by_size and len(rows) > 1 else 1 for own in rows]  # of one, to the last bit
         return np.asarray(np.average(figures, axis=0, weights=weights), dtype=np.float64)
 
 

@@ -118,7 +118,7 @@ def task_in(written: Written, *, allowed: bool) -> Definition:
         UnsupportedError: when it is of a form that is not run.
     """
     name = written.config.get("task")
-    if not isinstance(name, str) or "task_list" in written.config:
+    if not isinstance(name, str) or any(key in written.config for key in ("group", "task_list")):
         raise RecipeError(
             Problem("the file names several tasks, or none", file=str(written.path), fix="task: NAME, or group: NAME")
         )

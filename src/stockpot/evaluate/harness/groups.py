@@ -148,8 +148,8 @@ class _Finder:
         if not stands(path):
             raise RecipeError(Problem(f"no such task: {path}", fix=f"paths are relative to {path.parent}"))
         written = read(path, allowed=self._allowed)
-        if "group" in written.config:
-            return self._group(str(written.config["group"]), written.config, written, changes, seen)
+        if isinstance(name := written.config.get("group"), str):
+            return self._group(name, written.config, written, changes, seen)
         return self._changed(task_in(written, allowed=self._allowed), changes)
 
     def named(self, name: str, changes: _Changes, seen: tuple[str, ...]) -> tuple[Found, ...]:

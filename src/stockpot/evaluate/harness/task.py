@@ -173,15 +173,7 @@ class _Builder:
                 confirm_run_unsafe_code=self._allowed,
             )
         task._instances = None  # noqa: SLF001 - requests and answers of a model that is done
-        rows: dict[tuple[str, str], list[Any]] = {}
-        for sample in told["samples"][self.name]:
-            for metric in sample["metrics"]:
-                rows.setdefault((metric, sample["filter"]), []).append(sample[metric])
-        how = {metric: registered(one) for metric, one in task.aggregation().items()}
-        return {
-            column(metric, own): numbers_of(how.get(metric), values, f"{metric} of {self.name}")
-            for (metric, own), values in rows.items()
-        }
+        return _columns(task, told["samples"][self.name])
 
     def _config(self, splits: Mapping[str, Any]) -> dict[str, Any]:
         """The task's settings, with documents and few-shot examples from ``splits`` alone."""
@@ -213,6 +205,19 @@ class _Builder:
             raise
         except Exception as error:
             raise CheckpointError(Problem(f"{what}: {type(error).__name__}: {error}")) from error
+
+
+def _columns(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[np.float64] | None]:
+    """``metric,filter`` → a row of numbers for each document, where these are numbers."""
+    rows: dict[tuple[str, str], list[Any]] = {}
+    for sample in samples:
+        for metric in sample["metrics"]:
+            rows.setdefault((metric, sample["filter"]), []).append(sample[metric])
+    how = {metric: registered(one) for metric, one in task.aggregation().items()}
+    return {
+        column(metric, own): numbers_of(how.get(metric), values, f"{metric} of {task.config.task}")
+        for (metric, own), values in rows.items()
+    }
 
 
 def _check_tokens(model: Opened, task: Any, backend: str) -> None:
