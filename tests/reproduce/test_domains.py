@@ -118,7 +118,7 @@ def test_which_layers_are_trained(tmp_path):
 
 
 def test_runs_differ_and_are_repeated_exactly(tmp_path):
-    """Eight of each kind, by settings, seeds and starts; another lab of the seed trains the same, one of another not."""
+    """Eight of each kind, by settings, seeds and starts; a lab of the same seed trains the same, one of another not."""
     one, two, other = (lab_on(tmp_path, seed=seed) for seed in (5, 5, 6))
     for kind in ("diverse", "recycled"):
         runs = [getattr(lab, kind) for lab in (one, two, other)]
@@ -134,9 +134,9 @@ def test_the_bench_has_the_domains_as_tasks(tmp_path, monkeypatch):
     made(tmp_path / "text" / "fdu_mtl_16domains.zip")
     bench = Domains(Setting(7, tmp_path, tmp_path / "made", print))
     roles = {task.name: sorted(task.data) for task in bench.tasks().tasks}
-    assert roles == dict.fromkeys(kinds.DOMAINS, ["report", "select"])
+    assert roles == {name: ["report", "select"] for name in kinds.DOMAINS}
     roles = {task.name: sorted(task.data) for task in bench.domains().tasks}
-    assert roles == {"seen": ["report", "select"], **dict.fromkeys(kinds.LEFT_OUT, ["report"])}
+    assert roles == {"seen": ["report", "select"], **{name: ["report"] for name in kinds.LEFT_OUT}}
     assert [model.name for model in bench.specialists()] == ["base", *kinds.DOMAINS]
 
 

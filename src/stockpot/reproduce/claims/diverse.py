@@ -105,8 +105,8 @@ DIWA = Claim(
         {"mnist": 80, "digits": 6, "domains": 60},
         known={"mnist": "the average is better than the mean run with every seed, but by 0.2 to 0.7 points."},
     ),
-    notes="Eight runs on images turned by 0, 15 and 30 degrees, or on reviews of four kinds of goods, from one start with "
-    "a probed head; 45 degrees, or four other kinds, are left out.",
+    notes="Eight runs on images turned by 0, 15 and 30 degrees, or on reviews of four kinds, from one start with a "
+    "probed head; 45 degrees, or four other kinds, are left out.",
 )
 
 
@@ -157,8 +157,10 @@ RATATOUILLE = Claim(
         Measure("bump", "largest fall below the line between two runs' accuracies, mean of four pairs, points"),
     ),
     asked=(Asked("disagreement", above=0), Asked("bump", at_most=2), Asked("more", at_least=-0.3)),
-    beds=beds(_ratatouille, {"mnist": 120, "digits": 6, "domains": 60}, known=dict.fromkeys(("mnist", "digits"), _FORGOTTEN)),
+    beds=beds(
+        _ratatouille, {"mnist": 120, "digits": 6, "domains": 60}, known=dict.fromkeys(("mnist", "digits"), _FORGOTTEN)
+    ),
     notes="The runs of diwa, a quarter each from the start and from fine-tunes of it on inverted, noisy and other "
-    "images, or on reviews of three other kinds, all with the head that was probed on the start. Training is unstable from falls of 2 points on (Frankle "
-    "et al., 2020).",
+    "images, or on reviews of three other kinds, all with the head that was probed on the start. Training is unstable "
+    "from falls of 2 points on (Frankle et al., 2020).",
 )

@@ -123,7 +123,12 @@ def pretrained(
 
 
 def fine_tuned(
-    start: Arrays, tasks: Mapping[str, Examples], schedule: Schedule, seed: int, *, fixed: Collection[str] = tuple(HEADS)
+    start: Arrays,
+    tasks: Mapping[str, Examples],
+    schedule: Schedule,
+    seed: int,
+    *,
+    fixed: Collection[str] = tuple(HEADS),
 ) -> dict[str, npt.NDArray[np.float32]]:
     """``start`` trained further.
 
