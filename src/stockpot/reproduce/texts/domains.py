@@ -1,8 +1,8 @@
 """The data and models of the bed ``domains``, made when they are first asked for and kept for all claims of a process.
 
 Is it praise? Reviews of 16 kinds, each a domain. A base reads those of twelve and learns from few of each what praise
-is. It is fine-tuned on each of the twelve and, for claims about domains left out, on four of them at once; the last four
-domains are left out of everything but the report.
+is. It is fine-tuned on each of the twelve and, for claims about domains left out, on four of them at once; the other
+four are left out of everything but the report.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SEEN = ("apparel", "baby", "camera_photo", "health_personal_care")
 """Domains that runs are trained on which meet those left out: the first four kinds of goods by the alphabet."""
 
 AUXILIARY = ("imdb", "magazines", "music")
-"""Domains that starts are fine-tuned on before those runs: the first three kinds of other things."""
+"""Domains that starts are fine-tuned on before those runs: films, magazines, music, which are no goods like those."""
 
 DOMAINS = (*SEEN, *AUXILIARY, "MR", "software", "sports_outdoors", "toys_games", "video")
 """The domains that the base reads; each is a task, too."""
@@ -129,9 +129,9 @@ class Lab:
 
     @cached_property
     def _texts(self) -> Mapping[str, list[Labelled]]:
-        """Domain → reviews to learn from, without those that are told anywhere, as the archive has many twice."""
-        told = {_begin(row) for _, _, own in self._parts.values() for row in own}
-        return {name: [row for row in self._parts[name][0] if _begin(row) not in told] for name in DOMAINS}
+        """Domain → reviews to learn from, without those that choose or tell anywhere: the archive has many twice."""
+        other = {_begin(row) for _, select, report in self._parts.values() for row in (*select, *report)}
+        return {name: [row for row in self._parts[name][0] if _begin(row) not in other] for name in DOMAINS}
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
