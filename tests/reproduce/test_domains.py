@@ -20,7 +20,7 @@ from stockpot.reproduce.training import Schedule
 EVERY = (*kinds.DOMAINS, *kinds.LEFT_OUT)
 STEP = Schedule(3, 1e-2, batch=8)
 LITTLE = kinds.Effort(
-    Shape(words=4000, embedding=8, width=16), STEP, STEP, STEP, STEP, length=12, few=3, held=8, told=20, pieces=300
+    Shape(words=4000, embedding=8, width=16), STEP, STEP, STEP, STEP, length=12, few=3, held=8, told=20, pieces=2000
 )
 
 
@@ -72,14 +72,18 @@ def test_reviews_are_shared_out(tmp_path):
 
 
 def test_no_text_learns_and_tells(tmp_path):
-    """Also where the archive has a review twice: in two files, as other classes, or with other signs and capitals."""
+    """Also where the archive has a review twice, in a file or two, as another class, or in capitals.
+
+    What chooses or tells is in no piece that the base reads, either.
+    """
 
     def change(members):
         for name in kinds.DOMAINS:
             told = [line[2:] for line in members[f"fdu-mtl/{name}.task.test"]]
             away = members["fdu-mtl/books.task.train"][3:6]
             members[f"fdu-mtl/{name}.task.train"] += [f"1\t{text}" for text in told] + [a.upper() for a in away]
-            members["fdu-mtl/dvd.task.train"][:2] = members["fdu-mtl/baby.task.train"][:2]
+            members[f"fdu-mtl/{name}.task.train"] += members[f"fdu-mtl/{name}.task.train"][:10]
+        members["fdu-mtl/dvd.task.train"][:2] = members["fdu-mtl/baby.task.train"][:2]
 
     for seed in range(3):
         lab = lab_on(tmp_path, change, seed)
@@ -90,6 +94,9 @@ def test_no_text_learns_and_tells(tmp_path):
         assert train
         assert select
         assert not (train & told | select & told | train & select)
+        read = {row[:12].tobytes() for row in lab._pieces.inputs}
+        assert train <= read
+        assert not read & (told | select)
 
 
 def test_no_model_sees_what_is_told(tmp_path):
