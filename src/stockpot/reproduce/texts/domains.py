@@ -74,7 +74,7 @@ FULL = Effort(
     shape=Shape(),
     base=Schedule(2000, 2e-3, batch=64),
     learn=Schedule(400, 1e-3),
-    tune=Schedule(800, 2e-3),
+    tune=Schedule(400, 2e-3),
     probe=Schedule(200, 2e-3),
     length=80,
     few=30,
