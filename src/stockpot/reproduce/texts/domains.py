@@ -31,7 +31,7 @@ SEEN = ("apparel", "baby", "camera_photo", "health_personal_care")
 """Domains that runs are trained on which meet those left out: the first four kinds of goods by the alphabet."""
 
 AUXILIARY = ("imdb", "magazines", "music")
-"""Domains that starts are fine-tuned on before those runs: films, magazines, music, which are no goods like those."""
+"""Domains that starts are fine-tuned on before those runs: films, magazines and music, unlike those goods."""
 
 DOMAINS = (*SEEN, *AUXILIARY, "MR", "software", "sports_outdoors", "toys_games", "video")
 """The domains that the base reads; each is a task, too."""
