@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint docs fuzz bench torture torture-memory test-lowest compare-mergekit clean
+.PHONY: demo test lint docs fuzz bench torture torture-memory test-lowest compare-mergekit compare-vllm clean
 
 demo: $(VENV)/.demo
 	$(BIN)/stockpot demo demo-out
@@ -42,6 +42,10 @@ test-lowest:
 # Our numbers beside mergekit's; needs `pip install 'stockpot[bench]'` in an environment of its own.
 compare-mergekit:
 	$(BIN)/python tests/oracle/compare_mergekit.py
+
+# Figures of lm-eval's tasks by vLLM beside transformers'; needs an environment with vLLM and stockpot[lm-eval].
+compare-vllm:
+	$(BIN)/python tests/oracle/compare_vllm.py
 
 # Every method in the least memory that its plan accepts, as the kernel counts it: about a quarter of an hour.
 torture-memory: $(VENV)/.test

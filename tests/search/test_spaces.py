@@ -84,7 +84,9 @@ def test_dimensions_stand_in_the_order_of_the_text_and_say_where() -> None:
     assert [d.line for d in SPACE.dimensions] == [2, 7, 9, 13, 13, 18, 19]
     assert [d.kind for d in SPACE.dimensions] == ["choice", *["float"] * 6]
     assert SPACE.dimensions[0].choices == ("ties", "dare_ties")
-    assert SPACE.dimensions[2] == Dimension("models[0].density", 9, "float", 0.1, 1.0, log=True, start=0.2)
+    assert SPACE.dimensions[2] == Dimension(
+        "models[0].density", 9, "float", 0.1, 1.0, log=True, start=0.2, key="density"
+    )
     assert SPACE.dimensions[5].step == 0.5
 
 
@@ -97,11 +99,21 @@ def test_the_start_is_what_is_written_else_the_middle() -> None:
 
 
 def test_one_number_for_all() -> None:
-    """Ranges at one place of them, magnitudes by magnitude; choices stay."""
-    low, middle, high = (SPACE.shared(t) for t in (0.0, 0.5, 1.0))
-    assert list(low.values()) == ["ties", 0.0, 0.1, 0.1, 0.2, 0.5, 0.0]
-    assert list(high.values()) == ["ties", 1.0, 1.0, 1.0, 1.0, 2.0, 1.0]
-    assert middle["models[0].density"] == pytest.approx(math.sqrt(0.1))
+    """Coefficients at one place of their ranges; densities and choices stay where they start."""
+    low, high = SPACE.shared(0.0), SPACE.shared(1.0)
+    assert [d.name for d in SPACE.coefficients] == ["w", "parameters.lambda[mlp]", "parameters.lambda[rest]"]
+    moved = {d.name: (d.low, d.high) for d in SPACE.coefficients}
+    for name, start in SPACE.start().items():
+        assert (low[name], high[name]) == moved.get(name, (start, start))
+
+
+def test_one_number_for_all_where_none_is_a_coefficient() -> None:
+    """Every range moves then, magnitudes by magnitude."""
+    space = Space.of(
+        "{merge_method: ties, base_model: a, models: [{model: b, parameters: {weight: 1}}], "
+        "parameters: {density: {search: [0.1, 1], log: true}}}"
+    )
+    assert space.shared(0.5)["parameters.density"] == pytest.approx(math.sqrt(0.1))
 
 
 @given(

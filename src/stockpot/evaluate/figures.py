@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from stockpot.evaluate.protocol import mean
 
-__all__ = ["BINS", "Bootstrap", "calibration_error", "ratio", "spearman"]
+__all__ = ["BINS", "Bootstrap", "Part", "Strata", "calibration_error", "ratio", "spearman"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -43,6 +43,8 @@ class Bootstrap:
 
     def figures(self, values: npt.NDArray[Any], figure: Callable[[npt.NDArray[Any]], float]) -> Floats:
         """The figure of each resample of the rows of ``values``: ``(resamples,)``."""
+        if isinstance(figure, Strata):
+            return figure.drawn(values, self)
         parts = [
             values[rows].mean(axis=1)
             if figure is mean and values.ndim == 1
@@ -62,6 +64,62 @@ class Bootstrap:
         tail = 50 * (1 - self.level)
         low, high = np.percentile(figures, (tail, 100 - tail))
         return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the rows, and a figure of them.
+
+    Args:
+        number: What stands in the first column of these rows.
+        width: Columns after the first that the figure is of; it sees ``(n,)`` where this is 1.
+        figure: As of a metric.
+    """
+
+    number: int
+    width: int
+    figure: Callable[[npt.NDArray[Any]], float]
+
+    def rows(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Those rows of ``values`` that are its own."""
+        own = values[values[:, 0] == self.number, 1 : 1 + self.width]
+        return own[:, 0] if self.width == 1 else own
+
+
+@dataclass(frozen=True)
+class Strata:
+    """The mean of figures of parts of the rows, each of which has as many examples in every resample as it has.
+
+    >>> of = Strata((Part(0, 1, mean), Part(1, 1, mean)), by_size=True)
+    >>> of(np.array([[0, 1], [0, 0], [0, 0], [1, 1.0]]))
+    0.5
+
+    Args:
+        parts: At least one, none of them empty.
+        by_size: Whether a part counts as often as it has rows, or once.
+    """
+
+    parts: tuple[Part, ...]
+    by_size: bool
+
+    def __call__(self, values: npt.NDArray[Any]) -> float:
+        """The figure."""
+        rows = [part.rows(values) for part in self.parts]
+        figures = [[part.figure(own)] for part, own in zip(self.parts, rows, strict=True)]
+        return float(self._mean(np.array(figures, dtype=np.float64), rows)[0])
+
+    def drawn(self, values: npt.NDArray[Any], bootstrap: Bootstrap) -> Floats:
+        """The figure of each resample; parts are drawn from apart, the first with the draws that it has alone."""
+        rows = [part.rows(values) for part in self.parts]
+        found = [
+            replace(bootstrap, seed=bootstrap.seed + i).figures(own, part.figure)
+            for i, (part, own) in enumerate(zip(self.parts, rows, strict=True))
+        ]
+        return self._mean(np.stack(found), rows)
+
+    def _mean(self, figures: Floats, rows: Sequence[npt.NDArray[Any]]) -> Floats:
+        weights = [len(own) if self.by_size and len(rows) > 1 else 1 for own in rows]  # of one, to the last bit
+        return np.asarray(np.average(figures, axis=0, weights=weights), dtype=np.float64)
 
 
 def _draws(seed: int, count: int, resamples: int) -> Iterable[npt.NDArray[np.int64]]:

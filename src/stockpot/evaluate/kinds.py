@@ -10,7 +10,7 @@ from typing import Any
 
 from stockpot.evaluate.code import Own
 from stockpot.evaluate.harness.backends import BACKENDS, Wanted
-from stockpot.evaluate.harness.task import harness_task
+from stockpot.evaluate.harness.entry import harness_task, placed_by
 from stockpot.evaluate.metrics import METRICS
 from stockpot.evaluate.portions import ArrayRows, Cut, Lines, Spans
 from stockpot.evaluate.protocol import Files, Metric, Task
@@ -73,6 +73,7 @@ class Kind:
         named: Whether ``@NAME`` in the place of a file is a split of the task's own data.
         note: What is worth telling of settings, if anything.
         cut: Settings → how data is cut into pieces; None where it cannot be.
+        placed: Task and what a suite names as its data → the files that it reads, in order.
         measures: Keys of a task → the built-in metrics that it has columns for.
     """
 
@@ -84,6 +85,7 @@ class Kind:
     named: bool = False
     note: Callable[[Mapping[str, Any]], str | None] = lambda _: None
     cut: Callable[[Settings], Cut | None] = lambda _: None
+    placed: Callable[[Task, Files], Files] = lambda _, files: files
     measures: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda _: tuple(METRICS)
 
 
@@ -210,9 +212,9 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             measures=lambda _: _CLASSES,
         ),
         "lm_eval": Kind(
-            "a task of EleutherAI's lm-evaluation-harness",
+            "a task, or a group of tasks, of EleutherAI's lm-evaluation-harness",
             (
-                Key("task", Text(), "name that lm-eval knows, or path of a task's .yaml", required=True),
+                Key("task", Text(), "task or group: name that lm-eval knows, or path of its .yaml", required=True),
                 Key("few_shot", Integer(0), "examples before each document; as many as the task says by default"),
                 Key("train", Named("later"), "file or files, or a split (@train), that few-shot examples come from"),
                 Key("limit", Integer(1), "documents at most, the first ones"),
@@ -227,6 +229,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             _lm_eval,
             named=True,
             note=_writes,
+            placed=placed_by,
         ),
         "own": Kind(
             "a function of yours of (model, files), which gives columns",

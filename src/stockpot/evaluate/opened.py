@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,7 @@ class Opened:
     plan: Plan
     device: str | None = None
     _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
+    _held: list[tuple[object, Any, ExitStack]] = field(default_factory=list, repr=False)
 
     @cached_property
     def tensors(self) -> Arrays:
@@ -112,6 +113,7 @@ class Opened:
         """
         from stockpot.evaluate.neural import transformer_of
 
+        self.release()
         own = {n.removeprefix(self.part): a for n, a in self.tensors.items() if n.startswith(self.part)}
         generation = self.small("generation_config.json") or None
         return self.once(kind, lambda: transformer_of(self.config, own, kind, self.device, generation))
@@ -122,6 +124,27 @@ class Opened:
             self._loaded[key] = make()
         found: _T = self._loaded[key]
         return found
+
+    def held(self, key: object, opening: Callable[[], AbstractContextManager[_T]]) -> _T:
+        """What ``opening`` gives, kept open for those who ask for the same ``key`` next.
+
+        It ends with the model, or when something else is held or made of the model: a GPU may have room for one.
+        """
+        if not (self._held and self._held[0][0] == key):
+            self.release()
+            self._loaded.clear()
+            with ExitStack() as stack:
+                made = stack.enter_context(opening())
+                self._held.append((key, made, stack.pop_all()))
+        found: _T = self._held[0][1]
+        return found
+
+    def release(self) -> None:
+        """What is held is closed."""
+        while self._held:
+            _, made, stack = self._held.pop()
+            del made  # what it runs ends with the last who refers to it
+            stack.close()
 
     @cached_property
     def tokenizer(self) -> Any:

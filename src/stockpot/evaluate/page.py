@@ -138,29 +138,37 @@ def _task(result: Result, task: str) -> Iterator[str]:
     if not sound:
         return
     yield _plot(sound)
-    heads = [f"{escaped(f.metric)} {ARROWS[f.better]}" for f in sound[0].figures]
-    yield grid(
-        ["model", heads[0], "difference", "kept", *heads[1:]],
-        [[escaped(c.model), *_cells(c, mark is not None)] for c in sound],
-    )
+    whole = sound[0].of().figures
+    heads = [f"{escaped(f.metric)} {ARROWS[f.better]}" for f in whole]
+    metrics = [f.metric for f in whole]
+    rows = [[escaped(c.model), *_cells(c.of(), metrics, mark is not None)] for c in sound]
+    yield grid(["model", heads[0], "difference", "kept", *heads[1:]], rows)
+    if sound[0].parts:
+        rows = [
+            [escaped(part), escaped(c.model), *_cells(c.of(part), metrics, mark is not None)]
+            for part in sound[0].parts
+            for c in sound
+        ]
+        yield grid(["part", "model", heads[0], "difference", "kept", *heads[1:]], rows)
 
 
-def _cells(cell: Cell, marked: bool) -> list[str]:
-    first, *others = cell.figures
+def _cells(cell: Cell, metrics: Sequence[str], marked: bool) -> list[str]:
+    figures = {figure.metric: figure for figure in cell.figures}
+    first, *others = [figures.get(metric) for metric in metrics]
     return [
-        ("*" if marked else "") + _figure(first),
+        ("*" if marked and first else "") + _figure(first),
         _difference(first),
-        percent(first.retention),
+        percent(first.retention if first else None),
         *map(_figure, others),
     ]
 
 
-def _figure(figure: Figure) -> str:
-    return f"{number(figure.value)} <small>{interval(figure.low, figure.high)}</small>"
+def _figure(figure: Figure | None) -> str:
+    return "" if figure is None else f"{number(figure.value)} <small>{interval(figure.low, figure.high)}</small>"
 
 
-def _difference(figure: Figure) -> str:
-    if figure.difference is None or figure.difference_low is None or figure.difference_high is None:
+def _difference(figure: Figure | None) -> str:
+    if figure is None or figure.difference is None or figure.difference_low is None or figure.difference_high is None:
         return ""
     return f"{figure.difference:+.3g} <small>{interval(figure.difference_low, figure.difference_high)}</small>"
 

@@ -20,6 +20,7 @@ from stockpot.evaluate.opened import Opened
 
 __all__ = [
     "EXAMPLE",
+    "PATTERN",
     "Differentiable",
     "Direction",
     "Files",
@@ -43,6 +44,9 @@ Predictions: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 EXAMPLE = "example"
 """The column that tells examples apart (uint64): models are compared by rows only where they are equal."""
+
+PATTERN = "{task}"
+"""What stands for the name of a task in the path of a file, where a line of a suite is several tasks."""
 
 
 def is_named(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ class Figure:
     """One metric of one model on one task.
 
     Args:
+        metric: Its name; ``PART/name`` for a part of the task, as a member of a group is.
         value: The figure over all examples.
         low, high: Its bootstrap interval.
         difference: To the first model's figure; None for the first, and where the two have other examples.
@@ -36,6 +37,11 @@ class Figure:
     difference_low: float | None = None
     difference_high: float | None = None
     retention: float | None = None
+
+    @property
+    def part(self) -> str:
+        """The part of the task that it is of; empty for the whole."""
+        return self.metric.rpartition("/")[0]
 
     @property
     def drawn(self) -> tuple[float, float]:
@@ -64,6 +70,16 @@ class Cell:
     error: str | None = None
     seconds: float = 0.0
     known: bool = False
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the task that have figures of their own, in order."""
+        return tuple(dict.fromkeys(figure.part for figure in self.figures if figure.part))
+
+    def of(self, part: str = "") -> Cell:
+        """The same of one part of the task, metrics by the names that they have for the whole; else of the whole."""
+        own = (figure for figure in self.figures if figure.part == part)
+        return replace(self, figures=tuple(replace(f, metric=f.metric.rpartition("/")[2]) for f in own))
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,11 @@ class _Work:
             return row, [self._done(Cell(one.name, task.name, error=told(error))) for task in tasks]
         row = replace(row, hash=key, seconds=seconds)
         made = zip(tasks, hashes, known, strict=True)
-        return row, [self._done(self._cell(one.name, task, (key, own), had, opened)) for task, own, had in made]
+        try:
+            return row, [self._done(self._cell(one.name, task, (key, own), had, opened)) for task, own, had in made]
+        finally:
+            if opened is not None:
+                opened.release()
 
     def ensemble(self, one: Ensemble, tasks: Sequence[SuiteTask]) -> tuple[ModelRow, list[Cell]]:
         """The mean outputs of models that are done, on all tasks."""

@@ -15,7 +15,7 @@ from stockpot.evaluate.examples import content_of, digest, read_text
 from stockpot.evaluate.kinds import KINDS, ROLES, SPLIT, SUITE, TASK, Settings
 from stockpot.evaluate.metrics import METRICS
 from stockpot.evaluate.portions import Cut
-from stockpot.evaluate.protocol import Files, Metric, Task, is_named
+from stockpot.evaluate.protocol import PATTERN, Files, Metric, Task, is_named
 from stockpot.recipe import yaml_nodes
 from stockpot.recipe.findings import Findings
 from stockpot.recipe.known import nearest
@@ -162,13 +162,17 @@ class _Reader:
         settings = Settings(values, own_metrics, code, self._folder, metrics, used, self._allowed)
         try:
             task = KINDS[kind].make(settings)
+            used = {role: KINDS[kind].placed(task, files) for role, files in used.items()}
+            data = {role: used[role] for role in data}
             self._readable(entry, task, [*data.values()])
         except StockpotError as error:
             self._tell(error, entry.line, entry.key)
             return None
         if (told := KINDS[kind].note(values)) is not None:
             self._findings.note(f"task {entry.key}: {told}", entry.line)
-        return SuiteTask(entry.key, task, data, fitted=train, cut=KINDS[kind].cut(settings), measured=measured)
+        return SuiteTask(
+            entry.key, task, data, fitted=used.get("train", ()), cut=KINDS[kind].cut(settings), measured=measured
+        )
 
     def _kind(self, entry: Entry) -> str | None:
         """The kind of a task; None when it cannot be told, which was reported."""
@@ -205,7 +209,7 @@ class _Reader:
         texts = [item.text for item in items if isinstance(item, Scalar)]
         paths = tuple(Path(t) if named and is_named(Path(t)) else self._folder / t for t in texts)
         for item, path in zip(items, paths, strict=True):
-            if named and is_named(path):
+            if named and (is_named(path) or PATTERN in str(path)):
                 continue
             try:
                 there = stands(path)

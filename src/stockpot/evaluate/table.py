@@ -37,24 +37,39 @@ def _block(result: Result, task: str) -> Iterator[str]:
     mark = (result.marks or {}).get(task)
     yield f"{task} ({result.split}{count})" + ("" if mark is None else f"  * {mark}")
     if sound:
-        several = len(result.models) > 1
-        yield from _aligned(_head(result, sound[0], several), [_row(c, several, mark is not None) for c in sound])
+        yield from _aligned(_head(result, sound[0].of()), [*_rows(result, sound, mark is not None)])
     for cell in cells:
         if cell.error is not None:
             yield f"  {shown(cell.model)}: FAILED: {cell.error}"
 
 
-def _head(result: Result, cell: Cell, several: bool) -> list[str]:
+def _head(result: Result, cell: Cell) -> list[str]:
     first, *others = [f"{f.metric} {ARROWS[f.better]}" for f in cell.figures]
-    compared = [f"- {shown(result.models[0].name)}", "kept"] if several else []
+    compared = [f"- {shown(result.models[0].name)}", "kept"] if len(result.models) > 1 else []
     return ["  model", first, *compared, *others]
 
 
-def _row(cell: Cell, several: bool, marked: bool) -> list[str]:
-    first, *others = cell.figures
-    compared = [_difference(first), percent(first.retention)] if several else []
-    star = "*" if marked else ""
-    return [f"  {shown(cell.model)}", star + _figure(first), *compared, *map(_figure, others)]
+def _rows(result: Result, cells: Sequence[Cell], marked: bool) -> Iterator[list[str]]:
+    """A row for each model; then, under the name of each part of the task, a row for each model on that part."""
+    metrics = [figure.metric for figure in cells[0].of().figures]
+    several = len(result.models) > 1
+    width = len(metrics) + 1 + (2 if several else 0)
+    for cell in cells:
+        yield _row(f"  {shown(cell.model)}", cell.of(), metrics, several, marked)
+    for part in cells[0].parts:
+        if several:
+            yield [f"  {shown(part)}", *[""] * (width - 1)]
+        for cell in cells:
+            name = f"    {shown(cell.model)}" if several else f"    {shown(part)}"
+            yield _row(name, cell.of(part), metrics, several, marked)
+
+
+def _row(name: str, cell: Cell, metrics: Sequence[str], several: bool, marked: bool) -> list[str]:
+    figures = {figure.metric: figure for figure in cell.figures}
+    first, *others = [figures.get(metric) for metric in metrics]
+    compared = [_difference(first), percent(first.retention if first else None)] if several else []
+    star = "*" if marked and first else ""
+    return [name, star + _figure(first), *compared, *map(_figure, others)]
 
 
 def _summary(result: Result) -> Iterator[str]:
@@ -119,12 +134,12 @@ def interval(low: float, high: float) -> str:
     return f"[{number(low)}, {number(high)}]"
 
 
-def _figure(figure: Figure) -> str:
-    return f"{number(figure.value)} {interval(figure.low, figure.high)}"
+def _figure(figure: Figure | None) -> str:
+    return "" if figure is None else f"{number(figure.value)} {interval(figure.low, figure.high)}"
 
 
-def _difference(figure: Figure) -> str:
-    if figure.difference is None or figure.difference_low is None or figure.difference_high is None:
+def _difference(figure: Figure | None) -> str:
+    if figure is None or figure.difference is None or figure.difference_low is None or figure.difference_high is None:
         return ""
     return f"{figure.difference:+.3g} {interval(figure.difference_low, figure.difference_high)}"
 

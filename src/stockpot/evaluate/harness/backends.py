@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -23,6 +26,7 @@ BACKENDS = ("transformers", "vllm")
 SEED = 1234
 """Of few-shot examples and sampling, as lm-eval's own."""
 
+_LEVEL = "VLLM_LOGGING_LEVEL"
 _FIXED = ("pretrained", "tokenizer", "trust_remote_code", "revision", "seed", "batch_size", "max_length")
 
 
@@ -50,6 +54,10 @@ class Wanted:
     chat: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    def engine(self) -> str:
+        """What an engine of vLLM is started with."""
+        return repr((self.context, sorted(self.settings.items())))
+
     def facts(self) -> dict[str, Any]:
         """What predictions depend on."""
         told = {"few_shot": self.few_shot, "limit": self.limit, "backend": self.backend, "context": self.context}
@@ -72,19 +80,22 @@ def check_settings(settings: Mapping[str, Any], backend: str) -> None:
 
 @contextmanager
 def running(model: Opened, wanted: Wanted) -> Iterator[Any]:
-    """A model of lm-eval that runs ``model``, as ``wanted``."""
-    make = _transformers if wanted.backend == "transformers" else _vllm
-    with make(model, wanted) as made:
-        yield made
+    """A model of lm-eval that runs ``model``, as ``wanted``.
+
+    An engine of vLLM takes long to start, so it is held for the next task that wants the same.
+    """
+    if wanted.backend == "vllm":
+        yield model.held(("vllm", wanted.engine()), lambda: _vllm(model, wanted))
+    else:
+        yield _transformers(model, wanted)
 
 
-@contextmanager
-def _transformers(model: Opened, wanted: Wanted) -> Iterator[Any]:
+def _transformers(model: Opened, wanted: Wanted) -> Any:
     """On the memory that the merge wrote. lm-eval sets a padding token, so it is handed a copy of the tokenizer."""
     from lm_eval.models.huggingface import HFLM
 
     tokenizer = deepcopy(model.tokenizer)
-    yield HFLM(
+    return HFLM(
         pretrained=model.transformer("causal"),
         backend="causal",
         tokenizer=tokenizer,
@@ -98,10 +109,33 @@ def _transformers(model: Opened, wanted: Wanted) -> Iterator[Any]:
 def _vllm(model: Opened, wanted: Wanted) -> Iterator[Any]:
     """vLLM reads folders only, so the merge is written to one, for its time."""
     need("vllm", extra=None)
-    from lm_eval.models.vllm_causallms import VLLM
-
     with TemporaryDirectory(prefix="stockpot-vllm-") as name:
         folder = Path(name) / "model"
         execute(model.plan, folder, durable=False)
+        _free()
+        try:
+            yield _engine(folder, wanted)
+        finally:
+            gc.collect()
+
+
+def _engine(folder: Path, wanted: Wanted) -> Any:
+    """vLLM as lm-eval starts it. Its processes write pages to standard error: errors alone, unless the user asks."""
+    asked = _LEVEL in os.environ
+    os.environ.setdefault(_LEVEL, "ERROR")
+    try:
+        from lm_eval.models.vllm_causallms import VLLM
+
         fixed = {"batch_size": "auto", "max_length": wanted.context, "trust_remote_code": False, "seed": SEED}
-        yield VLLM(pretrained=str(folder), **fixed, **wanted.settings)
+        return VLLM(pretrained=str(folder), **fixed, **wanted.settings)
+    finally:
+        if not asked:
+            del os.environ[_LEVEL]
+
+
+def _free() -> None:
+    """Give back what torch keeps of a GPU's memory for its next use: an engine has processes of its own."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

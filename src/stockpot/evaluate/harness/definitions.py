@@ -15,7 +15,6 @@ from typing import Any
 
 import yaml
 
-from stockpot.checkpoint.places import stands
 from stockpot.errors import Problem, RecipeError, StockpotError, UnsupportedError
 from stockpot.evaluate.examples import content_of, digest, read_text
 from stockpot.evaluate.harness.quiet import quietly
@@ -23,14 +22,22 @@ from stockpot.recipe.known import nearest
 from stockpot.recipe.method_files import run_file
 from stockpot.recipe.yaml_nodes import compose
 
-__all__ = ["Definition", "definition_of"]
+__all__ = [
+    "Definition",
+    "Written",
+    "changed",
+    "index",
+    "known_task",
+    "own_task",
+    "packaged",
+    "read",
+    "task_in",
+    "unknown",
+]
 
 _ALLOW = "read it, then allow it: --allow-code (in Python: allow_code=True)"
-_FILES = (".yaml", ".yml")
 _DEPTH = 20
 """Files that include one another, at most."""
-
-_SHOWN = 6
 
 _GENERATION = frozenset(
     {"until", "do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "max_gen_toks", "max_new_tokens",
@@ -72,36 +79,76 @@ class Definition:
     folder: Path | None = None
 
 
-def definition_of(task: str, folder: Path, *, allowed: bool) -> Definition:
-    """The task called ``task``: the path of a YAML file, relative to ``folder``, or a name that lm-eval knows.
+@dataclass(frozen=True)
+class Written:
+    """What stands in a file, and in those that it includes.
 
     Args:
-        allowed: Whether code that a file names may run, and code that lm-eval itself takes for unsafe.
+        path: Of the file.
+        config: Its settings, functions resolved.
+        digest: Of all that it is written in, and of the code that it names.
+        packaged: Whether the file is part of lm-eval.
+    """
+
+    path: Path
+    config: Mapping[str, Any] = field(repr=False)
+    digest: str
+    packaged: bool = False
+
+
+def read(path: Path, *, allowed: bool) -> Written:
+    """What stands in ``path``.
+
+    Args:
+        allowed: Whether code that it names may run.
 
     Raises:
-        RecipeError: when there is no such task, it is a group, or it needs code that is not allowed.
+        RecipeError: when it is no YAML, or needs code that is not allowed.
     """
-    if task.endswith(_FILES):
-        if not stands(folder / task):
-            raise RecipeError(Problem(f"no such task: {folder / task}", fix=f"paths are relative to {folder}"))
-        found = _own(folder / task, allowed)
-    else:
-        found = _known(task, allowed)
-    _check(found.name, found.config, allowed)
-    return found
-
-
-def _own(path: Path, allowed: bool) -> Definition:
     reader = _Reader(allowed)
     config = reader.read(path, ())
-    name = config.get("task")
-    if not isinstance(name, str) or any(key in config for key in ("group", "task_list")):
+    return Written(path, config, digest(*reader.digests).hex())
+
+
+def task_in(written: Written, *, allowed: bool) -> Definition:
+    """The one task that is written in a file.
+
+    Raises:
+        RecipeError: when it names several or none, or needs code that is not allowed.
+        UnsupportedError: when it is of a form that is not run.
+    """
+    name = written.config.get("task")
+    if not isinstance(name, str) or any(key in written.config for key in ("group", "task_list")):
         raise RecipeError(
-            Problem("the file names several tasks, or none", file=str(path), fix="task: NAME, a file for each task")
+            Problem("the file names several tasks, or none", file=str(written.path), fix="task: NAME, or group: NAME")
         )
-    if not allowed:
+    return own_task(name, written.config, written, allowed=allowed)
+
+
+def own_task(name: str, config: Mapping[str, Any], written: Written, *, allowed: bool) -> Definition:
+    """A task all of whose settings are ``config``, as ``written``. Raises as :func:`task_in`."""
+    trusted = allowed or written.packaged
+    if not trusted:
         _check_data(name, config)
-    return Definition(name, _plain(config), digest(*reader.digests).hex(), allowed, path.parent)
+    _check(name, config, allowed)
+    return Definition(name, _plain(config), written.digest, trusted, _folder(written))
+
+
+def changed(found: Definition, by: Mapping[str, Any], written: Written, *, allowed: bool) -> Definition:
+    """``found`` with some other settings, as ``written``. Raises as :func:`task_in`."""
+    if not by:
+        return found
+    config, trusted = {**found.config, **by, "task": found.name}, allowed or written.packaged
+    if not trusted:
+        _check_data(found.name, by)
+    _check(found.name, config, allowed)
+    folder = _folder(written) if "dataset_kwargs" in by else found.folder
+    told = digest(found.digest, written.digest).hex()
+    return Definition(found.name, _plain(config), told, found.trusted and trusted, folder)
+
+
+def _folder(written: Written) -> Path | None:
+    return None if written.packaged else written.path.parent
 
 
 class _Reader:
@@ -162,50 +209,50 @@ class _Reader:
 
 
 @cache
-def _index() -> Mapping[str, Any]:
+def index() -> Mapping[str, Any]:
     """All that lm-eval knows, by name: some seconds, so once in a process."""
     from lm_eval.tasks import TaskManager
 
     with quietly():
-        index: Mapping[str, Any] = TaskManager().task_index
-    return index
+        found: Mapping[str, Any] = TaskManager().task_index
+    return found
 
 
-def _known(name: str, allowed: bool) -> Definition:
-    """A task that is part of lm-eval."""
+def unknown(name: str) -> RecipeError:
+    """The error of a name that lm-eval does not know."""
+    near = nearest(name, [n for n, e in index().items() if e.kind.name != "TAG"])
+    hint = f"did you mean {near}? " if near else ""
+    fix = f"{hint}a name that lm-eval knows (lm_eval ls tasks), or the path of a task's .yaml"
+    return RecipeError(Problem(f"lm-eval knows no task {name!r}", fix=fix))
+
+
+def packaged(name: str) -> Written:
+    """What stands in the file of ``name``, a task or group in :func:`index`.
+
+    Raises:
+        UnsupportedError: when it cannot be loaded.
+    """
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    index = _index()
-    entry = index.get(name)
-    if entry is None:
-        near = nearest(name, [n for n, e in index.items() if e.kind.name == "TASK"])
-        hint = f"did you mean {near}? " if near else ""
-        fix = f"{hint}a name that lm-eval knows (lm_eval ls tasks), or the path of a task's .yaml"
-        raise RecipeError(Problem(f"lm-eval knows no task {name!r}", fix=fix))
-    if entry.kind.name in ("GROUP", "TAG"):
-        members = _members(entry)
-        more = f" and {len(members) - _SHOWN} more" if len(members) > _SHOWN else ""
-        fix = f"name its tasks, each as one of the suite: {', '.join(members[:_SHOWN])}{more}"
-        raise RecipeError(Problem(f"{name} is a group of tasks of lm-eval, not a task", fix=fix))
+    path = index()[name].yaml_path
+    try:
+        with quietly():
+            config = deepcopy(load_yaml(path))
+    except Exception as error:
+        message = f"lm-eval cannot load its task {name}: {type(error).__name__}: {error}"
+        raise UnsupportedError(Problem(message, fix="does the task need packages of its own?")) from error
+    return Written(path, config, digest(name, content_of([path])).hex(), packaged=True)
+
+
+def known_task(name: str, *, allowed: bool) -> Definition:
+    """The task ``name`` of :func:`index`. Raises as :func:`task_in`."""
+    entry = index()[name]
     if entry.kind.name != "TASK":
         message = f"{name} is a class of Python in lm-eval, with rules of its own, which is not run here"
         raise UnsupportedError(Problem(message, fix="take a task that lm-eval writes as YAML"))
     _check(name, entry.cfg, allowed)  # before functions are looked for, which may load more
-    try:
-        with quietly():
-            config = deepcopy(load_yaml(entry.yaml_path))
-    except Exception as error:
-        message = f"lm-eval cannot load its task {name}: {type(error).__name__}: {error}"
-        raise UnsupportedError(Problem(message, fix="does the task need packages of its own?")) from error
-    return Definition(name, _plain(config), digest(name, content_of([entry.yaml_path])).hex(), trusted=True)
-
-
-def _members(entry: Any) -> list[str]:
-    if entry.kind.name == "TAG":
-        return sorted(entry.tags)
-    listed = (entry.cfg or {}).get("task") or []
-    named = (m.get("task") or m.get("group") if isinstance(m, dict) else m for m in listed)
-    return [str(member) for member in named]
+    written = packaged(name)
+    return own_task(name, written.config, written, allowed=allowed)
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,15 @@ import numpy.typing as npt
 
 from stockpot.errors import ExecutionError, Problem, RecipeError, UnsupportedError
 from stockpot.evaluate.figures import ratio
+from stockpot.evaluate.harness.rows import TEXTS, score_of_sums
 from stockpot.evaluate.protocol import Metric, Predictions, mean
 from stockpot.recipe.known import nearest
 
-__all__ = ["FIGURES", "column", "measures"]
+__all__ = ["FIGURES", "column", "measures", "registered", "width_of"]
 
 Figure = Callable[[npt.NDArray[Any]], float]
 
-_WIDTHS = {"weighted_perplexity": 2, "bits_per_byte": 2, "f1": 2, "matthews_corrcoef": 2}
+_WIDTHS = {"weighted_perplexity": 2, "bits_per_byte": 2, "f1": 2, "matthews_corrcoef": 2, **TEXTS}
 """Aggregation → numbers of each document that it needs; one unless said here."""
 
 
@@ -57,6 +59,8 @@ FIGURES: Mapping[str, Figure] = {
     "bits_per_byte": lambda values: -ratio(values) / float(np.log(2)),
     "f1": _f1,
     "matthews_corrcoef": _correlation,
+    "brier_score": mean,
+    **{name: partial(score_of_sums, name) for name in TEXTS},
 }
 """Aggregation, by the name that lm-eval registers it under → the same of rows."""
 
@@ -100,21 +104,26 @@ def measures(asked: Sequence[Metric | str], task: Any, filtered: str) -> tuple[M
 
 
 def _measure(name: str, how: Any, higher: bool, filtered: str) -> Metric:
-    own, registered = column(name, filtered), _registered(how)
-    assert registered is not None
-    width = _WIDTHS.get(registered, 1)
+    own, known = column(name, filtered), registered(how)
+    assert known is not None
+    width = _WIDTHS.get(known, 1)
 
     def values(predictions: Predictions) -> npt.NDArray[Any]:
         rows = predictions[own]
         if rows.shape[1:] != (() if width == 1 else (width,)):
-            message = f"{name} is aggregated as {registered}, but its rows have the shape {rows.shape[1:]}"
+            message = f"{name} is aggregated as {known}, but its rows have the shape {rows.shape[1:]}"
             raise UnsupportedError(Problem(message))
         return rows
 
-    return Metric(name, "higher" if higher else "lower", values, FIGURES[registered])
+    return Metric(name, "higher" if higher else "lower", values, FIGURES[known])
 
 
-def _registered(how: Any) -> str | None:
+def width_of(metric: str, task: Any) -> int:
+    """How many numbers of each document a metric of ``task`` that is measured here needs."""
+    return _WIDTHS.get(str(registered(task.aggregation()[metric])), 1)
+
+
+def registered(how: Any) -> str | None:
     """The name of an aggregation that figures of rows are known of."""
     from lm_eval.api.registry import get_aggregation
 
@@ -125,8 +134,8 @@ def _refusal(how: Any) -> str | None:
     """Why an aggregation is not measured; None where it is."""
     from lm_eval.api.registry import AGGREGATION_REGISTRY
 
-    if _registered(how) is not None:
+    if registered(how) is not None:
         return None
     name = next((n for n in AGGREGATION_REGISTRY if AGGREGATION_REGISTRY[n] is how), None)
     told = name or f"the function {getattr(how, '__name__', how)}"
-    return f"aggregated as {told} over whole texts or by code, not from a row of numbers for each document"
+    return f"aggregated as {told} by code, not from a row of numbers for each document"

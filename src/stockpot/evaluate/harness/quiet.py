@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-__all__ = ["quietly"]
+__all__ = ["quietly", "swapped"]
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def quietly(*, sandboxed: bool = False) -> Iterator[None]:
     from lm_eval import utils
 
     with ExitStack() as stack:
-        for name in ("lm_eval", "datasets"):
+        for name in ("lm_eval", "datasets", "sacrebleu"):
             logger = logging.getLogger(name)
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.ERROR)
@@ -35,9 +35,9 @@ def quietly(*, sandboxed: bool = False) -> Iterator[None]:
         datasets.disable_progress_bars()
         for module in [m for name, m in sys.modules.items() if name.startswith("lm_eval.")]:
             if getattr(module, "tqdm", None) is bars.tqdm:
-                stack.enter_context(_swapped(module, "tqdm", _silent))
+                stack.enter_context(swapped(module, "tqdm", _silent))
         if sandboxed:
-            stack.enter_context(_swapped(utils, "env", _sandbox(utils.env)))
+            stack.enter_context(swapped(utils, "env", _sandbox(utils.env)))
         yield
 
 
@@ -61,7 +61,8 @@ def _sandbox(own: Any) -> Any:
 
 
 @contextmanager
-def _swapped(place: Any, name: str, value: Any) -> Iterator[None]:
+def swapped(place: Any, name: str, value: Any) -> Iterator[None]:
+    """Meanwhile ``place.name`` is ``value``."""
     before = getattr(place, name)
     setattr(place, name, value)
     try:

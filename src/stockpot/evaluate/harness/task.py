@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -14,60 +15,71 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stockpot.errors import CheckpointError, ExecutionError, Problem, RecipeError, StockpotError
+from stockpot.checkpoint.places import stands
+from stockpot.errors import CheckpointError, ExecutionError, Problem, RecipeError, StockpotError, UnsupportedError
 from stockpot.evaluate.examples import content_of, digest, keys_of
-from stockpot.evaluate.harness.backends import SEED, Wanted, check_settings, running
-from stockpot.evaluate.harness.definitions import Definition, definition_of
+from stockpot.evaluate.harness.backends import SEED, Wanted, running
+from stockpot.evaluate.harness.definitions import Definition
 from stockpot.evaluate.harness.documents import Documents, digest_of
-from stockpot.evaluate.harness.measures import column, measures
-from stockpot.evaluate.harness.quiet import quietly
-from stockpot.evaluate.neural import need, seeded
+from stockpot.evaluate.harness.measures import column, measures, registered
+from stockpot.evaluate.harness.quiet import quietly, swapped
+from stockpot.evaluate.harness.rows import numbers_of
+from stockpot.evaluate.neural import seeded
 from stockpot.evaluate.opened import Opened
-from stockpot.evaluate.protocol import EXAMPLE, Files, Metric, Predictions, is_named
+from stockpot.evaluate.protocol import EXAMPLE, PATTERN, Files, Metric, Predictions, is_named
 from stockpot.execute.versions import versions_of
 from stockpot.recipe.known import nearest
 
-__all__ = ["Harness", "harness_task"]
+__all__ = ["Harness", "filter_of", "placed", "single"]
 
-_PACKAGES = ("lm_eval", "datasets", "torch", "transformers", "accelerate")
 _ROLE, _SHOTS = "documents", "shots"
 
 
-def harness_task(
-    task: str,
-    folder: Path,
+def single(
+    found: Definition,
     wanted: Wanted,
     data: Mapping[str, Files],
     asked: Sequence[Metric | str],
     *,
     allowed: bool = False,
 ) -> Harness:
-    """The task called ``task``, ready to be run on ``data``.
+    """The task ``found``, ready to be run on ``data``.
 
     Args:
-        folder: That the path of a task is relative to.
         data: Role → files or the split that is named; few-shot examples are those of ``train``.
         asked: Metrics, the task's own by name; all of the task's where there are none.
         allowed: Whether code that a task's file names may run.
 
     Raises:
-        StockpotError: says what is wrong with task, data or metrics.
+        StockpotError: says what is wrong with data or metrics.
     """
-    need(*_PACKAGES, extra="lm-eval")
-    check_settings(wanted.settings, wanted.backend)
-    found = definition_of(task, folder, allowed=allowed)
+    data = {role: placed(files, found.name) for role, files in data.items()}
     builder = _Builder(found, wanted, data.get("train", ()), allowed)
     roles = {role: files for role, files in data.items() if role != "train"}
     built = [builder.built(files) for files in roles.values()]
     if not built:
         raise RecipeError(Problem(f"{found.name} has no data", fix='split: {report: "@test"}'))
-    filtered = _filter(built[0], wanted.filtered)
+    filtered = filter_of(built[0], wanted.filtered)
     named = {str(f[0]): digest_of(builder.documents(f)) for f in data.values() if f and is_named(f[0])}
     train = data.get("train", ())
     shots = [str(path) if is_named(path) else content_of([path]) for path in train]
     facts = {"kind": "lm_eval", "task": found.digest, "name": found.name, "shots": shots, "documents": named}
-    packages = versions_of("lm_eval", "datasets", "torch", "transformers", "tokenizers")
+    packages = versions_of("lm_eval", "sacrebleu", "datasets", "torch", "transformers", "tokenizers")
     return Harness(builder, measures(asked, built[0], filtered), {**facts, **wanted.facts(), **packages})
+
+
+def placed(files: Files, task: str) -> Files:
+    """``files`` as they are for a task: ``{task}`` in their paths is its name, without that of a group before it.
+
+    Raises:
+        RecipeError: when there is no such file.
+    """
+    short = task.rpartition("::")[2]
+    found = tuple(Path(str(path).replace(PATTERN, short)) for path in files)
+    for path in (path for path, before in zip(found, files, strict=True) if path != before):
+        if short in ("", ".", "..") or Path(short).name != short or not stands(path):
+            raise RecipeError(Problem(f"no such file: {path}", fix=f"a file for the task {task}"))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +95,10 @@ class Harness:
     metrics: tuple[Metric, ...]
     facts: Mapping[str, Any]
 
+    def placed(self, files: Files) -> Files:
+        """The files that ``files``, of a suite, are for this task."""
+        return placed(files, self.builder.name)
+
     def examples(self, files: Files) -> list[bytes]:
         """Of what the model sees: prompt and choices, or the text that is predicted."""
         return self.builder.digests(files)
@@ -90,7 +106,7 @@ class Harness:
     def predict(self, model: Opened, files: Files) -> Predictions:
         """See the class."""
         rows = self.builder.run(model, files)
-        columns = {name: array for name, values in rows.items() if (array := _numbers(values)) is not None}
+        columns = {name: array for name, array in rows.items() if array is not None}
         found = {EXAMPLE: keys_of(self.examples(files)), **columns}
         lengths = {name: len(array) for name, array in found.items()}
         if len(set(lengths.values())) > 1:
@@ -137,13 +153,15 @@ class _Builder:
                 self._digests[files] = [_seen(task, one) for one in self.documents(files)]
         return self._digests[files]
 
-    def run(self, model: Opened, files: Files) -> dict[str, list[Any]]:
-        """``metric,filter`` → what the task makes of each document."""
+    def run(self, model: Opened, files: Files) -> dict[str, npt.NDArray[np.float64] | None]:
+        """``metric,filter`` → what the task makes of each document; None where that is no number."""
         from lm_eval.evaluator import evaluate
 
         task, wanted = self.built(files), self._wanted
+        _check_tokens(model, task, wanted.backend)
         sandboxed = not self._task.trusted
-        with quietly(), running(model, wanted) as made, quietly(sandboxed=sandboxed), seeded(SEED):
+        figures = swapped(task, "aggregation", lambda: defaultdict(lambda: len))  # made here, of rows
+        with quietly(), running(model, wanted) as made, quietly(sandboxed=sandboxed), seeded(SEED), figures:
             task.set_fewshot_seed(SEED)
             told = evaluate(
                 lm=made,
@@ -154,12 +172,8 @@ class _Builder:
                 fewshot_as_multiturn=True,
                 confirm_run_unsafe_code=self._allowed,
             )
-        rows: dict[str, list[Any]] = {}
-        for sample in told["samples"][self.name]:
-            for metric in sample["metrics"]:
-                rows.setdefault(column(metric, sample["filter"]), []).append(sample[metric])
         task._instances = None  # noqa: SLF001 - requests and answers of a model that is done
-        return rows
+        return _columns(task, told["samples"][self.name])
 
     def _config(self, splits: Mapping[str, Any]) -> dict[str, Any]:
         """The task's settings, with documents and few-shot examples from ``splits`` alone."""
@@ -193,7 +207,33 @@ class _Builder:
             raise CheckpointError(Problem(f"{what}: {type(error).__name__}: {error}")) from error
 
 
-def _filter(task: Any, wanted: str | None) -> str:
+def _columns(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[str, npt.NDArray[np.float64] | None]:
+    """``metric,filter`` → a row of numbers for each document, where these are numbers."""
+    rows: dict[tuple[str, str], list[Any]] = {}
+    for sample in samples:
+        for metric in sample["metrics"]:
+            rows.setdefault((metric, sample["filter"]), []).append(sample[metric])
+    how = {metric: registered(one) for metric, one in task.aggregation().items()}
+    return {
+        column(metric, own): numbers_of(how.get(metric), values, f"{metric} of {task.config.task}")
+        for (metric, own), values in rows.items()
+    }
+
+
+def _check_tokens(model: Opened, task: Any, backend: str) -> None:
+    """Raise when the tokenizer lacks what lm-eval puts before texts, or ends them with."""
+    fix = 'name it in tokenizer_config.json beside the base (or first) model: "eos_token": "…"'
+    ends, begins = model.tokenizer.eos_token_id is not None, model.tokenizer.bos_token_id is not None
+    if task.OUTPUT_TYPE == "generate_until" and not ends:
+        message = f"the tokenizer of {model.name} names no end of texts (eos_token), so {task.config.task} cannot stop"
+        raise UnsupportedError(Problem(message, fix=fix))
+    if not (begins or ends) and (backend == "transformers" or task.OUTPUT_TYPE == "loglikelihood_rolling"):
+        message = f"the tokenizer of {model.name} names neither a beginning nor an end of texts (bos_token, eos_token)"
+        raise UnsupportedError(Problem(f"{message}, one of which lm-eval puts before them", fix=fix))
+
+
+def filter_of(task: Any, wanted: str | None) -> str:
+    """The filter ``wanted`` of a task of lm-eval; its first where none is."""
     known = [one.name for one in task._filters]  # noqa: SLF001 - there is no other way to know
     if wanted is None or wanted in known:
         return wanted or str(known[0])
@@ -209,12 +249,3 @@ def _seen(task: Any, document: Mapping[str, Any]) -> bytes:
     if not isinstance(text, str) or not text.strip():
         text = task.doc_to_target(document)
     return digest(json.dumps([text, choices], default=repr))
-
-
-def _numbers(values: Sequence[Any]) -> npt.NDArray[Any] | None:
-    """The rows as numbers, ``(n,)`` or ``(n, k)``; None where they are none."""
-    try:
-        array = np.asarray(values)
-    except ValueError:  # rows of different lengths
-        return None
-    return array.astype(np.float64) if array.dtype.kind in "fiub" and array.ndim in (1, 2) else None

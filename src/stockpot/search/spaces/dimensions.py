@@ -28,6 +28,7 @@ class Dimension:
         step: Distance of neighbouring values, from ``low`` on; None takes any.
         choices: The values of a ``choice``; what is no single word or number is its text.
         start: The first guess.
+        key: Of the recipe, whose value it is: ``weight``.
         cell: (hole, filter, layers) of one of several values of a hole, in words; None where it is the only one.
     """
 
@@ -40,6 +41,7 @@ class Dimension:
     step: float | None = None
     choices: tuple[Value, ...] = ()
     start: Value = 0.0
+    key: str = ""
     cell: tuple[str, str, str] | None = None
 
     def at(self, place: float) -> Value:

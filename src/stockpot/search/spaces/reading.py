@@ -86,6 +86,7 @@ def blanks_of(documents: Iterable[Node], text: str, findings: Findings) -> list[
     for first, *_ in (group for group in groups if group[0].form in ("search", "choice")):
         read = _read(first.node, first.form, text, findings)
         if read is not None:
+            read = replace(read, like=replace(read.like, key=first.key))
             opened[id(first.node)] = read
             _name(read, first.node.line, named, findings)
     for first, *_ in (group for group in groups if group[0].form == "same"):

@@ -25,6 +25,9 @@ _UNNAMED = "<recipe>"
 _MOST_TRIALS = 60
 """More than so many ends and choices are tried together: the first of every hole, then the second, and so on."""
 
+_COEFFICIENTS = frozenset({"weight", "lambda", "t", "alpha", "scale"})
+"""Keys of recipes whose value is how much of something is taken."""
+
 _EXAMPLE = "write {search: [0, 1]} or {choice: [a, b]} in place of a value, such as weight: {search: [0, 1]}"
 
 
@@ -107,9 +110,16 @@ class Space:
         """The first guess."""
         return {d.name: d.start for d in self.dimensions}
 
+    @property
+    def coefficients(self) -> tuple[Dimension, ...]:
+        """The ranges that :meth:`shared` moves: those of coefficients, such as ``weight``; without one, every range."""
+        ranges = tuple(d for d in self.dimensions if d.kind != "choice")
+        return tuple(d for d in ranges if d.key in _COEFFICIENTS) or ranges
+
     def shared(self, t: float) -> dict[str, Value]:
-        """One number for all: every range at the same place ``t`` in [0, 1] of it; choices as at the start."""
-        return {d.name: d.start if d.kind == "choice" else d.at(t) for d in self.dimensions}
+        """One number for all: coefficients at the same place ``t`` in [0, 1] of their ranges, the rest at the start."""
+        moved = self.coefficients
+        return {d.name: d.at(t) if d in moved else d.start for d in self.dimensions}
 
     def written(self, values: Mapping[str, Value]) -> str:
         """The recipe with ``values`` in its holes: every other character stays, lines keep their numbers.

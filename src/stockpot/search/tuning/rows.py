@@ -70,7 +70,7 @@ def every_expression(space: Space) -> Iterator[Expression]:
 
 def row_of(space: Space, kind: Kind, trial: Trial, limits: Mapping[str, Any], place: float | None = None) -> Row:
     """A trial as a row; one number for all is told by that number, or by its place where ranges differ."""
-    own = {trial.values[one.name] for one in space.dimensions if one.kind != "choice"}
+    own = {trial.values[one.name] for one in space.coefficients}
     told = f"{own.pop():.6g}" if len(own) == 1 else f"{100 * (place or 0):.4g} % of each range"
     name = _NAMES[kind].format(number=trial.number, place=told)
     return Row(kind, Candidate(name, space.recipe(trial.values), name, dict(limits)), trial)

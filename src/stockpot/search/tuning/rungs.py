@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -107,7 +108,10 @@ class Rungs:
         Raises:
             StockpotError: when the candidate cannot be merged or measured, whatever goes wrong, code of users included.
         """
-        model = _Model(one, self._cache, self._device)
+        with closing(_Model(one, self._cache, self._device)) as model:
+            yield from self._rung_values(model)
+
+    def _rung_values(self, model: _Model) -> Iterator[tuple[float, ...]]:
         parts: dict[str, list[Predictions]] = {}
         figures: dict[tuple[str, str], float] = {}
         for share, pieces in zip(self.shares, self._rungs, strict=True):
@@ -162,6 +166,11 @@ class _Model:
     @cached_property
     def _opened(self) -> Opened:
         return self._one.opened(self._device)
+
+    def close(self) -> None:
+        """What tasks left open ends."""
+        if "_opened" in self.__dict__:
+            self._opened.release()
 
     def predictions(self, piece: _Piece) -> Predictions:
         if self._cache is None:
