@@ -238,6 +238,7 @@ def test_a_failure_names_the_member(world):
         ("task: []", ["lists no tasks"]),
         ("task: [3]", ["the group g lists 3", "{task: NAME, …}"]),
         ("task: [{doc_to_text: a}]", ["the group g lists"]),
+        ("task: [{task: new, include: quiz.yaml}]", ["the group g includes a file in new", "a file of its own"]),
         ("task: [north, gone.yaml]", ["no such task", "gone.yaml"]),
         ("task: [north, north]", ["holds north more than once"]),
         ("task: [other_group]", ["the group g is in itself"]),

@@ -17,6 +17,7 @@ from stockpot.errors import CheckpointError
 from stockpot.reproduce import CLAIMS, Setting, reproduce
 from stockpot.reproduce.claims.cocktail import unevenness
 from stockpot.reproduce.labs import forget
+from stockpot.reproduce.texts import domains as kinds
 from stockpot.reproduce.texts import encoder, prose, sentences
 from stockpot.reproduce.texts.bench import BENCHES
 from stockpot.reproduce.texts.encoder import Examples, Shape
@@ -29,7 +30,7 @@ from stockpot.reproduce.training import Schedule
 OWN = [(name, bed.name) for name, claim in CLAIMS.items() for bed in claim.beds if bed.name in BENCHES]
 NAMES = [" on ".join(one) for one in OWN]
 SHAPE = Shape(words=60, embedding=8, width=16)
-GOODS = ("apparel", "toys_games", *sentences.SHIFTS, "MR", "imdb")
+GOODS = (*kinds.DOMAINS, *kinds.LEFT_OUT)
 
 
 def written(path, data):
@@ -91,8 +92,34 @@ def test_an_archive_of_something_else_is_an_error(tmp_path, members, message):
 
 def test_a_broken_archive_is_an_error(tmp_path):
     """As such."""
-    with pytest.raises(CheckpointError, match="not a zip archive"):
+    with pytest.raises(CheckpointError, match=r"not a zip archive(?s:.*)x\.zip(?s:.*)copy it anew"):
         domains(written(tmp_path / "x.zip", "no"))
+
+
+def test_a_damaged_archive_is_an_error(tmp_path):
+    """Whichever byte of a file in it is another: what is unpacked is checked."""
+    members = {f"books.task.{part}": "1\tgood film\n0\tbad film\n" * 50 for part in ("train", "test")}
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, text in members.items():
+            made.writestr(name, text)
+    data = path.read_bytes()
+    begin = 30 + len("books.task.train")
+    for place in range(begin, begin + made.infolist()[0].compress_size):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
+        with pytest.raises(CheckpointError, match=r"damaged(?s:.*)x\.zip"):
+            domains(path)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match=r"damaged(?s:.*)x\.zip"):
+        domains(path)
+
+
+def test_domains_that_are_needed_must_be_there(tmp_path):
+    """Those that are not are named, with the file and the files it lacks."""
+    path = archive(tmp_path / "x.zip", {"books.task.train": "1\tgood", "books.task.test": "1\tfine"})
+    assert set(domains(path, ["books"])) == {"books"}
+    with pytest.raises(CheckpointError, match=r"no reviews of baby, dvd(?s:.*)x\.zip(?s:.*)baby\.task\.train"):
+        domains(path, ["dvd", "books", "baby"])
 
 
 def test_pairs_are_the_first_two_columns(tmp_path):
@@ -248,6 +275,8 @@ def little(monkeypatch):
     step = Schedule(4, 1e-3, batch=8)
     small = sentences.Effort(SHAPE, step, step, step, step, few=10, most=60, held=20, pieces=200)
     monkeypatch.setattr(sentences, "FULL", small)
+    own = kinds.Effort(SHAPE, step, step, step, step, length=12, few=3, held=10, told=30, pieces=200)
+    monkeypatch.setattr(kinds, "FULL", own)
     language = replace(prose.FULL, vocabulary=300, width=16, base=replace(step, steps=30), tuned=step)
     monkeypatch.setattr(prose, "FULL", replace(language, characters=20_000, held=8_000))
     monkeypatch.setattr("stockpot.reproduce.texts.bench._SAMPLES", 40)
@@ -305,7 +334,7 @@ def test_no_text_learns_and_tells(data, little):
 def test_shifts_are_new_to_all_models(data, little):
     """Neither starts nor vocabularies see goods of the shifts, or films."""
     lab = sentences.sentences_of(Setting(0, data, Path(), print))
-    assert set(lab._broad) == {"apparel", "toys_games"}
+    assert set(lab._broad) == set(GOODS) - {*sentences.SHIFTS, "MR", "imdb"}
     assert set(lab.shifts) == set(sentences.SHIFTS)
 
 
@@ -333,7 +362,7 @@ def test_the_real_data_is_what_readers_expect():
     assert sizes["TREC.test.all"] == (500, 6)
     assert sizes["subj.all"] == (10_000, 2)
     own = domains(file("text", "fdu_mtl_16domains.zip"))
-    assert len(own) == 16
+    assert set(own) == set(GOODS)
     assert set(sentences.SHIFTS) < set(own)
     assert {len(own[name]["test"]) for name in sentences.SHIFTS} == {400}
     assert len(pairs(file("toxicity", "paradetox.tsv"))) > 11_000

@@ -17,6 +17,7 @@ _ABOUT = {
     "digits": "scikit-learn's digits, 1,797 images of 8 × 8, a perceptron of 51,000 parameters",
     "sentences": f"SST-2, Subj, TREC, CR and MPQA, up to 7,000 sentences each, {_ENCODER}",
     "reviews": f"reviews of ten kinds of goods, then SST-2; four other kinds as shifts, {_ENCODER}",
+    "domains": f"reviews of 16 kinds, four of them left out, up to 1,400 of each to learn from, {_ENCODER}",
     "prose": "prose and source code, a GPT of 0.33 million parameters trained on it",
     "comments": "comments and prose, a GPT of 0.33 million parameters trained on it",
 }

@@ -18,6 +18,7 @@ from stockpot.evaluate import Candidate, Result, Suite, candidate, load_suite
 from stockpot.evaluate.results import Figure
 
 __all__ = [
+    "Diverse",
     "Forgetting",
     "Negated",
     "Shifted",
@@ -60,6 +61,19 @@ class Tasked(Protocol):
 
     def together(self) -> Candidate:
         """A fine-tune of the base on all tasks at once."""
+
+
+class Diverse(Protocol):
+    """A bed with one task in several domains, some of which no model is trained on."""
+
+    def domains(self) -> Suite:
+        """The task on the domains that runs are trained on, with select data, and on each domain left out."""
+
+    def diverse(self) -> list[Candidate]:
+        """Runs with mild settings, from one start whose head was trained first."""
+
+    def recycled(self) -> list[Candidate]:
+        """The same runs, in turn from that start and from fine-tunes of it on something else."""
 
 
 @dataclass(frozen=True)

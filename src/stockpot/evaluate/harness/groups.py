@@ -193,6 +193,10 @@ class _Finder:
         if not isinstance(own, Mapping) or not isinstance(own.get(key), str):
             fix = "a name, {task: NAME, …} or {group: NAME, task: […]}"
             raise RecipeError(Problem(f"the group {group} lists {item!r}", file=str(written.path), fix=fix))
+        if "include" in own:
+            fix = "write the member into a file of its own, which includes the other, and name it here"
+            message = f"the group {group} includes a file in {own[key]}, which is read in files of tasks alone"
+            raise RecipeError(Problem(message, file=str(written.path), fix=fix))
         name, inner = own[key], changes.beside(own, written)
         if not written.packaged and (path := _beside(written.path, name)) is not None:
             return (self.in_file(path, inner, seen),)

@@ -60,7 +60,7 @@ ADDITION = Claim(
         Measure("cosine", "largest cosine of two task vectors", 0.18, "MNIST and SVHN; most are 0.01 to 0.06"),
     ),
     asked=(Asked("kept", at_least=85), Asked("more", at_least=10), Asked("cosine", at_most=0.3)),
-    beds=beds(_addition, {"mnist": 30, "digits": 4, "sentences": 60}, tasks=True),
+    beds=beds(_addition, {"mnist": 30, "digits": 4, "sentences": 60, "domains": 70}, tasks=True),
     notes=_SPECIALISTS,
 )
 
@@ -139,7 +139,7 @@ TIES = Claim(
     asked=(Asked("fixed", above=0), Asked("tuned", at_least=-0.5), Asked("oracle", at_least=0)),
     beds=beds(
         _ties,
-        {"mnist": 30, "digits": 8, "sentences": 60},
+        {"mnist": 30, "digits": 8, "sentences": 60, "domains": 100},
         tasks=True,
     ),
     notes="Trimmed over the whole model, as in the paper; lambda by the mean share on select data. " + _SPECIALISTS,

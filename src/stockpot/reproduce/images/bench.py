@@ -62,6 +62,19 @@ class Images:
 
         return self.place.models({run.name: self.lab.fine_tune(run.name) for run in FINE_TUNES})
 
+    def domains(self) -> Suite:
+        """``home``, images turned as runs see them, and ``held out``, turned as no run does."""
+        own = self.lab.domains
+        return self.suite({"home": {"select": own.select, "report": own.home}, "held out": {"report": own.held_out}})
+
+    def diverse(self) -> list[Candidate]:
+        """Runs with mild settings, from the start with a probed head."""
+        return self.place.models(self.lab.diverse)
+
+    def recycled(self) -> list[Candidate]:
+        """The same runs, from that start and from fine-tunes on other images."""
+        return self.place.models(self.lab.recycled)
+
     def suite(self, tasks: Mapping[str, Mapping[str, Split]]) -> Suite:
         """A suite of classification tasks: name → role → images and labels."""
         return self.place.suite({name: self._task(self.lab.network.predict, roles) for name, roles in tasks.items()})

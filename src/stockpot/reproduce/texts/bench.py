@@ -11,11 +11,12 @@ import numpy as np
 from stockpot.evaluate import Candidate, Suite
 from stockpot.reproduce.bench import Forgetting, Workplace, Written, classified, read, run_by
 from stockpot.reproduce.claim import Setting
+from stockpot.reproduce.texts.domains import DOMAINS, domains_of
 from stockpot.reproduce.texts.encoder import Examples
 from stockpot.reproduce.texts.prose import PEERS, comments_of, prose_of
 from stockpot.reproduce.texts.sentences import FINE_TUNES, TASKS, sentences_of
 
-__all__ = ["BENCHES", "Comments", "Prose", "Reviews", "Sentences"]
+__all__ = ["BENCHES", "Comments", "Domains", "Prose", "Reviews", "Sentences"]
 
 _SAMPLES, _TOKENS = 1000, 24
 """Texts that a model writes, and tokens of each."""
@@ -64,6 +65,40 @@ class Reviews:
         return self._place.models({run.name: self._lab.fine_tune(run.name) for run in FINE_TUNES})
 
 
+class Domains:
+    """Is it praise? Reviews of many kinds of goods, each kind a domain."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._lab, self._place = domains_of(setting), Workplace(setting.folder)
+
+    def tasks(self) -> Suite:
+        """The twelve domains that a base knows."""
+        own = self._lab.tasks.items()
+        return self._place.suite({n: _task("sentiment", {"select": t.select, "report": t.report}) for n, t in own})
+
+    def specialists(self) -> list[Candidate]:
+        """The base, and the fine-tune of it on each domain, called as the domain."""
+        return self._place.models({"base": self._lab.base, **{n: self._lab.specialist(n) for n in DOMAINS}})
+
+    def together(self) -> Candidate:
+        """A fine-tune of the base on the twelve domains at once."""
+        return self._place.model("together", self._lab.together)
+
+    def domains(self) -> Suite:
+        """``seen``, the four domains of the runs, and a task for each domain left out."""
+        seen = {"select": self._lab.seen.select, "report": self._lab.seen.report}
+        away = {name: {"report": own} for name, own in self._lab.left_out.items()}
+        return self._place.suite({n: _task("sentiment", roles) for n, roles in {"seen": seen, **away}.items()})
+
+    def diverse(self) -> list[Candidate]:
+        """Runs with mild settings, from the base with a probed head."""
+        return self._place.models(self._lab.diverse)
+
+    def recycled(self) -> list[Candidate]:
+        """The same runs, from that base and from fine-tunes on other domains."""
+        return self._place.models(self._lab.recycled)
+
+
 class Comments:
     """A model of comments and a novel, and its fine-tune on toxic ones."""
 
@@ -104,7 +139,7 @@ class Prose:
 
 
 BENCHES: Mapping[str, Callable[[Setting], Any]] = MappingProxyType(
-    {"sentences": Sentences, "reviews": Reviews, "comments": Comments, "prose": Prose}
+    {"sentences": Sentences, "reviews": Reviews, "domains": Domains, "comments": Comments, "prose": Prose}
 )
 """Name of a bed → what claims are given of it."""
 

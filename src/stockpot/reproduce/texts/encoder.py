@@ -5,7 +5,7 @@ Predictions are made in NumPy, so that suites need no torch; only training does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -43,6 +43,11 @@ class Examples:
     def part(self, start: int, stop: int) -> Examples:
         """Some of them, in order."""
         return Examples(self.inputs[start:stop], self.labels[start:stop])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Examples]) -> Examples:
+        """All of several, one after the other."""
+        return cls(np.concatenate([p.inputs for p in parts]), np.concatenate([p.labels for p in parts]))
 
 
 @dataclass(frozen=True)
@@ -118,17 +123,23 @@ def pretrained(
 
 
 def fine_tuned(
-    start: Arrays, tasks: Mapping[str, Examples], schedule: Schedule, seed: int
+    start: Arrays,
+    tasks: Mapping[str, Examples],
+    schedule: Schedule,
+    seed: int,
+    *,
+    fixed: Collection[str] = tuple(HEADS),
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """``start`` trained further; all heads stay as they are.
+    """``start`` trained further.
 
     Args:
         tasks: Head → examples; each step has a batch of one of them, in turn.
+        fixed: Layers and heads that stay as they are.
     """
     torch = torch_with()
     rng = np.random.default_rng([seed, 2])
-    heads = {name: value for name, value in start.items() if name.partition(".")[0] in HEADS}
-    frozen = {name: torch.from_numpy(value) for name, value in heads.items()}
+    kept = {name: value for name, value in start.items() if name.partition(".")[0] in fixed}
+    frozen = {name: torch.from_numpy(value) for name, value in kept.items()}
 
     names = list(tasks)
 
@@ -136,8 +147,8 @@ def fine_tuned(
         name = names[step % len(names)]
         return _loss(torch, {**theta, **frozen}, name, tasks[name], schedule, rng)
 
-    theta = _descended({name: value for name, value in start.items() if name not in heads}, loss, schedule)
-    return {name: theta[name] if name in theta else heads[name] for name in start}
+    theta = _descended({name: value for name, value in start.items() if name not in kept}, loss, schedule)
+    return {name: theta[name] if name in theta else kept[name] for name in start}
 
 
 def _descended(start: Arrays, loss: Loss, schedule: Schedule) -> dict[str, npt.NDArray[np.float32]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,13 +37,16 @@ def labelled(path: Path) -> list[Labelled]:
     return list(_rows(_lines(path.read_bytes()), " ", str(path)))
 
 
-def domains(path: Path) -> Mapping[str, Mapping[str, list[Labelled]]]:
+def domains(path: Path, needed: Collection[str] = ()) -> Mapping[str, Mapping[str, list[Labelled]]]:
     """Domain → ``train`` or ``test`` → reviews: an archive of files DOMAIN.task.train and DOMAIN.task.test.
 
     Their lines are ``label<TAB>text``.
 
+    Args:
+        needed: Domains that must be there.
+
     Raises:
-        CheckpointError: when the archive or a line is something else.
+        CheckpointError: when the archive or a line is something else, or a domain is missing.
     """
     found: dict[str, dict[str, list[Labelled]]] = {}
     try:
@@ -52,13 +56,17 @@ def domains(path: Path) -> Mapping[str, Mapping[str, list[Labelled]]]:
                 if part:
                     rows = list(_rows(_lines(archive.read(name)), "\t", f"{path}: {name}"))
                     found.setdefault(domain, {})[part] = rows
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(Problem(f"not a zip archive: {error}", file=str(path))) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        message = f"not a zip archive, or a damaged one: {error}"
+        raise CheckpointError(Problem(message, file=str(path), fix="copy it anew from where it came")) from error
     partial = [domain for domain, parts in found.items() if set(parts) != {"train", "test"}]
     if partial or not found:
         fix = "two files a domain: DOMAIN.task.train and DOMAIN.task.test"
         what = f"{partial[0]} has no train or no test data" if partial else "no domains"
         raise CheckpointError(Problem(what, file=str(path), fix=fix))
+    if missing := sorted(set(needed) - set(found)):
+        fix = f"the archive of 16 domains, with {missing[0]}.task.train and {missing[0]}.task.test"
+        raise CheckpointError(Problem(f"no reviews of {', '.join(missing)}", file=str(path), fix=fix))
     return found
 
 

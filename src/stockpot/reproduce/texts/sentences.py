@@ -22,7 +22,20 @@ from stockpot.reproduce.texts.reading import Labelled, domains, labelled
 from stockpot.reproduce.texts.words import Vocabulary
 from stockpot.reproduce.training import Schedule
 
-__all__ = ["FINE_TUNES", "FULL", "SHIFTS", "TASKS", "Effort", "Lab", "Run", "Task", "sentences_of"]
+__all__ = [
+    "FINE_TUNES",
+    "FULL",
+    "SHIFTS",
+    "TASKS",
+    "Effort",
+    "Lab",
+    "Run",
+    "Task",
+    "keys",
+    "scaled",
+    "sentences_of",
+    "without",
+]
 
 TASKS: Mapping[str, tuple[str, ...]] = {
     "sst2": ("stsa.binary.train", "stsa.binary.dev", "stsa.binary.test"),
@@ -94,7 +107,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Run:
-    """A fine-tune of the bed ``reviews``.
+    """A fine-tune of a sweep.
 
     Args:
         name: For tables.
@@ -105,20 +118,21 @@ class Run:
     schedule: Callable[[Schedule], Schedule]
 
 
-def _scaled(rate: float = 1.0, length: float = 1.0, **other: Any) -> Callable[[Schedule], Schedule]:
+def scaled(rate: float = 1.0, length: float = 1.0, **other: Any) -> Callable[[Schedule], Schedule]:
+    """The ordinary setting with ``rate`` times its rate and ``length`` times its steps, and what else is given."""
     return lambda s: replace(s, rate=s.rate * rate, steps=max(1, round(s.steps * length)), **other)
 
 
 FINE_TUNES = (
-    Run("plain", _scaled()),
-    Run("slow", _scaled(rate=0.3)),
-    Run("fast", _scaled(rate=2.0)),
-    Run("short", _scaled(length=0.5)),
-    Run("long", _scaled(length=1.5)),
-    Run("decayed", _scaled(decay=0.1)),
-    Run("smooth", _scaled(smoothing=0.1)),
-    Run("gappy", _scaled(dropped=0.3)),
-    Run("diverged", _scaled(rate=500.0, length=0.2)),
+    Run("plain", scaled()),
+    Run("slow", scaled(rate=0.3)),
+    Run("fast", scaled(rate=2.0)),
+    Run("short", scaled(length=0.5)),
+    Run("long", scaled(length=1.5)),
+    Run("decayed", scaled(decay=0.1)),
+    Run("smooth", scaled(smoothing=0.1)),
+    Run("gappy", scaled(dropped=0.3)),
+    Run("diverged", scaled(rate=500.0, length=0.2)),
 )
 """A sweep over hyperparameters; the last run is unsound."""
 
@@ -135,7 +149,7 @@ class Lab:
 
     @cached_property
     def _reviews(self) -> Mapping[str, Mapping[str, list[Labelled]]]:
-        return domains(self._file("text", "fdu_mtl_16domains.zip"))
+        return domains(self._file("text", "fdu_mtl_16domains.zip"), SHIFTS)
 
     @cached_property
     def _shared_out(self) -> Mapping[str, tuple[list[Labelled], list[Labelled], list[Labelled]]]:
@@ -174,9 +188,9 @@ class Lab:
         """The five tasks. A text of one's report is in no other part of any: Subj and SST-2 share some."""
         parts = {name: tuple(self._examples(part, _SENTENCE) for part in own) for name, own in self._shared_out.items()}
         train, select, report = ({name: own[place] for name, own in parts.items()} for place in range(3))
-        told = {name: _without(own, set()) for name, own in report.items()}
-        chosen = {name: _without(own, _keys(told)) for name, own in select.items()}
-        learnt = {name: _without(own, _keys(told) | _keys(chosen)) for name, own in train.items()}
+        told = {name: without(own, set()) for name, own in report.items()}
+        chosen = {name: without(own, keys(told)) for name, own in select.items()}
+        learnt = {name: without(own, keys(told) | keys(chosen)) for name, own in train.items()}
         most = self._effort.most
         return {name: Task(learnt[name].part(0, most), chosen[name], told[name]) for name in parts}
 
@@ -246,11 +260,12 @@ def _three(
     return first[3 * held :], first[:held], first[held : 3 * held]
 
 
-def _keys(tasks: Mapping[str, Examples]) -> set[bytes]:
+def keys(tasks: Mapping[str, Examples]) -> set[bytes]:
+    """The texts of all ``tasks``."""
     return {row.tobytes() for examples in tasks.values() for row in examples.inputs}
 
 
-def _without(examples: Examples, seen: AbstractSet[bytes]) -> Examples:
+def without(examples: Examples, seen: AbstractSet[bytes]) -> Examples:
     """Those that are not in ``seen``, each once: many are there twice, if not as written, then as numbers."""
     places: dict[bytes, int] = {}
     for place, row in enumerate(examples.inputs):
