@@ -11,6 +11,7 @@ from files import write_model
 from stockpot.errors import ExecutionError, RecipeError
 from stockpot.evaluate import Cache, Metric, candidate, evaluate, load_suite
 from stockpot.evaluate.opened import Opened
+from stockpot.evaluate.table import table
 
 CODE = """
 import numpy as np
@@ -62,6 +63,7 @@ def cleared(model, files):
 
 greedy = Metric("greedy", "higher", lambda columns: columns["loss"].__imul__(0))
 sorting = Metric("sorting", "lower", lambda columns: columns["loss"], lambda rows: (rows.sort(), rows.mean())[1])
+stroke = Metric("a/b", "lower", lambda columns: columns["loss"])
 """
 
 
@@ -190,6 +192,17 @@ def test_a_metric_changes_nothing_for_others(bench):
     assert ours.value == pytest.approx(plain.value, rel=1e-12)
     pairs = [(f.difference_low, f.difference_high) for f in (ours, plain)]
     assert pairs[0] == pytest.approx(pairs[1], rel=1e-9)
+
+
+def test_a_stroke_in_a_name_is_no_part_of_the_task(bench):
+    """Such a figure is of the whole task, and stands in its rows."""
+    suite = suite_of(bench, ("task", "logits", ", metrics: ['nets:stroke', loss]"))
+    result = evaluate([candidate("base"), candidate("low")], suite)
+    assert [figure.part for figure in result.cells[0].figures] == ["", ""]
+    assert result.cells[0].parts == ()
+    lines = list(table(result))
+    assert "a/b \N{DOWNWARDS ARROW}" in lines[1]
+    assert f"{result.cells[0].figures[0].value:.4g}" in lines[2]
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ class Metric:
         better: Whether ``higher`` or ``lower`` figures are better.
         values: Columns → ``(n,)`` or ``(n, k)`` floats, a row for each example.
         figure: Some of these rows (n ≥ 1, possibly repeated: intervals are made of resampled examples) → the figure.
+        part: The part of the task that it is of, with which its name begins (``PART/``); empty for the whole.
 
     Raises:
         RecipeError: for a direction that is none, or a name that cannot be shown in a line.
@@ -85,6 +86,7 @@ class Metric:
     better: Direction
     values: Callable[[Predictions], npt.NDArray[Any]]
     figure: Callable[[npt.NDArray[Any]], float] = mean
+    part: str = ""
 
     def __post_init__(self) -> None:
         if self.better not in ("higher", "lower"):

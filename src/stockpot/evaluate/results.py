@@ -26,6 +26,7 @@ class Figure:
         difference_low, difference_high: Interval of the difference, examples drawn in pairs.
         retention: Share of the reference that is kept: value / reference, or reference / value where lower is better;
             None where what is divided by is not positive, or the other is negative.
+        part: The part of the task that it is of; empty for the whole.
     """
 
     metric: str
@@ -37,11 +38,7 @@ class Figure:
     difference_low: float | None = None
     difference_high: float | None = None
     retention: float | None = None
-
-    @property
-    def part(self) -> str:
-        """The part of the task that it is of; empty for the whole."""
-        return self.metric.rpartition("/")[0]
+    part: str = ""
 
     @property
     def drawn(self) -> tuple[float, float]:
@@ -79,7 +76,8 @@ class Cell:
     def of(self, part: str = "") -> Cell:
         """The same of one part of the task, metrics by the names that they have for the whole; else of the whole."""
         own = (figure for figure in self.figures if figure.part == part)
-        return replace(self, figures=tuple(replace(f, metric=f.metric.rpartition("/")[2]) for f in own))
+        start = f"{part}/" if part else ""
+        return replace(self, figures=tuple(replace(f, metric=f.metric.removeprefix(start), part="") for f in own))
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,8 @@ class _Work:
 
     def _figure(self, measured: _Measured) -> Figure:
         low, high = self.bootstrap.interval(measured.draws)
-        return Figure(measured.metric.name, measured.metric.better, measured.value, low, high)
+        metric = measured.metric
+        return Figure(metric.name, metric.better, measured.value, low, high, part=metric.part)
 
     def _done(self, cell: Cell) -> Cell:
         if self._tell is not None:

@@ -141,15 +141,16 @@ def _pooled(group: Group, mean: Mean, built: Sequence[Any], wanted: str | None) 
     def metric(names: Sequence[str], *, by_size: bool, of: str = "") -> Metric:
         rows = partial(_rows, column(mean.metric, filtered))
         strata = Strata(tuple(parts[name] for name in names), by_size)
-        return Metric(f"{of}{mean.metric}", leaves[0].better, rows, strata)
+        name = f"{of}/{mean.metric}" if of else mean.metric
+        return Metric(name, leaves[0].better, rows, strata, of)
 
     inner = [
-        metric([task.name for task in one.tasks], by_size=own.by_size, of=f"{one.name}/")
+        metric([task.name for task in one.tasks], by_size=own.by_size, of=one.name)
         for one in group.groups
         for own in one.means
         if own.metric == mean.metric and filtered in (own.filters or (filtered,))
     ]
-    alone = [metric([name], by_size=True, of=f"{name}/") for name in parts]
+    alone = [metric([name], by_size=True, of=name) for name in parts]
     return _Pooled(metric([*parts], by_size=mean.by_size), (*inner, *alone), tuple(leaves))
 
 
