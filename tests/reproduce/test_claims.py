@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from evaluating import digits_bench, save_arrays
 from stockpot.cli.main import main
 from stockpot.errors import CheckpointError, ExecutionError, Problem, RecipeError
+from stockpot.evaluate import candidate, load_suite
 from stockpot.reproduce import CLAIMS, Asked, Bed, Claim, Measure, Setting, bed_of, reproduce
+from stockpot.reproduce.claims.diverse import _correlation
+from stockpot.reproduce.claims.soups import _soup
 from stockpot.reproduce.told import outcome_page, outcome_told
 
 FIGURES = {0: 1.0, 1: 9.0, 2: 3.0}
@@ -91,6 +98,29 @@ def test_one_seed_that_is_no_number_fails_the_claim():
         outcome = reproduce(claim, bed="toy")
         assert math.isnan(outcome.median("gain"))
         assert not outcome.held
+
+
+def test_a_soup_of_all_models_is_a_claim_that_does_not_hold(tmp_path, monkeypatch):
+    """Where even the last model, the diverged one, is taken: figures, not an error."""
+    monkeypatch.chdir(digits_bench(tmp_path))
+    for name in ("first", "last"):
+        shutil.copytree("low", name)
+    save_arrays(Path("shift.npz"), np.arange(1300, 1500))
+    Path("suite.yml").write_text(
+        "tasks:\n"
+        "  clean: {kind: classification, predict: 'nets:logits', split: {select: select.npz, report: report.npz}}\n"
+        "  other: {kind: classification, predict: 'nets:logits', split: {report: shift.npz}}\n"
+    )
+    suite = load_suite(Path("suite.yml"), allow_code=True)
+    models = [candidate(name) for name in ("first", "low", "last")]
+    found = _soup(SimpleNamespace(shifts=lambda: suite, fine_tunes=lambda: models))
+    assert (found["members"], found["rejected"], found["drop"]) == (3, 0, 0)
+
+
+def test_gains_that_are_all_the_same_have_no_correlation():
+    """The claim fails then, without an error."""
+    assert math.isnan(_correlation([1.0, 2.0, 3.0], [0.5, 0.5, 0.5]))
+    assert _correlation([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]) == pytest.approx(1)
 
 
 def test_what_is_measured_is_what_the_claim_says():

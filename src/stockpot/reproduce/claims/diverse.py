@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
-from statistics import correlation, fmean
+from math import nan
+from statistics import StatisticsError, correlation, fmean
 from typing import TYPE_CHECKING
 
 from stockpot.functions import linear
@@ -82,8 +83,16 @@ def _diwa(bench: Diverse) -> Figures:
         "uniform": _on(away, report, "uniform soup") - single,
         "restricted": _on(away, restricted.report, restricted.name) - single,
         "home": _on(home, report, "uniform soup") - fmean(_on(home, report, m.name) for m in models),
-        "correlation": correlation(apart, gains),
+        "correlation": _correlation(apart, gains),
     }
+
+
+def _correlation(these: Sequence[float], those: Sequence[float]) -> float:
+    """Pearson's; no number where one of the two never changes."""
+    try:
+        return correlation(these, those)
+    except StatisticsError:
+        return nan
 
 
 _DOMAINBED = "mean of five data sets of DomainBed, linear-probed start, ERM 65.6"

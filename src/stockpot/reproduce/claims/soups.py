@@ -29,6 +29,7 @@ def _soup(bench: Shifted) -> Figures:
     found = soup(models, suite, metrics=[f"{home}.accuracy"], ensembles=())
     assert found.report is not None
     best, greedy = found.models[0], found.name
+    uniform = "uniform soup" if len(found.members) < len(models) else greedy
     sound = candidate(linear(*map(stored_model, models[:-1])), name="sound", threads=1)
     without = percent(evaluate([sound], suite), "sound", home)
     return {
@@ -37,7 +38,7 @@ def _soup(bench: Shifted) -> Figures:
         "shifts": mean_percent(found.report, greedy, shifts) - mean_percent(found.report, best, shifts),
         "members": len(found.members),
         "rejected": float(models[-1].name not in found.members),
-        "drop": without - percent(found.report, "uniform soup", home),
+        "drop": without - percent(found.report, uniform, home),
     }
 
 
