@@ -94,7 +94,7 @@ def _about(result: Result) -> str:
     if result.skipped:
         skipped = f" Without {result.split} data, not measured: {', '.join(map(escaped, result.skipped))}."
     return (
-        f"<p class=dim>{len(result.models)} models, {len(result.tasks)} tasks. Intervals hold "
+        f"<p class=dim>{counted(len(result.models), 'model')}, {counted(len(result.tasks), 'task')}. Intervals hold "
         f"{100 * result.level:g} % of {result.resamples} bootstrap draws over examples (seed {result.seed}); "
         f"differences are to {escaped(result.models[0].name)}, on the same examples.{skipped}</p>"
     )

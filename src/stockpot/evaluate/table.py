@@ -115,13 +115,13 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
-def counted(examples: int) -> str:
-    """How many examples, in words.
+def counted(count: int, of: str = "example") -> str:
+    """How many, in words.
 
-    >>> counted(1), counted(2)
-    ('1 example', '2 examples')
+    >>> counted(1), counted(2, "task")
+    ('1 example', '2 tasks')
     """
-    return f"{examples} example" + "s" * (examples != 1)
+    return f"{count} {of}" + "s" * (count != 1)
 
 
 def percent(share: float | None) -> str:
