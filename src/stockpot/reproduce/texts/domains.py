@@ -18,7 +18,7 @@ from stockpot.reproduce.claim import Setting
 from stockpot.reproduce.labs import File, lab_of
 from stockpot.reproduce.texts.encoder import HEADS, Arrays, Examples, Shape, fine_tuned, pretrained
 from stockpot.reproduce.texts.reading import Labelled, domains
-from stockpot.reproduce.texts.sentences import Run, Task, keys, scaled, without
+from stockpot.reproduce.texts.sentences import Run, Task, keys, pieces, scaled, without
 from stockpot.reproduce.texts.words import Vocabulary, words
 from stockpot.reproduce.training import Schedule
 
@@ -140,14 +140,8 @@ class Lab:
     @cached_property
     def _pieces(self) -> Examples:
         """Reviews in pieces; the label is the domain."""
-        found = []
-        for number, own in enumerate(self._texts.values()):
-            ids = self._vocabulary.ids([row.text for row in own], 5 * _PIECE).reshape(-1, _PIECE)
-            ids = ids[(ids > 0).sum(axis=1) >= 8]
-            found.append(Examples(ids, np.full(len(ids), number, np.int64)))
-        every = Examples.joined(found)
-        order = np.random.default_rng([self._seed, 6]).permutation(len(every))[: self._effort.pieces]
-        return Examples(every.inputs[order], every.labels[order])
+        rng = np.random.default_rng([self._seed, 6])
+        return pieces(self._texts.values(), self._vocabulary, _PIECE, rng, self._effort.pieces)
 
     @cached_property
     def _told(self) -> Mapping[str, Examples]:

@@ -7,7 +7,7 @@ goods that neither has seen are the shift.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -32,6 +32,7 @@ __all__ = [
     "Run",
     "Task",
     "keys",
+    "pieces",
     "scaled",
     "sentences_of",
     "without",
@@ -175,13 +176,8 @@ class Lab:
     @cached_property
     def _pieces(self) -> Examples:
         """Reviews in pieces of a sentence's length; the label is the kind of goods."""
-        inputs, labels = [], []
-        for number, own in enumerate(self._broad.values()):
-            ids = self._vocabulary.ids([row.text for row in own], 5 * _SENTENCE).reshape(-1, _SENTENCE)
-            inputs.append(ids[(ids > 0).sum(axis=1) >= 8])
-            labels.append(np.full(len(inputs[-1]), number))
-        order = np.random.default_rng([self._seed, 4]).permutation(sum(map(len, labels)))[: self._effort.pieces]
-        return Examples(np.concatenate(inputs)[order], np.concatenate(labels).astype(np.int64)[order])
+        rng = np.random.default_rng([self._seed, 4])
+        return pieces(self._broad.values(), self._vocabulary, _SENTENCE, rng, self._effort.pieces)
 
     @cached_property
     def tasks(self) -> Mapping[str, Task]:
@@ -258,6 +254,23 @@ def _three(
     if len(parts) == 2:
         return first[held:], first[:held], parts[1]
     return first[3 * held :], first[:held], first[held : 3 * held]
+
+
+def pieces(
+    groups: Iterable[Sequence[Labelled]], vocabulary: Vocabulary, size: int, rng: np.random.Generator, most: int
+) -> Examples:
+    """Texts in pieces of ``size`` words, up to five of each, at random ``most`` of all; the label is the group.
+
+    A piece of fewer than eight known words is left out.
+    """
+    found = []
+    for number, own in enumerate(groups):
+        ids = vocabulary.ids([row.text for row in own], 5 * size).reshape(-1, size)
+        ids = ids[(ids > 0).sum(axis=1) >= 8]
+        found.append(Examples(ids, np.full(len(ids), number, np.int64)))
+    every = Examples.joined(found)
+    order = rng.permutation(len(every))[:most]
+    return Examples(every.inputs[order], every.labels[order])
 
 
 def keys(tasks: Mapping[str, Examples]) -> set[bytes]:
