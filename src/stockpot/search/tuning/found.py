@@ -65,7 +65,7 @@ class Search:
         shares: Of that data, after which a trial could be stopped.
         trials: Of the search.
         random: Of random search; empty without it.
-        shared: One number for all dimensions, from the low ends to the high ends; empty without.
+        shared: One number for all coefficients, from the low ends to the high ends; empty without.
         chosen: Numbers of the trials that were measured on select data.
         candidates: All that was measured on select data to choose among it, models of the recipe first.
         rows: Best single model, best single number, random search's and the search's winner, and the rest of the front.

@@ -29,7 +29,7 @@ class Row:
     """Something that is measured on select data.
 
     Args:
-        kind: A model of the recipe, one number for all dimensions, random search, or the search.
+        kind: A model of the recipe, one number for all coefficients, random search, or the search.
         candidate: What it is.
         trial: Which trial; None for a model.
     """

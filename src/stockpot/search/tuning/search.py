@@ -51,7 +51,7 @@ def search(
 
     Trials are measured on tune data (on select data where a task has no other). The best ``top`` of them are measured
     on select data, where the best wins; with several objectives it is the front that is measured. The best of the
-    recipe's models, of one number for all dimensions, and of random search with as many trials are chosen in the same
+    recipe's models, of one number for all coefficients, and of random search with as many trials are chosen in the same
     way, and all are measured on report data.
 
     Args:
@@ -65,7 +65,7 @@ def search(
         seed: Key of the sampler.
         top: How many of the best trials are measured on select data.
         random: Trials of random search; by default as many as the search can have; 0 for none.
-        lambda_points: Places of one number for all dimensions, from 0 to 1; 0 for none.
+        lambda_points: Places of one number for all coefficients, from 0 to 1; 0 for none.
         grid_points: Of the grid: values of a range without a step.
         study: SQLite file that keeps the trials; what it holds is continued.
         jobs: Processes that evaluate; 0 evaluates in this one. Only 0 and 1 give the same trials each time.

@@ -1,4 +1,4 @@
-"""The studies of one search: one number for all dimensions, random search, and the search itself."""
+"""The studies of one search: one number for all coefficients, random search, and the search itself."""
 
 from __future__ import annotations
 
